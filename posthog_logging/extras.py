@@ -1,0 +1,121 @@
+"""
+The call kinds as ``extra=`` mappings: one definition for log calls, `Analytics` and structlog.
+
+Each function returns what a log call takes as ``extra``::
+
+    log.info("signed up", extra=extras.identify("user-1", {"email": "a@example.org"}))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+__all__ = ["alias", "capture", "group", "identify", "page", "screen", "set"]
+
+Extra = dict[str, Any]
+Properties = Mapping[str, Any]
+
+
+def capture(
+    distinct_id: Any = None,
+    event: str | None = None,
+    properties: Properties | None = None,
+    **more: Any,
+) -> Extra:
+    """Say that *distinct_id* did *event*; without a name the log message is the name."""
+    return {"distinct_id": distinct_id, "event": event, "properties": properties, **more}
+
+
+def identify(
+    distinct_id: Any,
+    properties: Properties | None = None,
+    set_once: Properties | None = None,
+    **more: Any,
+) -> Extra:
+    """Say who *distinct_id* is: *properties* overwrite the person's, *set_once* only add."""
+    return {"distinct_id": distinct_id, "event": "$identify", "set": properties or {}, **_once(set_once), **more}
+
+
+def set(  # noqa: A001 - the name of the call in both protocols
+    distinct_id: Any,
+    properties: Properties | None = None,
+    set_once: Properties | None = None,
+    **more: Any,
+) -> Extra:
+    """Change the properties of the person *distinct_id* without saying who they are."""
+    return {"distinct_id": distinct_id, "event": "$set", **_some(set=properties), **_once(set_once), **more}
+
+
+def alias(previous_id: Any, distinct_id: Any, **more: Any) -> Extra:
+    """Say that *previous_id* is, from now on, *distinct_id*."""
+    return {
+        "distinct_id": distinct_id,
+        "event": "$create_alias",
+        "previous_id": previous_id,
+        **more,
+    }
+
+
+def group(
+    group_type: str,
+    group_key: Any,
+    properties: Properties | None = None,
+    distinct_id: Any = None,
+    **more: Any,
+) -> Extra:
+    """Say what the group *group_key* of the type *group_type* is like."""
+    return {
+        "distinct_id": distinct_id,
+        "event": "$groupidentify",
+        **_with(
+            more,
+            {"$group_type": group_type, "$group_key": group_key, "$group_set": properties or {}},
+        ),
+    }
+
+
+def page(
+    distinct_id: Any = None,
+    name: str | None = None,
+    properties: Properties | None = None,
+    category: str | None = None,
+    **more: Any,
+) -> Extra:
+    """Say that *distinct_id* saw the page *name*."""
+    return {
+        "distinct_id": distinct_id,
+        "event": "$pageview",
+        **_with(more, {**_some(name=name, category=category), **(properties or {})}),
+    }
+
+
+def screen(
+    distinct_id: Any = None,
+    name: str | None = None,
+    properties: Properties | None = None,
+    category: str | None = None,
+    **more: Any,
+) -> Extra:
+    """Say that *distinct_id* saw the screen *name*."""
+    named = {} if name is None else {"$screen_name": name}
+    return {
+        "distinct_id": distinct_id,
+        "event": "$screen",
+        **_with(more, {**named, **_some(category=category), **(properties or {})}),
+    }
+
+
+def _once(set_once: Properties | None) -> Extra:
+    return _some(set_once=set_once)
+
+
+def _some(**given: Any) -> Extra:
+    """Return the arguments that were given."""
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _with(more: Extra, properties: Extra) -> Extra:
+    """Return *more* with *properties* under its own."""
+    return {**more, "properties": {**properties, **(more.get("properties") or {})}}

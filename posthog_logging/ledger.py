@@ -1,0 +1,95 @@
+"""
+What became of every event: the counts by reason, and telling of a loss once.
+
+The only module that speaks to the user, on the logger ``posthog_logging``: names and
+sizes, never payloads or keys. ``accepted == delivered + waiting + every loss`` at any time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+
+from collections import Counter, deque
+from collections.abc import Mapping
+
+
+__all__ = ["NOT_LOSSES", "Ledger", "logger"]
+
+logger = logging.getLogger("posthog_logging")
+logger.addHandler(logging.NullHandler())
+
+#: The keys of `Ledger.counts` that are no loss; every other key is a reason for one.
+NOT_LOSSES = frozenset({"accepted", "delivered", "waiting", "retried"})
+
+_FOLD_AT = 10_000
+
+
+class Ledger:
+    """
+    Count what happened to each event, exactly, from any thread, without a lock for callers.
+
+    ``deque.append`` and ``next(itertools.count())`` are atomic and re-entrant: a log call
+    from a signal handler or from ``__del__`` during garbage collection cannot dead-lock.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._looks = 0
+        self._entries: deque[tuple[str, int]] = deque()
+        self._folded: Counter[str] = Counter()
+        self._lock = threading.RLock()
+        self._told: set[str] = set()
+        #: Take an event in hand: every accepted one ends as delivered, waiting or a loss.
+        self.accept = self._numbers.__next__
+
+    def add(self, reason: str, count: int = 1) -> None:
+        """Count *count* events under *reason*."""
+        if count:
+            self._entries.append((reason, count))
+        if len(self._entries) > _FOLD_AT and self._lock.acquire(blocking=False):
+            try:
+                self._fold()
+            finally:
+                self._lock.release()
+
+    def lose(self, reason: str, count: int = 1, detail: str = "") -> None:
+        """Count a loss, and tell of the first one of its reason since `recovered`."""
+        self.add(reason, count)
+        self.tell(reason, f"{count} event(s) lost: {reason}{detail and f' ({detail})'}")
+
+    def tell(self, topic: str, text: str, level: int = logging.WARNING) -> None:
+        """Log *text* on the library's own logger, once per *topic* until `recovered`."""
+        if topic not in self._told:
+            self._told.add(topic)
+            logger.log(level, "%s; further ones are counted, not told", text)
+
+    def recovered(self) -> None:
+        """Forget what was told: the outage is over, the next one is told again."""
+        self._told.clear()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Return the counts by reason, as a new dict that adds up."""
+        with self._lock:
+            self._fold()
+            counts = dict(self._folded)
+            # Taking a number is the only way to read an `itertools.count`; looks are not events.
+            accepted = next(self._numbers) - self._looks
+            self._looks += 1
+        lost = sum(n for reason, n in counts.items() if reason not in NOT_LOSSES)
+        delivered = counts.pop("delivered", 0)
+        retried = counts.pop("retried", 0)
+        return {
+            "accepted": accepted,
+            "delivered": delivered,
+            "waiting": accepted - delivered - lost,
+            "retried": retried,
+            **counts,
+        }
+
+    def _fold(self) -> None:
+        while self._entries:
+            reason, count = self._entries.popleft()
+            self._folded[reason] += count

@@ -1,0 +1,393 @@
+"""
+What travels: a `Message`, and how the things said in a log call become one.
+
+The rules of identity, names, ids and times are here, once, for every dialect: they follow
+PostHog's capture contract (sdk-specs ``capture``, ``identify``, ``alias``, ``group-identify``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import itertools
+import logging
+import math
+import os
+import re
+import time
+import uuid
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from .context import Bound
+
+
+__all__ = ["IDENTITY_EVENTS", "KINDS", "Message", "Refused", "assemble", "is_event", "said_in", "stamp"]
+
+
+class Message(NamedTuple):
+    """
+    One event in PostHog's model, which is the neutral one: every dialect maps from it.
+
+    ``timestamp`` is RFC 3339 in UTC, ``uuid`` canonical; both stay the same for ever.
+    What has no field of its own lives in ``properties`` under its ``$`` name: ``$set``,
+    ``$set_once``, ``$groups``, ``$context``, ``$integrations``, ``$anon_distinct_id``.
+    """
+
+    event: str
+    distinct_id: str
+    properties: dict[str, Any]
+    uuid: str
+    timestamp: str
+
+
+class Refused(Exception):
+    """An event that cannot be sent, with the reason under which it is counted."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+Tell = Callable[[str, str], None]
+
+#: What `kind` stands for; the rest of the names are the caller's own.
+KINDS = {
+    "identify": "$identify",
+    "set": "$set",
+    "alias": "$create_alias",
+    "group": "$groupidentify",
+    "page": "$pageview",
+    "screen": "$screen",
+    "exception": "$exception",
+}
+
+#: They say something about a known person, so they are never sent without an id.
+IDENTITY_EVENTS = frozenset({"$identify", "$set", "$create_alias", "$groupidentify"})
+
+#: The typed options of PostHog's V1 and the property that each replaces (wire notes, 2.3).
+OPTIONS = {
+    "cookieless_mode": "$cookieless_mode",
+    "disable_skew_correction": "$ignore_sent_at",
+    "process_person_profile": "$process_person_profile",
+    "product_tour_id": "$product_tour_id",
+}
+
+# Ids that PostHog refuses to merge, and that mean "nobody" wherever they turn up (1.7).
+_NOBODY = frozenset(
+    """0 00000000-0000-0000-0000-000000000000 [object object] anonymous anonymous-user backend
+    distinct_id distinctid email false guest id nan none not_authenticated null system true
+    undefined user""".split()
+) | {"", "[object object]"}
+
+_LONGEST = 200  # bytes of UTF-8, the stricter of V0 (characters) and V1 (bytes)
+
+_KNOWN = frozenset(
+    """event distinct_id properties groups timestamp uuid set set_once previous_id options
+    kind""".split()
+)
+
+_BLANK = logging.makeLogRecord({}).__dict__
+_STANDARD = len(_BLANK)
+_LAST_STANDARD = list(_BLANK)[-1]
+#: What `logging` itself puts on a record; ``taskName`` from Python 3.12 on.
+RESERVED = frozenset(_BLANK) | {"message", "asctime", "taskName"}
+
+
+def is_event(record: logging.LogRecord) -> bool:
+    """Tell whether *record* opts in: it carries ``distinct_id`` or ``event``."""
+    attributes = record.__dict__
+    return "distinct_id" in attributes or "event" in attributes
+
+
+def said_in(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the extras of *record*: everything that `logging` did not put there."""
+    attributes = record.__dict__
+    keys = list(attributes)
+    if len(keys) >= _STANDARD and keys[_STANDARD - 1] == _LAST_STANDARD:
+        keys = keys[_STANDARD:]  # extras come last; this saves 23 look-ups an event
+    return {key: attributes[key] for key in keys if key not in RESERVED}
+
+
+def assemble(
+    said: Mapping[str, Any],
+    name: str,
+    created: float,
+    *,
+    bound: Bound | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    owned: Mapping[str, Any] | None = None,
+    flat: bool = True,
+    tell: Tell = lambda topic, text: None,
+) -> Message:
+    """
+    Return the message that *said* amounts to; raise `Refused` where it amounts to none.
+
+    Args:
+        said: the extras; keys without a meaning become properties if *flat*.
+        name: the event's name where *said* has no ``event`` and no ``kind``.
+        created: when it was said, in epoch seconds, for where no ``timestamp`` is given.
+        bound: identity and properties of the context; *said* wins over both.
+        defaults: properties with the lowest rank.
+        owned: properties with the highest.
+        tell: called with a topic and a text for what was mended on the way.
+    """
+    event = _event_name(said, name, tell)
+    ids = stamp(created)
+    properties = _properties(said, bound, defaults, flat)
+    given = said.get("distinct_id")
+    if given is None and bound is not None:
+        given = bound.distinct_id
+    distinct_id = clean_id(given, tell)
+    if event in IDENTITY_EVENTS:
+        distinct_id = _identity(event, distinct_id, said, properties, tell)
+    elif distinct_id is None:
+        distinct_id = ids[0]
+        properties["$process_person_profile"] = False
+    if owned:
+        properties.update(owned)
+    if len(said) > 2:
+        ids = _given_ids(said, ids, tell)
+    return Message(event, distinct_id, properties, *ids)
+
+
+def _event_name(said: Mapping[str, Any], name: str, tell: Tell) -> str:
+    event = said.get("event")
+    if event is None:
+        event = KINDS.get(said.get("kind", ""), name) if "kind" in said else name
+    if type(event) is not str:
+        event = _text(getattr(event, "value", event))
+    if len(event) > _LONGEST // 4 or not event.isprintable():
+        event = clean_text(event)
+        if len(event.encode()) > _LONGEST:
+            tell("event name cut", f"event name of {len(event)} characters cut to {_LONGEST} bytes")
+            event = _cut(event, _LONGEST)
+    if not event or event.isspace():
+        raise Refused("no_event_name")
+    return event
+
+
+def clean_id(given: Any, tell: Tell) -> str | None:
+    """
+    Return *given* as an id that every server takes, or None where it names nobody.
+
+    Trimmed; control characters out; more than 200 bytes become the first 159 and a hash,
+    so that two long ids stay two people (V0 would cut them, V1 would drop the event).
+    """
+    if given is None:
+        return None
+    text = given if type(given) is str else _text(getattr(given, "value", given))
+    if not text.isprintable():
+        text = clean_text(text)
+    text = text.strip()
+    if text.lower() in _NOBODY:
+        tell("illegal distinct_id", "a distinct_id that names nobody was taken as missing")
+        return None
+    if len(text) > _LONGEST // 4 and len(text.encode()) > _LONGEST:
+        tell("long distinct_id", f"a distinct_id of {len(text)} characters was shortened")
+        text = f"{_cut(text, 159)}#{hashlib.sha1(text.encode()).hexdigest()}"
+    return text
+
+
+def _properties(
+    said: Mapping[str, Any],
+    bound: Bound | None,
+    defaults: Mapping[str, Any] | None,
+    flat: bool,
+) -> dict[str, Any]:
+    """Merge, low to high: defaults, context, flat extras, ``properties``, the named keys."""
+    properties = dict(defaults) if defaults else {}
+    if bound is not None:
+        properties.update(bound.properties)
+    if flat:
+        for key in said:
+            if key not in _KNOWN:
+                properties[key] = said[key]
+    own = said.get("properties")
+    if isinstance(own, Mapping):
+        properties.update(own)
+    elif own is not None:
+        properties["properties"] = own
+    if len(said) > 2:
+        _add_named(said, properties)
+    return properties
+
+
+def _add_named(said: Mapping[str, Any], properties: dict[str, Any]) -> None:
+    for key, name in (("set", "$set"), ("set_once", "$set_once"), ("groups", "$groups")):
+        value = said.get(key)
+        if isinstance(value, Mapping):
+            earlier = properties.get(name)
+            properties[name] = {**earlier, **value} if isinstance(earlier, Mapping) else dict(value)
+        elif value is not None:
+            properties[key] = value
+    options = said.get("options")
+    if isinstance(options, Mapping):
+        for option, value in options.items():
+            properties[OPTIONS.get(option, option)] = value
+    elif options is not None:
+        properties["options"] = options
+
+
+def _identity(
+    event: str,
+    distinct_id: str | None,
+    said: Mapping[str, Any],
+    properties: dict[str, Any],
+    tell: Tell,
+) -> str:
+    """Return the id of an event about a known person, with what it must say in *properties*."""
+    properties.pop("$process_person_profile", None)
+    if event == "$create_alias":
+        return _alias(distinct_id, said, properties, tell)
+    if event == "$groupidentify":
+        return _group(distinct_id, properties)
+    if distinct_id is None:
+        raise Refused("no_distinct_id", event)
+    if event == "$set" and not properties.get("$set") and not properties.get("$set_once"):
+        raise Refused("empty_set")
+    return distinct_id
+
+
+def _alias(
+    distinct_id: str | None, said: Mapping[str, Any], properties: dict[str, Any], tell: Tell
+) -> str:
+    """PostHog's alias: the event is the *previous* id's, and ``alias`` is the new one."""
+    if "previous_id" not in said and properties.get("alias"):
+        # said in the wire's own words: distinct_id is the old id already
+        previous, new = distinct_id, clean_id(properties["alias"], tell)
+    else:
+        previous, new = clean_id(said.get("previous_id"), tell), distinct_id
+    if previous is None:
+        raise Refused("no_previous_id", "$create_alias")
+    if new is None:
+        raise Refused("no_distinct_id", "$create_alias")
+    properties["alias"] = new
+    properties["distinct_id"] = previous
+    return previous
+
+
+def _group(distinct_id: str | None, properties: dict[str, Any]) -> str:
+    kind, key = (_text(properties.get(name) or "") for name in ("$group_type", "$group_key"))
+    if not kind.strip() or not key.strip():
+        raise Refused("no_group", "$groupidentify")
+    properties["$group_type"], properties["$group_key"] = kind, key
+    if not isinstance(properties.get("$group_set"), Mapping):
+        properties["$group_set"] = {}
+    return distinct_id or _cut(f"${kind}_{key}", _LONGEST)
+
+
+def _given_ids(said: Mapping[str, Any], ids: tuple[str, str], tell: Tell) -> tuple[str, str]:
+    name, moment = ids
+    if said.get("uuid") is not None:
+        name = _uuid(said["uuid"], tell)
+    if said.get("timestamp") is not None:
+        given = parse_timestamp(said["timestamp"])
+        if given is None:
+            tell("bad timestamp", "a timestamp that is none was replaced by the record's")
+        else:
+            moment = given
+    return name, moment
+
+
+def _uuid(given: Any, tell: Tell) -> str:
+    """Return *given* as a UUID; what is none becomes the same other UUID every time (RFC 9562, 5.5)."""
+    text = _text(given)
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        tell("bad uuid", "a uuid that is none was replaced by one derived from it")
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, clean_text(text)))
+
+
+_FRACTION = re.compile(r"[.,](\d+)")
+
+
+def parse_timestamp(value: Any) -> str | None:
+    """
+    Return a datetime, an ISO 8601 string or epoch seconds as RFC 3339 in UTC, else None.
+
+    A naive datetime or string means local time, as everywhere in the standard library.
+    """
+    try:
+        if isinstance(value, dt.datetime):
+            moment = value
+        elif isinstance(value, str):
+            moment = _parse_iso(value.strip())
+        elif isinstance(value, bool) or not math.isfinite(value):
+            return None
+        else:
+            moment = dt.datetime.fromtimestamp(float(value), dt.timezone.utc)
+        return _rfc3339(moment.astimezone(dt.timezone.utc))
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None
+
+
+def _parse_iso(text: str) -> dt.datetime:
+    """Parse what Python 3.11's ``fromisoformat`` takes, on 3.10 too: ``Z`` and any fraction."""
+    if text[-1:] in "zZ":
+        text = text[:-1] + "+00:00"
+    text = _FRACTION.sub(lambda match: f".{match[1][:6]:<06}", text, count=1)
+    return dt.datetime.fromisoformat(text)
+
+
+def _rfc3339(moment: dt.datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27)
+
+
+class _Stamp:
+    """
+    Mint a uuid and a timestamp for one moment.
+
+    The uuid is version 7 with a counter in its last bits (RFC 9562, 6.2, method 1): the
+    millisecond and 42 random bits are drawn once a second, the counter for every event.
+    """
+
+    def __init__(self) -> None:
+        self._turned = (-1, "", "")
+        self._next = itertools.count(10**11 + int.from_bytes(os.urandom(4), "big")).__next__
+
+    def __call__(self, created: float) -> tuple[str, str]:
+        second = int(created)
+        turned, head, day = self._turned
+        if turned != second:
+            turned, head, day = self._turned = self._turn(created, second)
+        micro = int((created - second) * 1_000_000)
+        return f"{head}{self._next()}", f"{day}{micro:06d}Z"
+
+    def _turn(self, created: float, second: int) -> tuple[int, str, str]:
+        """Return what ids and times share for one second, as one tuple: no lock is needed."""
+        random = os.urandom(6).hex()
+        milli = f"{int(created * 1000) & 0xFFFFFFFFFFFF:012x}"
+        head = f"{milli[:8]}-{milli[8:]}-7{random[:3]}-{'89ab'[second & 3]}{random[3:6]}-"
+        return second, head, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+
+    def reset(self) -> None:
+        """Forget what a forked child shares with its parent."""
+        self.__init__()  # type: ignore[misc]
+
+
+stamp = _Stamp()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=stamp.reset)
+
+
+def _text(value: Any) -> str:
+    """Return ``str(value)``, or nothing where it raises."""
+    try:
+        return str(value)
+    except Exception:
+        return ""
+
+
+def clean_text(text: str) -> str:
+    """Return *text* without control characters and lone surrogates, trimmed."""
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return "".join(c if c.isprintable() or c == " " else "\ufffd" if c == "\0" else " " for c in text).strip()
+
+
+def _cut(text: str, size: int) -> str:
+    """Return the longest beginning of *text* of at most *size* bytes that ends on a character."""
+    return text.encode()[:size].decode(errors="ignore")

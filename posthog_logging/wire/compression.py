@@ -1,0 +1,117 @@
+"""The content codings, both ways; a coding that is not there, or fails, means plain bytes."""
+
+from __future__ import annotations
+
+import zlib
+
+from collections.abc import Callable, Mapping
+
+
+__all__ = ["CODINGS", "compress", "decompress", "require"]
+
+#: The most that one body may become: an inspector must survive a zip bomb.
+LARGEST = 64 * 1024 * 1024
+
+# Level 1 costs an eighth of the CPU of gzip's usual 9, and 30 % more bytes (measured).
+_LEVEL = 1
+
+
+def compress(body: bytes, coding: str | None) -> tuple[bytes, str | None]:
+    """Return *body* in *coding*, with the coding that was used: None where it failed."""
+    if coding is None:
+        return body, None
+    try:
+        return _COMPRESS[coding](body), coding
+    except Exception:  # whatever a foreign codec raises, plain bytes still arrive
+        return body, None
+
+
+def decompress(body: bytes, coding: str | None, largest: int = LARGEST) -> bytes:
+    """Return what *body* says; raises ``ValueError`` for a broken, unknown or huge one."""
+    if not coding or coding.lower() == "identity":
+        return body
+    try:
+        plain = _DECOMPRESS[coding.lower()](body, largest)
+    except KeyError:
+        raise ValueError(f"content coding {coding!r} is unknown") from None
+    except Exception as error:
+        raise ValueError(f"broken {coding} body: {type(error).__name__}") from error
+    if len(plain) > largest:
+        raise ValueError(f"body of more than {largest} bytes")
+    return plain
+
+
+def require(coding: str | None) -> None:
+    """Raise ``ValueError`` where *coding* is unknown or its package is not installed."""
+    if coding is not None and coding not in CODINGS:
+        raise ValueError(f"compression: {coding!r} is none of {', '.join(CODINGS)} or None")
+    package = {"zstd": "zstandard", "br": "brotli"}.get(coding or "")
+    if package is not None:
+        try:
+            __import__(package)
+        except ImportError:
+            extra = {"zstd": "zstd", "br": "brotli"}[str(coding)]
+            raise ValueError(
+                f"compression: {coding!r} needs posthog_logging[{extra}] ({package})"
+            ) from None
+
+
+def _deflated(wbits: int) -> Callable[[bytes], bytes]:
+    def compress_with(body: bytes) -> bytes:
+        compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, wbits)
+        return compressor.compress(body) + compressor.flush()
+
+    return compress_with
+
+
+def _zstd(body: bytes) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=1).compress(body)
+
+
+def _br(body: bytes) -> bytes:
+    import brotli
+
+    return bytes(brotli.compress(body, quality=1))
+
+
+def _inflated(body: bytes, largest: int, wbits: int) -> bytes:
+    decompressor = zlib.decompressobj(wbits)
+    plain = decompressor.decompress(body, largest + 1)
+    if not decompressor.eof and len(plain) <= largest:
+        raise ValueError("truncated")
+    return plain
+
+
+def _inflated_either(body: bytes, largest: int) -> bytes:
+    """Read ``deflate`` as PostHog does: 0x78 opens zlib's wrapper (RFC 1950), else it is raw."""
+    return _inflated(body, largest, 15 if body[:1] == b"\x78" else -15)
+
+
+def _unzstd(body: bytes, largest: int) -> bytes:
+    import zstandard
+
+    reader = zstandard.ZstdDecompressor().stream_reader(body)
+    return reader.read(largest + 1)
+
+
+def _unbr(body: bytes, largest: int) -> bytes:
+    import brotli
+
+    return bytes(brotli.decompress(body))
+
+
+_COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
+    "gzip": _deflated(31),
+    "deflate": _deflated(15),
+    "zstd": _zstd,
+    "br": _br,
+}
+_DECOMPRESS: Mapping[str, Callable[[bytes, int], bytes]] = {
+    "gzip": lambda body, largest: _inflated(body, largest, 31),
+    "deflate": _inflated_either,
+    "zstd": _unzstd,
+    "br": _unbr,
+}
+CODINGS = tuple(_COMPRESS)
