@@ -11,9 +11,10 @@ import functools
 import inspect
 import os
 
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from types import MappingProxyType, TracebackType
-from typing import Any, Callable, Mapping, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 
 __all__ = ["Bound", "bind", "clear", "current", "identity"]

@@ -35,7 +35,13 @@ def identify(
     **more: Any,
 ) -> Extra:
     """Say who *distinct_id* is: *properties* overwrite the person's, *set_once* only add."""
-    return {"distinct_id": distinct_id, "event": "$identify", "set": properties or {}, **_once(set_once), **more}
+    return {
+        "distinct_id": distinct_id,
+        "event": "$identify",
+        "set": properties or {},
+        **_once(set_once),
+        **more,
+    }
 
 
 def set(  # noqa: A001 - the name of the call in both protocols
@@ -45,7 +51,13 @@ def set(  # noqa: A001 - the name of the call in both protocols
     **more: Any,
 ) -> Extra:
     """Change the properties of the person *distinct_id* without saying who they are."""
-    return {"distinct_id": distinct_id, "event": "$set", **_some(set=properties), **_once(set_once), **more}
+    return {
+        "distinct_id": distinct_id,
+        "event": "$set",
+        **_some(set=properties),
+        **_once(set_once),
+        **more,
+    }
 
 
 def alias(previous_id: Any, distinct_id: Any, **more: Any) -> Extra:

@@ -23,7 +23,16 @@ from typing import Any, NamedTuple
 from .context import Bound
 
 
-__all__ = ["IDENTITY_EVENTS", "KINDS", "Message", "Refused", "assemble", "is_event", "said_in", "stamp"]
+__all__ = [
+    "IDENTITY_EVENTS",
+    "KINDS",
+    "Message",
+    "Refused",
+    "assemble",
+    "is_event",
+    "said_in",
+    "stamp",
+]
 
 
 class Message(NamedTuple):
@@ -162,7 +171,9 @@ def _event_name(said: Mapping[str, Any], name: str, tell: Tell) -> str:
     if len(event) > _LONGEST // 4 or not event.isprintable():
         event = clean_text(event)
         if len(event.encode()) > _LONGEST:
-            tell("event name cut", f"event name of {len(event)} characters cut to {_LONGEST} bytes")
+            tell(
+                "event name cut", f"event name of {len(event)} characters cut to {_LONGEST} bytes"
+            )
             event = _cut(event, _LONGEST)
     if not event or event.isspace():
         raise Refused("no_event_name")
@@ -220,7 +231,9 @@ def _add_named(said: Mapping[str, Any], properties: dict[str, Any]) -> None:
         value = said.get(key)
         if isinstance(value, Mapping):
             earlier = properties.get(name)
-            properties[name] = {**earlier, **value} if isinstance(earlier, Mapping) else dict(value)
+            properties[name] = (
+                {**earlier, **value} if isinstance(earlier, Mapping) else dict(value)
+            )
         elif value is not None:
             properties[key] = value
     options = said.get("options")
@@ -293,7 +306,7 @@ def _given_ids(said: Mapping[str, Any], ids: tuple[str, str], tell: Tell) -> tup
 
 
 def _uuid(given: Any, tell: Tell) -> str:
-    """Return *given* as a UUID; what is none becomes the same other UUID every time (RFC 9562, 5.5)."""
+    """Return *given* as a UUID; anything else becomes the same one each time (RFC 9562, 5.5)."""
     text = _text(given)
     try:
         return str(uuid.UUID(text))
@@ -385,7 +398,9 @@ def _text(value: Any) -> str:
 def clean_text(text: str) -> str:
     """Return *text* without control characters and lone surrogates, trimmed."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return "".join(c if c.isprintable() or c == " " else "\ufffd" if c == "\0" else " " for c in text).strip()
+    return "".join(
+        c if c.isprintable() or c == " " else "\ufffd" if c == "\0" else " " for c in text
+    ).strip()
 
 
 def _cut(text: str, size: int) -> str:

@@ -91,7 +91,12 @@ class PostHogDialect:
     def line(self, message: Message) -> bytes:
         """Return *message* as one event of a batch, its uuid first."""
         event, distinct_id, properties, name, timestamp = message
-        fields: dict[str, Any] = {"uuid": name, "event": event, "distinct_id": distinct_id, "timestamp": timestamp}
+        fields: dict[str, Any] = {
+            "uuid": name,
+            "event": event,
+            "distinct_id": distinct_id,
+            "timestamp": timestamp,
+        }
         if not _SPECIAL.isdisjoint(properties):
             properties = self._typed(properties, fields)
         if self.v1:
@@ -154,7 +159,11 @@ class PostHogDialect:
     def _body_v1(self, batch: Batch, endpoint: Endpoint) -> bytes:
         migration = b',"historical_migration":true' if endpoint.historical_migration else b""
         created_at = batch.created_at.encode()
-        return b'{"created_at":"%b"%b,"batch":[%b]}' % (created_at, migration, b",".join(batch.lines))
+        return b'{"created_at":"%b"%b,"batch":[%b]}' % (
+            created_at,
+            migration,
+            b",".join(batch.lines),
+        )
 
     def results(self, response: Response) -> Results:
         """Return V1's verdicts; V0 has none, a 2xx there is for all of the batch."""
@@ -164,7 +173,11 @@ class PostHogDialect:
             answer = None
         if not self.v1:
             limited = answer.get("quota_limited") if isinstance(answer, dict) else None
-            return Results(notes={"quota_limited": len(limited)}) if isinstance(limited, list) and limited else Results()
+            return (
+                Results(notes={"quota_limited": len(limited)})
+                if isinstance(limited, list) and limited
+                else Results()
+            )
         verdicts = answer.get("results") if isinstance(answer, dict) else None
         if not isinstance(verdicts, dict):
             return Results(error="a 2xx answer without readable results")
@@ -247,7 +260,9 @@ def _decoded(event: Any) -> Message:
     for name in ("$set", "$set_once"):
         if event.get(name) is not None:
             properties.setdefault(name, event[name])
-    distinct_id = event.get("distinct_id", event.get("$distinct_id", properties.get("distinct_id")))
+    distinct_id = event.get(
+        "distinct_id", event.get("$distinct_id", properties.get("distinct_id"))
+    )
     return Message(
         str(event.get("event", "")),
         "" if distinct_id is None else str(distinct_id),
