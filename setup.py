@@ -1,0 +1,6 @@
+"""Everything is in setup.cfg; this file is what older tools look for."""
+
+from setuptools import setup
+
+
+setup()
