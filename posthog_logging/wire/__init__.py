@@ -108,6 +108,8 @@ class Rules:
     only_with_retry_after: frozenset[int] = frozenset()
     longest_retry_after: float = 30.0
     longest_backoff: float = 30.0
+    free_throttle: bool = False  # a wait that the server asked for uses up no retry
+    longest_throttle: float = 12 * 3600.0
 
 
 @runtime_checkable
@@ -158,6 +160,10 @@ DIALECTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "metarouter": (".segment", "METAROUTER"),
         "astronomer": (".segment", "METAROUTER"),
         "rudderstack": (".segment", "RUDDERSTACK"),
+        "jitsu": (".segment", "JITSU"),
+        "customerio": (".segment", "CUSTOMERIO"),
+        "hightouch": (".segment", "HIGHTOUCH"),
+        "june": (".segment", "JUNE"),
         "posthog-logs": (".otlp", "LOGS"),
     }
 )

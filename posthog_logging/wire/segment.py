@@ -1,0 +1,608 @@
+"""
+The Segment family: six calls to ``POST /v1/batch``, one dialect with each vendor as data.
+
+A 200 of these servers proves nothing (wire notes, 1.1 and 1.4), so what they would drop
+later is refused or mended here. Every other server of the family is a
+``dataclasses.replace(SEGMENT, name=..., path=..., auth=..., limits=...)``.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import uuid
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from .. import jsonable
+from ..message import Message, Refused, clean_id, parse_timestamp
+from ..version import LIBRARY, VERSION
+from . import Batch, Endpoint, Limits, Request, Response, Results, Rules
+from .compression import compress, decompress
+from .posthog import CONTEXT_PROPERTIES
+
+
+__all__ = [
+    "CUSTOMERIO",
+    "HIGHTOUCH",
+    "JITSU",
+    "JUNE",
+    "METAROUTER",
+    "RUDDERSTACK",
+    "SEGMENT",
+    "SINGLE_PATHS",
+    "SegmentDialect",
+    "raw_messages",
+]
+
+Fields = dict[str, Any]
+
+_HEAD = b'{"messageId":"'
+_ID = slice(len(_HEAD), len(_HEAD) + 36)
+_USER_AGENT = f"{LIBRARY}/{VERSION}"
+_AUTH = frozenset({"basic", "body", "bearer"})
+
+# npm's validator wants an event below 32,768 bytes, the API a body of at most 500 KB; the
+# distance to it is for the envelope, the commas and the keys in each message (3.2).
+_LIMITS = Limits(event_bytes=32_767, batch_bytes=475_000, batch_count=2500)
+_METAROUTER_LIMITS = Limits(event_bytes=14_750, batch_bytes=475_000, batch_count=100)
+_RUDDERSTACK_LIMITS = Limits(event_bytes=4_090_000, batch_bytes=4_090_000, batch_count=2500)
+_JITSU_LIMITS = Limits(event_bytes=1_000_000, batch_bytes=4_000_000, batch_count=2500)
+
+# The newest generation of Segment's own clients (4); 1xx as a final answer is Node's rule.
+_RULES = Rules(
+    retry=frozenset({408, 410, 429, 460, *range(100, 200)}),
+    final=frozenset({501, 505, 511}),
+    pause=frozenset(),
+    longest_retry_after=300.0,
+    longest_backoff=60.0,
+    free_throttle=True,
+    longest_throttle=43_200.0,
+)
+
+#: The last step of a single call's path, and the call: the short ones are Astronomer's (1).
+SINGLE_PATHS: Mapping[str, str] = {
+    **{name: name for name in ("identify", "track", "page", "screen", "group", "alias")},
+    "i": "identify",
+    "t": "track",
+    "p": "page",
+    "g": "group",
+    "a": "alias",
+}
+
+# They steer PostHog's server and say nothing about the event.
+_POSTHOG_ONLY = frozenset({"$geoip_disable", "$is_server"})
+_PLACES = {name: path for path, name in CONTEXT_PROPERTIES.items()}
+_PAGE_PROPERTIES = {
+    "$current_url": "url",
+    "$pathname": "path",
+    "$referrer": "referrer",
+    "$host": "host",
+    "$referring_domain": "referring_domain",
+}
+_WITH_PROPERTIES = frozenset({"track", "page", "screen"})
+_OPEN = ("context", "integrations", "traits", "properties")
+_FALSE = frozenset({"false", "0"})
+_LONGEST_ID = 200  # bytes, as in `message`
+_SUCCESS = ("success", "Success")
+_JITSU_ERROR = re.compile(r"Message ID: ([^\s:]+): ?(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class SegmentDialect:
+    """
+    One vendor of the family.
+
+    Args:
+        default_host: where it lives; nothing where every customer has a host of their own.
+        auth: any of ``basic``, ``body`` (a ``writeKey`` beside the batch) and ``bearer``.
+        per_message: of ``writeKey``, ``appId`` and ``sentAt`` what each message repeats.
+        event_name_bytes: how long the name of a track event may be.
+        traits_in_context: whether the traits of identify are repeated in the context.
+        key_hosts: beginnings of keys that go as bearer tokens, each with its region's host.
+    """
+
+    name: str
+    default_host: str = ""
+    path: str = "/v1/batch"
+    auth: frozenset[str] = frozenset({"basic"})
+    per_message: tuple[str, ...] = ()
+    limits: Limits = _LIMITS
+    rules: Rules = _RULES
+    codings: frozenset[str] = frozenset({"gzip"})
+    event_name_bytes: int | None = None
+    traits_in_context: bool = False
+    key_hosts: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.auth <= _AUTH:
+            raise ValueError(f"auth: {sorted(self.auth - _AUTH)} is none of {sorted(_AUTH)}")
+
+    def host_for(self, api_key: str) -> str:
+        """Return where *api_key* belongs, for whoever names no host."""
+        return self._region(api_key.strip()) or self.default_host
+
+    def line(self, message: Message) -> bytes:
+        """Return *message* as one of the six calls, its ``messageId`` first."""
+        fields = self._fields(message)
+        line = jsonable.encode(fields)
+        if len(line) <= self.limits.event_bytes:
+            return line
+        cut = _fitted(fields, self.limits.event_bytes)
+        if cut is None:
+            raise Refused("oversized", f"{message.event}, {len(line)} bytes")
+        return cut
+
+    def _fields(self, message: Message) -> Fields:
+        properties = {k: v for k, v in message.properties.items() if k not in _POSTHOG_ONLY}
+        kind = _TYPE_OF.get(message.event, "track")
+        fields: Fields = {"messageId": message.uuid, "type": kind}
+        if message.timestamp:
+            fields["timestamp"] = _milliseconds(message.timestamp)
+        _CALLS[kind].write(message, properties, fields)
+        fields["context"] = _context(properties, kind)
+        integrations = _taken(properties, "$integrations")
+        if integrations:
+            fields["integrations"] = integrations
+        if properties or kind in _WITH_PROPERTIES:
+            fields["properties"] = properties
+        if self.traits_in_context and kind == "identify":
+            context = fields["context"]
+            context["traits"] = {**context.get("traits", {}), **fields["traits"]}
+        if self.event_name_bytes and kind == "track":
+            fields["event"] = _cut(fields["event"], self.event_name_bytes)
+        return fields
+
+    def uuid_of(self, line: bytes) -> str:
+        """Return the call's ``messageId``: it always stands first."""
+        return line[_ID].decode()
+
+    def with_uuid(self, line: bytes, uuid: str) -> bytes:
+        """Return *line* with another ``messageId``."""
+        return line[: _ID.start] + uuid.encode() + line[_ID.stop :]
+
+    def request(self, batch: Batch, endpoint: Endpoint, now: str) -> Request:
+        """Return one attempt's POST; its ``sentAt`` is what servers correct our clock by."""
+        key = endpoint.api_key.strip()
+        packed, coding = compress(self._body(batch, key, now), endpoint.compression)
+        headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT}
+        if coding:
+            headers["Content-Encoding"] = coding
+        if batch.attempt > 1:
+            headers["X-Retry-Count"] = str(batch.attempt - 1)
+        headers |= self._authorization(key)
+        host = (endpoint.host or self.host_for(key)).rstrip("/")
+        return Request(host + self.path, {**headers, **endpoint.headers}, packed)
+
+    def _body(self, batch: Batch, key: str, now: str) -> bytes:
+        sent_at = jsonable.encode(_milliseconds(now))
+        own = jsonable.encode(key)
+        write_key = b'"writeKey":%b,' % own if "body" in self.auth else b""
+        lines = batch.lines
+        if self.per_message:
+            # Added here, so that no key is ever in a line, and so in no spool.
+            values = {"sentAt": sent_at}
+            names = self.per_message
+            keys = b"".join(b'"%b":%b,' % (name.encode(), values.get(name, own)) for name in names)
+            lines = [b"{" + keys + line[1:] for line in lines]
+        return b'{%b"sentAt":%b,"batch":[%b]}' % (write_key, sent_at, b",".join(lines))
+
+    def _authorization(self, key: str) -> dict[str, str]:
+        if "bearer" in self.auth or self._region(key):
+            return {"Authorization": f"Bearer {key}"}
+        if "basic" in self.auth:
+            # A user and no password (RFC 7617, 2): Jitsu's keys have a colon of their own.
+            return {"Authorization": f"Basic {base64.b64encode(f'{key}:'.encode()).decode()}"}
+        return {}
+
+    def _region(self, key: str) -> str:
+        return next((host for start, host in self.key_hosts if key.startswith(start)), "")
+
+    def results(self, response: Response) -> Results:
+        """Return what a 2xx says of single calls: Jitsu by id, MetaRouter by number only."""
+        answer = _answer(response.body)
+        if answer.get("ok") is False:
+            return _jitsu_results(answer)
+        if response.status != 207 and not any(answer.get(name) is False for name in _SUCCESS):
+            return Results()
+        errors = answer.get("Errors")
+        number = len(errors) if isinstance(errors, list) else 0
+        return Results(notes={"partly_accepted": number or 1})
+
+    def decode(self, request: Request) -> list[Message]:
+        """Return the messages of a batch, an import or a single call."""
+        return [_decoded(raw) for raw in raw_messages(request)]
+
+
+def raw_messages(request: Request) -> list[Fields]:
+    """Return the calls in *request* as they are, each with its type and the batch's context."""
+    coding = {k.lower(): v for k, v in request.headers.items()}.get("content-encoding")
+    body = jsonable.decode(decompress(request.body, coding))
+    if not isinstance(body, dict):
+        raise ValueError("a call or a batch is an object")
+    if "batch" not in body:
+        kind = SINGLE_PATHS.get(urlsplit(request.url).path.rstrip("/").rpartition("/")[2])
+        return [{**body, "type": kind} if kind else body]
+    if not isinstance(body["batch"], list):
+        raise ValueError("a batch is an object with a list under 'batch'")
+    return [_within(body, raw) for raw in body["batch"]]
+
+
+def _within(envelope: Fields, raw: Any) -> Fields:
+    """Return *raw* with the envelope's context and integrations under its own (2)."""
+    if not isinstance(raw, dict):
+        raise ValueError("a call is an object")
+    shared = {
+        name: {**envelope[name], **_mapping(raw.get(name))}
+        for name in ("context", "integrations")
+        if isinstance(envelope.get(name), dict)
+    }
+    return {**raw, **shared}
+
+
+def _fitted(fields: Fields, size: int) -> bytes | None:
+    """Return *fields* in *size* bytes: the open parts are cut, ids, names and times never."""
+    head = jsonable.encode({k: v for k, v in fields.items() if k not in _OPEN})
+    rest = {k: fields[k] for k in _OPEN if k in fields}
+    cut = jsonable.encode_within(rest, size - len(head))
+    return None if cut is None else head[:-1] + b"," + cut[1:]
+
+
+# From PostHog's model to the calls: each writer takes what it says out of the properties.
+
+
+def _write_track(message: Message, properties: Fields, fields: Fields) -> None:
+    if not message.event.strip():
+        raise Refused("no_event_name")
+    fields |= _ids(message, properties)
+    fields["event"] = message.event
+
+
+def _write_identify(message: Message, properties: Fields, fields: Fields) -> None:
+    fields |= _ids(message, properties)
+    fields["traits"] = _taken(properties, "$set") or {}
+
+
+def _write_alias(message: Message, properties: Fields, fields: Fields) -> None:
+    """PostHog's alias belongs to the old id, Segment's to the new one."""
+    user = _id(properties.pop("alias", None))
+    properties.pop("distinct_id", None)
+    if not message.distinct_id:
+        raise Refused("no_previous_id", message.event)
+    if not user:
+        raise Refused("no_distinct_id", message.event)
+    fields |= {"previousId": message.distinct_id, "userId": user}
+
+
+def _write_page(message: Message, properties: Fields, fields: Fields) -> None:
+    fields |= _ids(message, properties)
+    _lift(properties, fields, _PAGE_NAMES)
+    for name, plain in _PAGE_PROPERTIES.items():
+        if name in properties and plain not in properties:
+            properties[plain] = properties[name] if name in _PLACES else properties.pop(name)
+
+
+def _write_screen(message: Message, properties: Fields, fields: Fields) -> None:
+    fields |= _ids(message, properties)
+    _lift(properties, fields, _SCREEN_NAMES)
+
+
+def _write_group(message: Message, properties: Fields, fields: Fields) -> None:
+    kind, key = _said(properties, "$group_type"), _said(properties, "$group_key")
+    if not key.strip():
+        raise Refused("no_group", message.event)
+    for name in ("$group_type", "$group_key"):
+        properties.pop(name, None)
+    if message.distinct_id == _group_own_id(kind, key):
+        fields["anonymousId"] = message.distinct_id  # it is nobody's, and an id is required
+    else:
+        fields |= _ids(message, properties)
+    fields["groupId"] = key
+    traits = dict(_taken(properties, "$group_set") or {})
+    fields["traits"] = {**traits, "groupType": kind} if kind else traits
+
+
+def _ids(message: Message, properties: Fields) -> Fields:
+    """Return the user, or an anonymous one where nobody is known; never null (3)."""
+    distinct_id = message.distinct_id.strip()
+    anonymous = _id(properties.get("$anon_distinct_id"))
+    if not distinct_id and not anonymous:
+        raise Refused("no_distinct_id", message.event)
+    if _is_personless(properties) and distinct_id:
+        return {"anonymousId": distinct_id}
+    properties.pop("$anon_distinct_id", None)
+    if distinct_id in ("", anonymous):
+        return {"anonymousId": anonymous}
+    return {"userId": distinct_id, **({"anonymousId": anonymous} if anonymous else {})}
+
+
+def _is_personless(properties: Mapping[str, Any]) -> bool:
+    said = properties.get("$process_person_profile")
+    return said is not None and str(said).strip().lower() in _FALSE
+
+
+def _context(properties: Fields, kind: str) -> Fields:
+    """Take what has a place in Segment's context out of *properties*."""
+    context = dict(_taken(properties, "$context") or {})
+    context["library"] = {
+        "name": str(properties.pop("$lib", None) or LIBRARY),
+        "version": str(properties.pop("$lib_version", None) or VERSION),
+    }
+    if not _PLACES.keys().isdisjoint(properties):
+        _place_all(context, properties, kind)
+    traits = _taken(properties, "$set")
+    if traits is not None:
+        context["traits"] = {**_mapping(context.get("traits")), **traits}
+    groups = _taken(properties, "$groups")
+    if groups:
+        context.setdefault("groupId", str(next(iter(groups.values()))))
+        context["groups"] = groups
+    return context
+
+
+def _place_all(context: Fields, properties: Fields, kind: str) -> None:
+    """A plain name is the caller's own, so it stays a property too; any call may have a title."""
+    for name, path in _PLACES.items():
+        if properties.get(name) is None or (name == "title" and kind != "page"):
+            continue
+        if _place(context, path, properties[name]) and name[0] == "$":
+            del properties[name]
+
+
+def _place(context: Fields, path: tuple[str, ...], value: Any) -> bool:
+    """Set one value; False where the caller has something else than an object on the way."""
+    for key in path[:-1]:
+        inner = context.get(key, {})
+        if not isinstance(inner, Mapping):
+            return False
+        context[key] = inner = dict(inner)  # the caller's own context is never written to
+        context = inner
+    context[path[-1]] = value
+    return True
+
+
+def _lift(properties: Fields, fields: Fields, names: Mapping[str, str]) -> None:
+    for name, field in names.items():
+        if properties.get(name):
+            fields[field] = str(properties.pop(name))
+
+
+# From the calls to PostHog's model: each reader returns the event's name and its distinct id.
+
+
+def _decoded(raw: Fields) -> Message:
+    kind = raw.get("type")
+    if not isinstance(kind, str) or kind not in _CALLS:
+        raise ValueError(f"a call's type is one of {', '.join(_CALLS)}, not {kind!r}")
+    properties = dict(_mapping(raw.get("properties")))
+    context = _rest_of_context(dict(_mapping(raw.get("context"))), properties)
+    if context:
+        properties["$context"] = context
+    if raw.get("integrations"):
+        properties["$integrations"] = raw["integrations"]
+    event, distinct_id = _CALLS[kind].read(raw, properties)
+    moment = raw.get("timestamp") or raw.get("originalTimestamp")
+    return Message(
+        event,
+        distinct_id,
+        properties,
+        _canonical(raw.get("messageId")),
+        (parse_timestamp(moment) or str(moment)) if moment else "",
+    )
+
+
+def _read_track(raw: Fields, properties: Fields) -> tuple[str, str]:
+    return _said(raw, "event"), _reader_id(raw, properties)
+
+
+def _read_identify(raw: Fields, properties: Fields) -> tuple[str, str]:
+    repeated = properties.get("$set")
+    properties["$set"] = {**_mapping(repeated), **_mapping(raw.get("traits"))}
+    return "$identify", _reader_id(raw, properties)
+
+
+def _read_alias(raw: Fields, properties: Fields) -> tuple[str, str]:
+    previous = _said(raw, "previousId")
+    properties |= {"alias": _said(raw, "userId"), "distinct_id": previous}
+    return "$create_alias", previous
+
+
+def _read_page(raw: Fields, properties: Fields) -> tuple[str, str]:
+    _lower(raw, properties, _PAGE_NAMES)
+    for name, plain in _PAGE_PROPERTIES.items():
+        if plain in properties and properties.get(name, properties[plain]) == properties[plain]:
+            properties[name] = properties.pop(plain)
+    return "$pageview", _reader_id(raw, properties)
+
+
+def _read_screen(raw: Fields, properties: Fields) -> tuple[str, str]:
+    _lower(raw, properties, _SCREEN_NAMES)
+    return "$screen", _reader_id(raw, properties)
+
+
+def _read_group(raw: Fields, properties: Fields) -> tuple[str, str]:
+    traits = dict(_mapping(raw.get("traits")))
+    kind, key = str(traits.pop("groupType", "group")), _said(raw, "groupId")
+    properties |= {"$group_type": kind, "$group_key": key, "$group_set": traits}
+    own = _group_own_id(kind, key)
+    if not _said(raw, "userId") and _said(raw, "anonymousId") in ("", own):
+        return "$groupidentify", own
+    return "$groupidentify", _reader_id(raw, properties)
+
+
+def _reader_id(raw: Fields, properties: Fields) -> str:
+    user, anonymous = _said(raw, "userId"), _said(raw, "anonymousId")
+    if anonymous and not (_is_personless(properties) and not user):
+        properties["$anon_distinct_id"] = anonymous
+    return user or anonymous
+
+
+def _rest_of_context(context: Fields, properties: Fields) -> Fields:
+    """Move what PostHog has a property for into *properties*; return the rest of *context*."""
+    library = context.pop("library", None)
+    if isinstance(library, dict):
+        for name, key in (("$lib", "name"), ("$lib_version", "version")):
+            if library.get(key):
+                properties.setdefault(name, library[key])
+    for path, name in CONTEXT_PROPERTIES.items():
+        _take_from(context, path, name, properties)
+    traits = context.get("traits")
+    if isinstance(traits, dict):
+        properties.setdefault("$set", context.pop("traits"))
+    _groups_from(context, properties)
+    return context
+
+
+def _take_from(context: Fields, path: tuple[str, ...], name: str, properties: Fields) -> None:
+    *above, last = path
+    parent = context
+    for key in above:
+        inner = parent.get(key)
+        if not isinstance(inner, dict):
+            return
+        parent = inner
+    value = parent.get(last)
+    if value is None or properties.setdefault(name, value) != value:
+        return
+    if not above:
+        del context[last]
+        return
+    left = {k: v for k, v in parent.items() if k != last}
+    if left:
+        context[above[0]] = left
+    else:
+        del context[above[0]]
+
+
+def _groups_from(context: Fields, properties: Fields) -> None:
+    groups, key = context.get("groups"), context.get("groupId")
+    if isinstance(groups, dict) and groups:
+        properties["$groups"] = context.pop("groups")
+        if key == str(next(iter(groups.values()))):
+            del context["groupId"]
+    elif key:
+        properties["$groups"] = {"group": context.pop("groupId")}  # Jitsu's name for no type
+
+
+def _lower(raw: Fields, properties: Fields, names: Mapping[str, str]) -> None:
+    for name, field in names.items():
+        if raw.get(field):
+            properties.setdefault(name, raw[field])
+
+
+class _Call(NamedTuple):
+    """One of the six calls: PostHog's event for it, and the mapping in both directions."""
+
+    event: str
+    write: Callable[[Message, Fields, Fields], None]
+    read: Callable[[Fields, Fields], tuple[str, str]]
+
+
+_PAGE_NAMES = {"name": "name", "category": "category"}
+_SCREEN_NAMES = {"$screen_name": "name", "category": "category"}
+_CALLS: Mapping[str, _Call] = {
+    "identify": _Call("$identify", _write_identify, _read_identify),
+    "track": _Call("", _write_track, _read_track),
+    "page": _Call("$pageview", _write_page, _read_page),
+    "screen": _Call("$screen", _write_screen, _read_screen),
+    "group": _Call("$groupidentify", _write_group, _read_group),
+    "alias": _Call("$create_alias", _write_alias, _read_alias),
+}
+# Segment has no call that changes a person without naming them: identify does that too.
+_TYPE_OF = {call.event: kind for kind, call in _CALLS.items() if call.event} | {"$set": "identify"}
+
+
+def _taken(properties: Fields, name: str) -> dict[str, Any] | None:
+    """Take an object out of *properties*; what is none stays there, so that it is not lost."""
+    value = properties.get(name)
+    if not isinstance(value, Mapping):
+        return None
+    del properties[name]
+    return dict(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _id(value: Any) -> str:
+    """Return an id as text, nothing where it names nobody; numbers would break servers (1.1)."""
+    return clean_id(value, lambda topic, text: None) or ""
+
+
+def _said(raw: Mapping[str, Any], field: str) -> str:
+    value = raw.get(field)
+    return "" if value is None else str(value)
+
+
+def _group_own_id(kind: str, key: str) -> str:
+    """Return the id that PostHog's SDKs give to a group that nobody was named with."""
+    return _cut(f"${kind}_{key}", _LONGEST_ID)
+
+
+def _cut(text: str, size: int) -> str:
+    """Return the longest beginning of *text* of at most *size* bytes that ends on a character."""
+    return text.encode(errors="replace")[:size].decode(errors="ignore")
+
+
+def _milliseconds(moment: str) -> str:
+    """Return an RFC 3339 time in UTC with exactly three digits of a second."""
+    if moment[-1:] != "Z":
+        moment = parse_timestamp(moment) or moment
+    whole, _, fraction = moment.removesuffix("Z").partition(".")
+    return f"{whole}.{fraction[:3]:<03}Z"
+
+
+def _canonical(name: Any) -> str:
+    """Return a foreign id as a uuid: what is none becomes the same other one every time."""
+    if not name:
+        return ""
+    try:
+        return str(uuid.UUID(str(name)))
+    except ValueError:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, str(name)))
+
+
+def _answer(body: bytes) -> Mapping[str, Any]:
+    """Return an answer's object; RudderStack's are plain text, Astronomer's anything."""
+    try:
+        return _mapping(jsonable.decode(body))
+    except ValueError:
+        return {}
+
+
+def _jitsu_results(answer: Mapping[str, Any]) -> Results:
+    errors = answer.get("errors")
+    texts = [str(error) for error in errors] if isinstance(errors, list) else []
+    found = [match for match in map(_JITSU_ERROR.match, texts) if match]
+    vague = len(texts) - len(found) or (0 if texts else 1)
+    notes = {"partly_accepted": vague} if vague else {}
+    return Results(dropped={match[1]: match[2] for match in found}, notes=notes)
+
+
+SEGMENT = SegmentDialect("segment", "https://api.segment.io", auth=frozenset({"basic", "body"}))
+METAROUTER = SegmentDialect(
+    "metarouter",
+    "https://e.metarouter.io",
+    per_message=("writeKey", "appId", "sentAt"),
+    limits=_METAROUTER_LIMITS,
+)
+RUDDERSTACK = SegmentDialect("rudderstack", limits=_RUDDERSTACK_LIMITS, traits_in_context=True)
+JITSU = SegmentDialect("jitsu", limits=_JITSU_LIMITS, event_name_bytes=128)
+CUSTOMERIO = SegmentDialect(
+    "customerio",
+    "https://cdp.customer.io",
+    key_hosts=(
+        ("pk_us_", "https://cdp.customer.io"),
+        ("sk_us_", "https://cdp.customer.io"),
+        ("pk_eu_", "https://cdp-eu.customer.io"),
+        ("sk_eu_", "https://cdp-eu.customer.io"),
+    ),
+)
+HIGHTOUCH = SegmentDialect(
+    "hightouch", "https://us-east-1.hightouch-events.com", auth=frozenset({"body"})
+)
+JUNE = SegmentDialect("june", "https://api.june.so", path="/sdk/batch")
