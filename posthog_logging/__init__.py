@@ -1,0 +1,29 @@
+"""Analytics events from your log statements: a standard-library ``logging`` back end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import context, extras
+from .analytics import Analytics
+from .handler import DeliveryError, PostHogHandler
+from .pipeline import Listener, MessageHandler
+
+
+__all__ = [
+    "Analytics",
+    "DeliveryError",
+    "Listener",
+    "MessageHandler",
+    "PostHogHandler",
+    "context",
+    "extras",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from .version import VERSION
+
+        return VERSION
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -58,7 +58,7 @@ def encode(value: Any) -> bytes:
 
 
 def encode_within(value: Any, size: int) -> bytes | None:
-    """Return *value* as strict JSON of at most *size* bytes, long texts and lists cut; else None."""
+    """Return *value* as strict JSON of at most *size* bytes, what is long cut; else None."""
     line = encode(value)
     share = size // 4
     while len(line) > size and share > 16:
@@ -150,6 +150,8 @@ class _Walk:
     def _key(self, key: Any) -> str:
         if type(key) is str:
             return self._text(key)
+        if isinstance(key, (tuple, frozenset)):
+            return self._text(str(key))
         converted = self.visit(key, self._limits.depth)
         # What `json.dumps` does with the keys that it takes: 1 -> "1", None -> "null".
         return converted if type(converted) is str else json.dumps(converted)

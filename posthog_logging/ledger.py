@@ -35,12 +35,19 @@ class Ledger:
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin at nothing: counts are per process."""
         self._numbers = itertools.count()
         self._looks = 0
         self._entries: deque[tuple[str, int]] = deque()
         self._folded: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._told: set[str] = set()
+        self._final: Mapping[str, int] | None = None
+        #: How many of the numbers that `accept` gave out stand for nothing that waits.
+        self.settled = 0
         #: Take an event in hand: every accepted one ends as delivered, waiting or a loss.
         self.accept = self._numbers.__next__
 
@@ -54,10 +61,24 @@ class Ledger:
             finally:
                 self._lock.release()
 
+    def settle(self, reason: str, count: int = 1) -> None:
+        """Count events that are through: delivered or lost, they wait no more."""
+        self.add(reason, count)
+        with self._lock:
+            self.settled += count
+
     def lose(self, reason: str, count: int = 1, detail: str = "") -> None:
         """Count a loss, and tell of the first one of its reason since `recovered`."""
-        self.add(reason, count)
+        self.settle(reason, count)
         self.tell(reason, f"{count} event(s) lost: {reason}{detail and f' ({detail})'}")
+
+    def give_up(self, reason: str) -> None:
+        """Count all that still waits as lost, for good: what comes in later changes no count."""
+        with self._lock:
+            left = self.counts["waiting"]
+            self._final = {**self.counts, "waiting": 0, reason: left} if left else None
+        if left:
+            self.tell(reason, f"{left} event(s) lost: {reason}")
 
     def tell(self, topic: str, text: str, level: int = logging.WARNING) -> None:
         """Log *text* on the library's own logger, once per *topic* until `recovered`."""
@@ -72,12 +93,15 @@ class Ledger:
     @property
     def counts(self) -> Mapping[str, int]:
         """Return the counts by reason, as a new dict that adds up."""
+        if self._final is not None:
+            return dict(self._final)
         with self._lock:
             self._fold()
             counts = dict(self._folded)
             # Taking a number is the only way to read an `itertools.count`; looks are not events.
             accepted = next(self._numbers) - self._looks
             self._looks += 1
+            self.settled += 1
         lost = sum(n for reason, n in counts.items() if reason not in NOT_LOSSES)
         delivered = counts.pop("delivered", 0)
         retried = counts.pop("retried", 0)

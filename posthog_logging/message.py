@@ -167,7 +167,9 @@ def _event_name(said: Mapping[str, Any], name: str, tell: Tell) -> str:
     if event is None:
         event = KINDS.get(said.get("kind", ""), name) if "kind" in said else name
     if type(event) is not str:
-        event = _text(getattr(event, "value", event))
+        event = getattr(event, "value", event)  # an enum of event names
+        if not isinstance(event, str):
+            raise Refused("bad_event_name", type(event).__name__)
     if len(event) > _LONGEST // 4 or not event.isprintable():
         event = clean_text(event)
         if len(event.encode()) > _LONGEST:
@@ -239,7 +241,7 @@ def _add_named(said: Mapping[str, Any], properties: dict[str, Any]) -> None:
     options = said.get("options")
     if isinstance(options, Mapping):
         for option, value in options.items():
-            properties[OPTIONS.get(option, option)] = value
+            properties[OPTIONS.get(option) or option] = value
     elif options is not None:
         properties["options"] = options
 
@@ -333,7 +335,7 @@ def parse_timestamp(value: Any) -> str | None:
             return None
         else:
             moment = dt.datetime.fromtimestamp(float(value), dt.timezone.utc)
-        return _rfc3339(moment.astimezone(dt.timezone.utc))
+        return _utc(moment)
     except (ValueError, TypeError, OverflowError, OSError):
         return None
 
@@ -346,8 +348,14 @@ def _parse_iso(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
 
 
-def _rfc3339(moment: dt.datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27)
+def rfc3339(moment: float) -> str:
+    """Return epoch seconds as RFC 3339 in UTC, with microseconds."""
+    return _utc(dt.datetime.fromtimestamp(moment, dt.timezone.utc))
+
+
+def _utc(moment: dt.datetime) -> str:
+    text = moment.astimezone(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return text.zfill(27)  # strftime does not pad years before 1000
 
 
 class _Stamp:

@@ -132,6 +132,13 @@ class Dialect(Protocol):
     def codings(self) -> frozenset[str]:
         """The content codings that the server takes."""
 
+    @property
+    def default_host(self) -> str:
+        """The base URL where none is given; "" where one must be."""
+
+    def ingestion_host(self, host: str, api_key: str) -> str:
+        """Return the base URL that takes events, for the one that was given."""
+
     def line(self, message: Message) -> bytes:
         """Return *message* as one line of JSON; raises `Refused` where it cannot be sent."""
 

@@ -87,6 +87,11 @@ class PostHogDialect:
     rules: Rules
     limits: Limits = _LIMITS
     codings: frozenset[str] = frozenset(CODINGS)
+    default_host: str = "https://us.i.posthog.com"
+
+    def ingestion_host(self, host: str, api_key: str) -> str:
+        """Return the host that takes events: pointing at the app's own is a common slip (1.1)."""
+        return _APP_HOSTS.get(host.lower(), host)
 
     def line(self, message: Message) -> bytes:
         """Return *message* as one event of a batch, its uuid first."""
@@ -270,11 +275,6 @@ def _decoded(event: Any) -> Message:
         str(event.get("uuid", "")),
         str(event.get("timestamp", "")),
     )
-
-
-def ingestion_host(host: str) -> str:
-    """Return the host that takes events: pointing at the app's own is a common slip (1.1)."""
-    return _APP_HOSTS.get(host.lower(), host)
 
 
 V0 = PostHogDialect("posthog", "/batch/", False, Rules())

@@ -1,0 +1,247 @@
+"""
+The calls of the two ancestors, posthog-python 1 and astronomer-analytics, on the same pipeline.
+
+For code that has no log record to carry an event. Positional orders are the ancestors';
+wrong arguments are refused, counted and told, and never raise into the caller.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec
+
+from . import extras
+from .handler import PostHogHandler
+
+
+__all__ = ["Analytics"]
+
+_P = ParamSpec("_P")
+_Call = Callable[Concatenate["Analytics", _P], "str | None"]
+
+
+def _never_raises(call: _Call[_P]) -> _Call[_P]:
+    @functools.wraps(call)
+    def guarded(self: Analytics, /, *args: _P.args, **kwargs: _P.kwargs) -> str | None:
+        try:
+            return call(self, *args, **kwargs)
+        except Exception as error:
+            self.handler.refuse("bad_arguments", f"{call.__name__}: {type(error).__name__}")
+            return None
+
+    return guarded
+
+
+class Analytics:
+    """
+    Say what happened, without a log record.
+
+    Every call returns the event's uuid, or None where it was refused. Each takes what a log
+    call takes as ``extra``, too: ``groups``, ``set``, ``set_once``, ``options``, ``uuid``.
+
+    Args:
+        handler_or_key: a `PostHogHandler` that exists, or the key for one of our own.
+        host: as in `PostHogHandler`; so are all *options*.
+        gzip: the ancestors' word for ``compression="gzip"`` or None.
+    """
+
+    def __init__(
+        self,
+        handler_or_key: PostHogHandler | str | None = None,
+        host: str | None = None,
+        *,
+        gzip: bool | None = None,
+        **options: Any,
+    ) -> None:
+        if gzip is not None:
+            options.setdefault("compression", "gzip" if gzip else None)
+        if isinstance(handler_or_key, PostHogHandler):
+            if host is not None or options:
+                raise TypeError("handler_or_key: a handler has its own options, give it these")
+            self.handler = handler_or_key
+        else:
+            self.handler = PostHogHandler(handler_or_key, host, **options)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.handler!r}>"
+
+    @_never_raises
+    def capture(
+        self,
+        distinct_id: Any = None,
+        event: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        timestamp: Any = None,
+        message_id: Any = None,
+        **more: Any,
+    ) -> str | None:
+        """Say that *distinct_id* did *event* (posthog-python 1)."""
+        said = extras.capture(distinct_id, event, properties, **more)
+        return self._accept(said, context, timestamp, message_id=message_id)
+
+    @_never_raises
+    def track(
+        self,
+        user_id: Any = None,
+        event: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        timestamp: Any = None,
+        anonymous_id: Any = None,
+        integrations: Mapping[str, Any] | None = None,
+        message_id: Any = None,
+        **more: Any,
+    ) -> str | None:
+        """Say that *user_id* did *event* (astronomer-analytics)."""
+        said = extras.capture(user_id, event, properties, **more)
+        return self._accept(said, context, timestamp, anonymous_id, integrations, message_id)
+
+    @_never_raises
+    def identify(
+        self,
+        user_id: Any = None,
+        traits: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        timestamp: Any = None,
+        anonymous_id: Any = None,
+        integrations: Mapping[str, Any] | None = None,
+        message_id: Any = None,
+        **more: Any,
+    ) -> str | None:
+        """Say who *user_id* is; an *anonymous_id* becomes the same person."""
+        said = extras.identify(user_id, traits, **more)
+        return self._accept(said, context, timestamp, anonymous_id, integrations, message_id)
+
+    @_never_raises
+    def set(
+        self,
+        distinct_id: Any = None,
+        properties: Mapping[str, Any] | None = None,
+        set_once: Mapping[str, Any] | None = None,
+        timestamp: Any = None,
+        message_id: Any = None,
+        **more: Any,
+    ) -> str | None:
+        """Change the properties of the person *distinct_id*."""
+        said = extras.set(distinct_id, properties, set_once, **more)
+        return self._accept(said, None, timestamp, message_id=message_id)
+
+    @_never_raises
+    def alias(
+        self,
+        previous_id: Any = None,
+        distinct_id: Any = None,
+        context: Mapping[str, Any] | None = None,
+        timestamp: Any = None,
+        integrations: Mapping[str, Any] | None = None,
+        message_id: Any = None,
+        **more: Any,
+    ) -> str | None:
+        """Say that *previous_id* is, from now on, *distinct_id*."""
+        said = extras.alias(previous_id, distinct_id, **more)
+        return self._accept(said, context, timestamp, None, integrations, message_id)
+
+    @_never_raises
+    def group(
+        self,
+        user_id: Any = None,
+        group_id: Any = None,
+        traits: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        timestamp: Any = None,
+        anonymous_id: Any = None,
+        integrations: Mapping[str, Any] | None = None,
+        message_id: Any = None,
+        *,
+        group_type: str = "group",
+        **more: Any,
+    ) -> str | None:
+        """Say what the group *group_id* of PostHog's type *group_type* is like."""
+        said = extras.group(group_type, group_id, traits, user_id, **more)
+        return self._accept(said, context, timestamp, anonymous_id, integrations, message_id)
+
+    @_never_raises
+    def page(
+        self,
+        user_id: Any = None,
+        category: str | None = None,
+        name: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        timestamp: Any = None,
+        anonymous_id: Any = None,
+        integrations: Mapping[str, Any] | None = None,
+        message_id: Any = None,
+        **more: Any,
+    ) -> str | None:
+        """Say that *user_id* saw the page *name*."""
+        said = extras.page(user_id, name, properties, category, **more)
+        return self._accept(said, context, timestamp, anonymous_id, integrations, message_id)
+
+    @_never_raises
+    def screen(
+        self,
+        user_id: Any = None,
+        category: str | None = None,
+        name: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        timestamp: Any = None,
+        anonymous_id: Any = None,
+        integrations: Mapping[str, Any] | None = None,
+        message_id: Any = None,
+        **more: Any,
+    ) -> str | None:
+        """Say that *user_id* saw the screen *name*."""
+        said = extras.screen(user_id, name, properties, category, **more)
+        return self._accept(said, context, timestamp, anonymous_id, integrations, message_id)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Make one attempt now for everything that waits; tell whether nothing is left."""
+        return self.handler.flush(timeout)
+
+    def join(self) -> None:
+        """Deliver what waits and take nothing more: the ancestors' word for `close`."""
+        self.close()
+
+    def shutdown(self) -> None:
+        """Deliver what waits and take nothing more: the ancestors' word for `close`."""
+        self.close()
+
+    def close(self) -> None:
+        """Take nothing more, deliver what waits within ``shutdown_timeout``. Idempotent."""
+        self.handler.close()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What became of the events, by reason: see `PostHogHandler.counts`."""
+        return self.handler.counts
+
+    def _accept(
+        self,
+        said: dict[str, Any],
+        context: Mapping[str, Any] | None = None,
+        timestamp: Any = None,
+        anonymous_id: Any = None,
+        integrations: Mapping[str, Any] | None = None,
+        message_id: Any = None,
+    ) -> str | None:
+        """Put Segment's words into the neutral model's and hand over."""
+        if timestamp is not None:
+            said["timestamp"] = timestamp
+        if message_id is not None:
+            said["uuid"] = message_id
+        if anonymous_id is not None or context is not None or integrations is not None:
+            if said["distinct_id"] is None:
+                said["distinct_id"] = anonymous_id
+            named = {
+                "$anon_distinct_id": anonymous_id,
+                "$context": context,
+                "$integrations": integrations,
+            }
+            given = {name: value for name, value in named.items() if value is not None}
+            said["properties"] = {**(said.get("properties") or {}), **given}
+        return self.handler.accept(said)

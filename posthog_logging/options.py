@@ -1,0 +1,132 @@
+"""
+What a constructor is given, checked: an error names the parameter, what came and what may.
+
+Values are never quoted where they may be secret: a key, a header, a host with a password.
+"""
+
+from __future__ import annotations
+
+import os
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from .wire import Dialect
+from .wire.compression import require
+
+
+__all__ = ["api_key", "boolean", "coding", "headers", "hooks", "host", "mapping", "one_of", "seconds", "whole"]
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """Return *value* if it is a whole number of at least *least*."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: a whole number, not {_kind(value)}")
+    if value < least:
+        raise ValueError(f"{name}: {value} is less than {least}")
+    return value
+
+
+def seconds(name: str, value: Any) -> float:
+    """Return *value* if it is a number of seconds, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: a number of seconds, not {_kind(value)}")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name}: {value} is not a number of seconds from 0 on")
+    return float(value)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Return *value* if it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: True or False, not {_kind(value)}")
+    return value
+
+
+def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """Return *value* if it is one of *allowed*."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: a string, not {_kind(value)}")
+    if value not in allowed:
+        raise ValueError(f"{name}: {value!r} is none of {', '.join(allowed)}")
+    return value
+
+
+def mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """Return *value* if it is a mapping with strings for keys; None is an empty one."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: a mapping, not {_kind(value)}")
+    if not all(isinstance(key, str) for key in value):
+        raise TypeError(f"{name}: a mapping whose keys are strings")
+    return value
+
+
+def headers(value: Any) -> Mapping[str, str]:
+    """Return *value* if it is a mapping of header names to texts."""
+    given = mapping("headers", value)
+    for name, text in given.items():
+        if not isinstance(text, str):
+            raise TypeError(f"headers: {name!r} is {_kind(text)}, not a string")
+        if not text.isprintable() or not name.isascii() or not name:
+            raise ValueError(f"headers: {name!r} has a character that HTTP does not allow")
+    return dict(given)
+
+
+def hooks(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
+    """Return a callable, or several, as a tuple; None is none."""
+    if value is None:
+        return ()
+    several = (value,) if callable(value) else value
+    if isinstance(several, (str, bytes)) or not isinstance(several, Iterable):
+        raise TypeError(f"{name}: a callable or a list of them, not {_kind(value)}")
+    found = tuple(several)
+    if not all(map(callable, found)):
+        raise TypeError(f"{name}: a callable or a list of them, and not all of the list are")
+    return found
+
+
+def api_key(value: Any) -> str:
+    """Return the key, trimmed; the environment's where *value* is None; "" where there is none."""
+    if value is None:
+        value = os.environ.get("POSTHOG_API_KEY", "")
+    if not isinstance(value, str):
+        raise TypeError(f"api_key: a string, not {_kind(value)}")
+    key = value.strip()
+    if not key.isascii() or not key.isprintable():
+        raise ValueError("api_key: a key has only printable ASCII characters")
+    if key.startswith("phx_"):
+        raise ValueError("api_key: a personal key (phx_…) cannot send events, a project key can")
+    return key
+
+
+def host(value: Any, default: str) -> str:
+    """Return the base URL without a slash at its end; the environment's, else *default*."""
+    if value is None:
+        value = os.environ.get("POSTHOG_HOST", "")
+    if not isinstance(value, str):
+        raise TypeError(f"host: a URL, not {_kind(value)}")
+    url = value.strip().rstrip("/") or default
+    if not url:
+        raise ValueError("host: this dialect has no default, a URL is needed")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("host: a URL that begins with http:// or https://")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("host: a URL without a user, a password, a query or a fragment")
+    return url
+
+
+def coding(value: Any, dialect: Dialect) -> str | None:
+    """Return the content coding if *dialect* and this machine have it."""
+    if value is None:
+        return None
+    one_of("compression", value, sorted(dialect.codings))
+    require(value)
+    return str(value)
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"

@@ -1,0 +1,463 @@
+"""
+The queue and the only thread: `MessageHandler`, `Listener`, and the `Pipeline` made of them.
+
+A caller puts a line and goes on. The thread lingers, drains and sends; whoever flushes or
+closes does the same in its own thread. They take turns: the turn is the one lock that is
+ever held during I/O, and no log call takes it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+import weakref
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import QueueHandler, QueueListener
+from typing import Any
+
+from . import context, jsonable
+from .ledger import Ledger, logger
+from .message import RESERVED, is_event, parse_timestamp, said_in, stamp
+from .sender import Sender
+
+
+__all__ = ["Listener", "MessageHandler", "Pipeline"]
+
+
+class MessageHandler(QueueHandler):
+    """
+    A `QueueHandler` that freezes events: what was logged is what the other side sends.
+
+    Give it any queue that `QueueHandler` takes; at the other end a `Listener` hands the
+    records to a `PostHogHandler`. The identity bound on this side, the time and the id of
+    the event travel along, and values are JSON already, so that every record can be
+    pickled. Records that are no event pass as `QueueHandler` passes them.
+    """
+
+    def prepare(self, record: logging.LogRecord) -> Any:
+        """Return a copy of *record* that can travel, as `QueueHandler.prepare` does."""
+        if not is_event(record):
+            return super().prepare(record)
+        frozen = logging.makeLogRecord({**record.__dict__, **_frozen(record)})
+        return super().prepare(frozen)
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Put *record* without blocking; a full queue is told of once, not by a traceback each."""
+        try:
+            super().enqueue(record)
+        except queue.Full:
+            self.lost += 1
+            if self.lost == 1:
+                logger.warning("a full queue lost a record; MessageHandler.lost counts them")
+
+    #: How many records a full queue has lost.
+    lost = 0
+
+
+def _frozen(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the extras of an event as plain values, with the identity and ids resolved."""
+    said: dict[str, Any] = jsonable.jsonable(said_in(record))
+    bound = context.current()
+    uuid, timestamp = stamp(record.created)
+    said["uuid"] = said.get("uuid") or uuid
+    said["timestamp"] = parse_timestamp(getattr(record, "timestamp", None)) or timestamp
+    if bound is not None:
+        if said.get("distinct_id") is None:
+            said["distinct_id"] = jsonable.jsonable(bound.distinct_id)
+        own = said.get("properties")
+        beneath = jsonable.jsonable(bound.properties)
+        said["properties"] = {**beneath, **own} if isinstance(own, dict) else own or beneath
+    return said
+
+
+class Listener(QueueListener):
+    """
+    A `QueueListener` that cannot die silently, start twice or hang at its stop.
+
+    A handler that raises is told of and the thread goes on; `start` and `stop` may be
+    called any number of times, also in a forked child; `stop` makes room in a full queue.
+    """
+
+    def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = False) -> None:
+        super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
+        self._running_in: int | None = None
+        self._guard = threading.RLock()
+
+    def start(self) -> None:
+        """Start the thread, unless it runs already."""
+        with self._guard:
+            if self._running_in != os.getpid():
+                super().start()
+                self._running_in = os.getpid()
+
+    def stop(self) -> None:
+        """Stop the thread when it has handled all that was queued before; else do nothing."""
+        with self._guard:
+            if self._running_in == os.getpid():
+                super().stop()
+            self._running_in = None
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Pass *record* to the handlers; what one of them raises ends neither it nor the thread."""
+        try:
+            super().handle(record)
+        except (Exception, SystemExit) as error:
+            self.errors += 1
+            if self.errors == 1:
+                logger.warning(
+                    "a handler of a Listener raised %s; Listener.errors counts them",
+                    type(error).__name__,
+                )
+
+    #: How many records a handler has raised for.
+    errors = 0
+
+    def enqueue_sentinel(self) -> None:
+        """Queue the end; wait for room where the queue is full, the thread is making it."""
+        try:
+            super().enqueue_sentinel()
+        except queue.Full:
+            self.queue.put(None)
+
+
+class _Worker(Listener):
+    """The pipeline's thread, in the stdlib's shape: `dequeue` waits, `handle` works."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline.queue)
+        self._pipeline = pipeline
+
+    def dequeue(self, block: bool) -> Any:
+        """Return when there is something to do; raise ``queue.Empty``, the stock end, when closed."""
+        try:
+            self._pipeline.await_work()
+        except queue.Empty:
+            raise
+        except (Exception, SystemExit) as error:
+            self._pipeline.contain(error)
+        except BaseException:
+            self.died()
+            raise
+        return ()
+
+    def handle(self, record: Any) -> None:
+        """Send what is due; nothing but the end of the thread itself may end the thread."""
+        try:
+            self._pipeline.work()
+        except (Exception, SystemExit) as error:
+            self._pipeline.contain(error)
+        except BaseException:
+            self.died()
+            raise
+
+    def died(self) -> None:
+        """Let the next `start` start a new thread: this one is at its end."""
+        self._running_in = None
+        self._pipeline.idle = True
+
+
+class Pipeline:
+    """
+    A queue, a thread and a `Sender`: `put`, `flush`, `close`.
+
+    Args:
+        overflow: ``"drop_newest"``, ``"drop_oldest"`` or ``"block"``.
+        block_timeout: for how long at most ``"block"`` blocks a caller, in seconds.
+        linger: for how long the thread sleeps after a first event, in seconds.
+        synchronous: send in the caller's thread, before `put` returns.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        ledger: Ledger,
+        *,
+        max_queue_size: int = 100_000,
+        max_queue_bytes: int = 64 * 1024 * 1024,
+        overflow: str = "drop_newest",
+        block_timeout: float = 1.0,
+        linger: float = 0.1,
+        shutdown_timeout: float = 5.0,
+        synchronous: bool = False,
+    ) -> None:
+        self._sender = sender
+        self._ledger = ledger
+        self._admit = sender.spool.admit
+        self._max_size = max_queue_size
+        self._max_bytes = max_queue_bytes
+        self._overflow = overflow
+        self._block_timeout = block_timeout
+        self._linger = linger
+        self._synchronous = synchronous
+        self.shutdown_timeout = shutdown_timeout
+        self.closed = False
+        self._renew()
+        _open.add(self)
+
+    def _renew(self) -> None:
+        """Make what belongs to one process: a forked child starts with nothing inherited."""
+        self.queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._turn = threading.Lock()
+        self._holder = 0
+        self._wanted = 0
+        self._wake = threading.Event()
+        self._hurry = threading.Event()
+        self._room = threading.Event()
+        self._starting = threading.RLock()
+        self._bytes_in = 0
+        self._worker = _Worker(self)
+        self._thread: threading.Thread | None = None
+        #: Whether the thread must be woken, or started, for what is put next.
+        self.idle = True
+
+    def put(self, line: bytes, number: int) -> bool:
+        """
+        Take over *line*, the *number*-th that the ledger accepted; tell whether it came in.
+
+        Never blocks nor raises (but for ``overflow="block"``, which blocks as told to).
+        """
+        size = len(line)
+        # No call stands between load and store, so no thread or signal comes in between.
+        self._bytes_in += size
+        if (
+            number - self._ledger.settled >= self._max_size
+            or self._bytes_in - self._sender.settled_bytes > self._max_bytes
+            or self.closed
+        ) and not self._make_room(size, number):
+            return False
+        self.queue.put(self._admit(line))
+        if self.idle:
+            self._rouse()
+        return True
+
+    def flush(self, timeout: float) -> bool:
+        """Make one attempt for all that was put before; tell whether nothing is left."""
+        deadline = time.monotonic() + timeout
+        with self._my_turn(timeout) as mine:
+            if not mine:
+                return False
+            self._sender.append(self._drain())
+            return self._sender.flush(max(0.0, deadline - time.monotonic()))
+
+    def close(self, timeout: float | None = None) -> None:
+        """Refuse what comes from now on, deliver what waits within *timeout*, count the rest."""
+        with self._starting:
+            if self.closed:
+                return
+            self.closed = True
+        deadline = time.monotonic() + (self.shutdown_timeout if timeout is None else timeout)
+        self._hurry.set()
+        self._wake.set()
+        with self._my_turn(max(0.0, deadline - time.monotonic())) as mine:
+            if mine:
+                self._sender.append(self._drain())
+                self._deliver(deadline)
+                self._sender.abandon("shutdown")
+                self._sender.close()
+        if not mine:
+            self._ledger.give_up("shutdown")
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(max(0.1, deadline - time.monotonic()) if mine else 0.0)
+        _open.discard(self)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: what the parent has queued is the parent's to send."""
+        self._renew()
+        self._ledger.reset()
+        self._sender.reset()
+
+    def await_work(self) -> None:
+        """Sleep until something is due; the first event ends the sleep, the linger hides the rest."""
+        if self.closed:
+            raise queue.Empty
+        self._thread = threading.current_thread()
+        self._thread.name = "posthog-logging"
+        self._wake.clear()
+        self.idle = True
+        due = self._sender.due_in()
+        if self.queue.empty() and due != 0.0 and not self.closed:
+            self._wake.wait(due)
+        self.idle = False
+        if not self.queue.empty():
+            self._hurry.wait(self._linger)
+
+    def work(self) -> None:
+        """Send batch after batch while one is due; between two, take in what was put."""
+        more = True
+        while more and not self.closed:
+            if self._wanted:
+                time.sleep(0.001)  # a lock is not fair: let the one who flushes have it
+            with self._my_turn(None):
+                self._sender.append(self._drain())
+                more = not self.closed and self._sender.step()
+            self._room.set()
+
+    def contain(self, error: BaseException) -> None:
+        """Note what a part raised into the thread; the thread goes on, after a breath."""
+        self._ledger.tell("contained", f"the sending thread went on after {type(error).__name__}")
+        self._hurry.wait(1.0)
+
+    @contextmanager
+    def _my_turn(self, timeout: float | None) -> Iterator[bool]:
+        """Hold the turn; yields False where it did not come in time, or is held right here."""
+        me = threading.get_ident()
+        if self._holder == me:
+            yield False
+            return
+        self._wanted += timeout is not None
+        try:
+            mine = self._turn.acquire(timeout=-1 if timeout is None else timeout)
+        finally:
+            self._wanted -= timeout is not None
+        if not mine:
+            yield False
+            return
+        self._holder = me
+        try:
+            yield True
+        finally:
+            self._holder = 0
+            self._turn.release()
+
+    def _drain(self) -> list[Any]:
+        """Return all that is in the queue; only who has the turn may, so a flush misses nothing."""
+        items = []
+        get = self.queue.get_nowait
+        try:
+            while True:
+                items.append(get())
+        except queue.Empty:
+            return items
+
+    def _rouse(self) -> None:
+        """Wake the thread, or start it, or do without it."""
+        if self.closed:
+            self._sweep()
+        elif self._synchronous:
+            self._send_now()
+        else:
+            self.idle = False  # the next caller need not wake it again
+            self._wake.set()
+            self._start()
+
+    def _start(self) -> None:
+        with self._starting:
+            try:
+                self._worker.start()
+            except RuntimeError:
+                # No thread at interpreter shutdown (3.12), or none to be had: `close` delivers.
+                self.idle = True
+                self._ledger.tell("no thread", "no thread could be started; events wait for close()")
+                return
+        _close_at_exit()
+
+    def _send_now(self) -> None:
+        deadline = time.monotonic() + self._sender.timeout
+        with self._my_turn(self._sender.timeout) as mine:
+            if mine:
+                self._sender.append(self._drain())
+                self._deliver(deadline)
+
+    def _deliver(self, deadline: float) -> None:
+        """Flush, and again after the back-off while the deadline allows; three times at most."""
+        for _ in range(3):
+            if self._sender.flush(deadline - time.monotonic()) or self._sender.paused:
+                return
+            wait = self._sender.due_in() or 0.0
+            if time.monotonic() + wait >= deadline:
+                return
+            threading.Event().wait(wait)
+
+    def _sweep(self) -> None:
+        """Count what came while, or after, the pipeline closed."""
+        lost = sum(item is not None for item in self._drain())
+        if lost:
+            self._ledger.lose("closed", lost)
+
+    def _make_room(self, size: int, number: int) -> bool:
+        """Apply the overflow policy; tell whether the event may come in."""
+        if self.closed:
+            self._bytes_in -= size
+            self._ledger.lose("closed")
+            return False
+        if self._overflow == "block" and self._wait_for_room(number):
+            return True
+        if self._overflow == "drop_oldest" and self._drop_oldest():
+            return True
+        self._bytes_in -= size
+        self._ledger.lose("queue_full")
+        return False
+
+    def _is_full(self, number: int) -> bool:
+        return (
+            number - self._ledger.settled >= self._max_size
+            or self._bytes_in - self._sender.settled_bytes > self._max_bytes
+        )
+
+    def _wait_for_room(self, number: int) -> bool:
+        deadline = time.monotonic() + self._block_timeout
+        while self._holder != threading.get_ident():
+            self._room.clear()
+            if not self._is_full(number):
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._room.wait(left):
+                break
+        return False
+
+    def _drop_oldest(self) -> bool:
+        """Drop the oldest event that is still in memory and in no batch."""
+        with self._my_turn(0.0) as mine:
+            if mine:
+                self._sender.append(self._drain())
+                return self._sender.evict(1, "queue_full") > 0
+        try:
+            line = self.queue.get_nowait()
+        except queue.Empty:
+            return False
+        self._bytes_in -= len(line)
+        self._ledger.lose("queue_full")
+        return True
+
+
+_open: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+_exits: set[int] = set()
+
+
+def _close_at_exit() -> None:
+    """Close at the end of a multiprocessing child, too: ``atexit`` does not run there before 3.13."""
+    if os.getpid() in _exits:
+        return
+    _exits.add(os.getpid())
+    for name in ("multiprocessing", "billiard"):
+        process = sys.modules.get(f"{name}.process")
+        util = sys.modules.get(f"{name}.util")
+        if process is not None and util is not None:
+            if getattr(process.current_process(), "_parent_pid", None) is not None:
+                util.Finalize(None, close_all, exitpriority=10)
+
+
+def close_all() -> None:
+    """Close every pipeline of this process; they share the time that the slowest may take."""
+    pipelines = list(_open)
+    deadline = time.monotonic() + max((p.shutdown_timeout for p in pipelines), default=0.0)
+    for pipeline in pipelines:
+        pipeline.close(max(1.0, deadline - time.monotonic()))
+
+
+def _after_fork() -> None:
+    for pipeline in list(_open):
+        pipeline.after_fork()
+
+
+# Registered after logging's own hook, so it runs before: handlers are closed with events sent.
+atexit.register(close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

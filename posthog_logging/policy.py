@@ -1,0 +1,133 @@
+"""
+When to send, and what an answer means: pure functions of state, time and chance.
+
+Nothing here waits or sends. Backing off is a number, ``not_before``, and every change of
+a `Schedule` returns a new one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import email.utils
+import enum
+import math
+import random
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .wire import Rules
+
+
+__all__ = ["Outcome", "Schedule", "backoff", "judge", "parse_retry_after"]
+
+#: The harness of PostHog wants no retry sooner than this.
+SHORTEST_BACKOFF = 0.1
+
+_FIRST_PAUSE = 60.0
+_LONGEST_PAUSE = 15 * 60.0
+
+
+class Outcome(enum.Enum):
+    """What one answer means for the batch that it answers."""
+
+    DELIVERED = "delivered"
+    RETRY = "retry"
+    PAUSE = "pause"  # the key or the bill is the trouble: keep the batch, stop hammering
+    HALVE = "halve"  # too large as a whole
+    BISECT = "bisect"  # one event in it is poison
+    OVERSIZED = "oversized"
+    REJECTED = "rejected"
+
+
+def judge(status: int | None, rules: Rules, count: int, retry_after: bool = False) -> Outcome:
+    """Return what *status* means for a batch of *count* events; None means that no answer came."""
+    if status is None:
+        return Outcome.RETRY
+    if 200 <= status < 300:
+        return Outcome.DELIVERED
+    if status in rules.pause:
+        return Outcome.PAUSE
+    if status == 413:
+        return Outcome.HALVE if count > 1 else Outcome.OVERSIZED
+    if status in rules.bisect and count > 1:
+        return Outcome.BISECT
+    if status in rules.only_with_retry_after:
+        return Outcome.RETRY if retry_after else Outcome.REJECTED
+    if status in rules.retry or (status >= 500 and status not in rules.final):
+        return Outcome.RETRY
+    return Outcome.REJECTED
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """
+    Return the seconds that a ``Retry-After`` asks for, in either form (RFC 9110, 10.2.3).
+
+    What lies in the past, is zero or unreadable asks for nothing: None.
+    """
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            moment = email.utils.parsedate_to_datetime(value)
+        except (TypeError, ValueError):
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=dt.timezone.utc)
+        seconds = moment.timestamp() - now
+    return seconds if math.isfinite(seconds) and seconds > 0 else None
+
+
+def backoff(failures: int, longest: float, uniform: Callable[[float, float], float]) -> float:
+    """Return a wait with full jitter: up to 1, 2, 4 … *longest* seconds, 100 ms at least."""
+    ceiling = min(longest, 2.0 ** min(failures - 1, 30))
+    return max(SHORTEST_BACKOFF, uniform(0.0, ceiling))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the server fares: how often in a row it failed, when to try again, how much fits."""
+
+    most: int
+    limit: int = 0
+    failures: int = 0
+    pauses: int = 0
+    not_before: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.limit:
+            object.__setattr__(self, "limit", self.most)
+
+    def due_in(self, now: float) -> float:
+        """Return the seconds until the next attempt is allowed; 0 when it is."""
+        return max(0.0, self.not_before - now)
+
+    def succeeded(self) -> Schedule:
+        """Return the schedule after a delivery: no back-off, a quarter more a batch."""
+        limit = min(self.most, self.limit + max(1, self.limit // 4))
+        return Schedule(self.most, limit)
+
+    def failed(
+        self,
+        now: float,
+        rules: Rules,
+        retry_after: float | None = None,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> Schedule:
+        """Return the schedule after a failure; *retry_after* is a floor, with a ceiling."""
+        failures = self.failures + 1
+        wait = backoff(failures, rules.longest_backoff, uniform)
+        wait = max(wait, min(retry_after or 0.0, rules.longest_retry_after))
+        return dataclasses.replace(self, failures=failures, not_before=now + wait)
+
+    def paused(self, now: float) -> Schedule:
+        """Return the schedule after a refused key or an unpaid bill: a minute, then longer."""
+        wait = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self.pauses, 8))
+        return dataclasses.replace(self, pauses=self.pauses + 1, not_before=now + wait)
+
+    def halved(self, count: int) -> Schedule:
+        """Return the schedule after a batch of *count* events was too large."""
+        return dataclasses.replace(self, limit=max(1, count // 2))

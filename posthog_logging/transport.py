@@ -1,0 +1,169 @@
+"""
+The only HTTP: `Transport` is the seam, `RequestsTransport` what is used by default.
+
+An answer and an error are both values: `send` never raises. Redirects are not followed
+(they drop the body), ``.netrc`` is not read, and errors name no URL: one may hold a key.
+"""
+
+from __future__ import annotations
+
+import copy
+import http.client
+import os
+import time
+
+from typing import Any, Protocol
+
+import requests
+
+from .wire import Request, Response
+
+
+__all__ = ["RequestsTransport", "Transport"]
+
+_LARGEST_ANSWER = 16 * 1024 * 1024
+
+
+class Transport(Protocol):
+    """Something that makes one HTTP attempt."""
+
+    def send(self, request: Request, timeout: float) -> Response:
+        """Make one attempt within *timeout* seconds; an error is a `Response` without a status."""
+
+    def close(self) -> None:
+        """Give back connections; a later `send` may open new ones."""
+
+
+class RequestsTransport:
+    """
+    Send with ``requests``, over one pooled connection.
+
+    Args:
+        proxies: a mapping as in ``requests``; the environment's where None.
+        verify: a CA bundle's path, or False to trust anybody.
+        cert: a client certificate's path, or the paths of certificate and key.
+        auth: a ``requests`` auth, for a proxy of your own.
+        session: a session of your own; it keeps its settings.
+    """
+
+    def __init__(
+        self,
+        *,
+        proxies: dict[str, str] | None = None,
+        verify: bool | str | None = None,
+        cert: str | tuple[str, str] | None = None,
+        auth: Any = None,
+        session: requests.Session | None = None,
+    ) -> None:
+        self._settings = {"proxies": proxies or {}, "verify": verify, "cert": cert}
+        self._auth = auth
+        self._given = session
+        self._session: requests.Session | None = None
+        self._resolved: dict[str, Any] = {}
+        self._pid = 0
+        self._warm = False
+        self._inherited: list[Any] = []
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def send(self, request: Request, timeout: float) -> Response:
+        """Make one attempt, and a second at once where a pooled connection had gone stale."""
+        deadline = time.monotonic() + timeout
+        warm = self._warm
+        self._warm = False
+        try:
+            try:
+                response = self._attempt(request, deadline)
+            except requests.ConnectionError as error:
+                if not (warm and _is_stale(error)):
+                    raise
+                response = self._attempt(request, deadline)
+        except Exception as error:  # urllib3 and ssl let some of theirs through unwrapped
+            return Response(None, error=_describe(error))
+        self._warm = True
+        return response
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        session, self._session = self._session, None
+        if session is not None and session is not self._given and self._pid == os.getpid():
+            session.close()
+
+    def _attempt(self, request: Request, deadline: float) -> Response:
+        session = self._open(request.url)
+        # An auth of ours, even one that does nothing, keeps `requests` from reading .netrc.
+        auth = self._auth or session.auth or _no_auth
+        prepared = session.prepare_request(
+            requests.Request("POST", request.url, dict(request.headers), data=request.body, auth=auth)
+        )
+        left = max(0.001, deadline - time.monotonic())
+        with session.send(
+            prepared, timeout=left, allow_redirects=False, stream=True, **self._resolved
+        ) as response:
+            return Response(
+                response.status_code,
+                {name.lower(): value for name, value in response.headers.items()},
+                _read(response, deadline),
+            )
+
+    def _open(self, url: str) -> requests.Session:
+        """Return this process's session: connections are never shared across a fork."""
+        if self._session is not None and self._pid == os.getpid():
+            return self._session
+        if self._session is not None:
+            # Kept alive on purpose: its finaliser takes a lock that the parent may have held.
+            self._inherited.append(self._session)
+        forked, self._pid = self._pid not in (0, os.getpid()), os.getpid()
+        if self._given is not None:
+            session = copy.deepcopy(self._given) if forked else self._given
+        else:
+            session = requests.Session()
+        self._session = session
+        self._resolved = session.merge_environment_settings(
+            url, self._settings["proxies"], None, self._settings["verify"], self._settings["cert"]
+        )
+        del self._resolved["stream"]
+        if self._given is None:
+            session.trust_env = False  # asked once, above; asking for each request costs 0.2 ms
+        return session
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _read(response: requests.Response, deadline: float) -> bytes:
+    """Read the body within the deadline: a server that drips must not hold the thread."""
+    chunks = []
+    size = 0
+    for chunk in response.iter_content(65536):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > _LARGEST_ANSWER or time.monotonic() > deadline:
+            raise requests.ReadTimeout("the answer took too long or was too large")
+    return b"".join(chunks)
+
+
+def _is_stale(error: BaseException | None) -> bool:
+    """Tell whether *error* is what a kept-alive connection says that the server had closed."""
+    closed = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
+    return any(isinstance(cause, closed) for cause in _causes(error))
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    """Return *error* and all that is wrapped in it, outermost first."""
+    found: list[BaseException] = []
+    waiting: list[Any] = [error]
+    while waiting and len(found) < 20:
+        cause = waiting.pop(0)
+        if isinstance(cause, BaseException) and cause not in found:
+            found.append(cause)
+            waiting += [*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__]
+    return found
+
+
+def _describe(error: BaseException) -> str:
+    """Return the names of *error* and its root, without texts: those may quote the URL."""
+    names = [type(cause).__name__ for cause in _causes(error)]
+    return names[0] if len(names) == 1 else f"{names[0]} ({names[-1]})"
