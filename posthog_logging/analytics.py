@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 
 from collections.abc import Callable, Mapping
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, TypeVar, cast
 
 from . import extras
 from .handler import PostHogHandler
@@ -18,20 +18,19 @@ from .handler import PostHogHandler
 
 __all__ = ["Analytics"]
 
-_P = ParamSpec("_P")
-_Call = Callable[Concatenate["Analytics", _P], "str | None"]
+_Call = TypeVar("_Call", bound=Callable[..., "str | None"])
 
 
-def _never_raises(call: _Call[_P]) -> _Call[_P]:
+def _never_raises(call: _Call) -> _Call:
     @functools.wraps(call)
-    def guarded(self: Analytics, /, *args: _P.args, **kwargs: _P.kwargs) -> str | None:
+    def guarded(self: Analytics, /, *args: Any, **kwargs: Any) -> str | None:
         try:
             return call(self, *args, **kwargs)
         except Exception as error:
             self.handler.refuse("bad_arguments", f"{call.__name__}: {type(error).__name__}")
             return None
 
-    return guarded
+    return cast(_Call, guarded)
 
 
 class Analytics:

@@ -238,7 +238,7 @@ class PostHogHandler(logging.Handler):
             self._ledger.accept()
             self._ledger.lose(reason, 1, detail)
 
-    def flush(self, timeout: float | None = None) -> bool:
+    def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]
         """
         Make one attempt now for everything that waits, also during back-off.
 
