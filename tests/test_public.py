@@ -22,10 +22,10 @@ PACKAGE = Path(posthog_logging.__file__).parent
 
 PUBLIC = [
     "Analytics",
+    "DeliveryError",
     "Listener",
     "MessageHandler",
     "PostHogHandler",
-    "__version__",
     "context",
     "extras",
 ]
@@ -35,7 +35,7 @@ FLOORS = (
     "version jsonable ledger",
     "message extras context exceptions",
     "wire wire.compression wire.posthog wire.segment wire.otlp spool journal",
-    "policy transport",
+    "policy transport options",
     "sender",
     "pipeline",
     "handler analytics structlog inspector.* broker middleware.*",
@@ -184,24 +184,16 @@ def test_imports_are_seen(module: str, source: str, expected: set[str]) -> None:
     assert expected == imports_of(module, source)
 
 
-# The front door opens last: these two wait for the modules that it re-exports.
-opened = pytest.mark.skipif(
-    not MODULES["__init__"].read_text(), reason="the package exports nothing yet"
-)
-
-
-@opened
 def test_exported_names() -> None:
     """The package exports a sorted ``__all__``, each name of it, and nothing else."""
-    nodes = import_nodes(ast.parse(MODULES["__init__"].read_text()))
-    imported = {alias.asname or alias.name for node in nodes for alias in node.names}
+    nodes = ast.parse(MODULES["__init__"].read_text()).body
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
     present = [name for name in PUBLIC if hasattr(posthog_logging, name)]
 
     assert sorted(PUBLIC) == PUBLIC == posthog_logging.__all__ == present
-    assert set(PUBLIC) - {"__version__"} == imported - {"annotations", "Any"}
+    assert set(PUBLIC) == {alias.name for node in imports for alias in node.names}
 
 
-@opened
 def test_version_is_lazy() -> None:
     """``__version__`` is the distribution's; any other unknown name is an AttributeError."""
     assert VERSION == posthog_logging.__version__
