@@ -106,6 +106,15 @@ def test_a_vendor_knows_its_host(dialect: SegmentDialect, key: str, url: str) ->
     assert url == posted(dialect, host="", api_key=key).url
 
 
+def test_another_host_than_the_vendor_s_is_left_alone() -> None:
+    """A key's region moves the vendor's own host only, never a proxy or a test server."""
+
+    assert "https://cdp-eu.customer.io" == CUSTOMERIO.ingestion_host(
+        "https://cdp.customer.io/", "pk_eu_1"
+    )
+    assert "https://h.test" == CUSTOMERIO.ingestion_host("https://h.test", "pk_eu_1")
+
+
 def test_slashes_at_the_end_of_a_host_do_not_double() -> None:
     """However many slashes the host ends with, the path follows after one."""
 
@@ -114,7 +123,7 @@ def test_slashes_at_the_end_of_a_host_do_not_double() -> None:
 
 def test_only_rudderstack_and_jitsu_need_a_host() -> None:
     """Where every customer has an own host there is no default."""
-    without = {dialect.name for dialect in PROFILES if not dialect.host_for("k")}
+    without = {dialect.name for dialect in PROFILES if not dialect.default_host}
 
     assert {"rudderstack", "jitsu"} == without
 
@@ -236,6 +245,13 @@ def test_a_track_call_in_full() -> None:
     } == call(
         properties={"movie": 1, "$lib": "lib", "$lib_version": "1.2", "$geoip_disable": True}
     )
+
+
+def test_a_call_without_a_time_has_none() -> None:
+    """What was read without a time is written without one, never with an empty text."""
+    made = json.loads(SEGMENT.line(message()._replace(timestamp="")))
+
+    assert "timestamp" not in made
 
 
 CALLS = {
@@ -698,6 +714,7 @@ BROKEN = {
     "not an object": (b"[]", {}),
     "batch of another kind": (b'{"batch": {}}', {}),
     "call of another kind": (b'{"batch": [1]}', {}),
+    "call of another kind, in a context": (b'{"batch": [1], "context": {}}', {}),
     "no type": (b'{"batch": [{}]}', {}),
     "unknown type": (b'{"batch": [{"type": "merge"}]}', {}),
     "a type that is no text": (b'{"batch": [{"type": []}]}', {}),

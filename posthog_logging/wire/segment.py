@@ -35,7 +35,7 @@ __all__ = [
     "SEGMENT",
     "SINGLE_PATHS",
     "SegmentDialect",
-    "raw_messages",
+    "calls_in",
 ]
 
 Fields = dict[str, Any]
@@ -84,6 +84,7 @@ _PAGE_PROPERTIES = {
     "$referring_domain": "referring_domain",
 }
 _WITH_PROPERTIES = frozenset({"track", "page", "screen"})
+_SHARED = ("context", "integrations")
 _OPEN = ("context", "integrations", "traits", "properties")
 _FALSE = frozenset({"false", "0"})
 _LONGEST_ID = 200  # bytes, as in `message`
@@ -121,9 +122,12 @@ class SegmentDialect:
         if not self.auth <= _AUTH:
             raise ValueError(f"auth: {sorted(self.auth - _AUTH)} is none of {sorted(_AUTH)}")
 
-    def host_for(self, api_key: str) -> str:
-        """Return where *api_key* belongs, for whoever names no host."""
-        return self._region(api_key.strip()) or self.default_host
+    def ingestion_host(self, host: str, api_key: str) -> str:
+        """Return *host*; in place of the vendor's own, or of none, the one of the key's region."""
+        host = host.rstrip("/")
+        if host in ("", self.default_host):
+            return self._region(api_key.strip()) or self.default_host
+        return host
 
     def line(self, message: Message) -> bytes:
         """Return *message* as one of the six calls, its ``messageId`` first."""
@@ -174,7 +178,7 @@ class SegmentDialect:
         if batch.attempt > 1:
             headers["X-Retry-Count"] = str(batch.attempt - 1)
         headers |= self._authorization(key)
-        host = (endpoint.host or self.host_for(key)).rstrip("/")
+        host = self.ingestion_host(endpoint.host, key)
         return Request(host + self.path, {**headers, **endpoint.headers}, packed)
 
     def _body(self, batch: Batch, key: str, now: str) -> bytes:
@@ -214,33 +218,29 @@ class SegmentDialect:
 
     def decode(self, request: Request) -> list[Message]:
         """Return the messages of a batch, an import or a single call."""
-        return [_decoded(raw) for raw in raw_messages(request)]
+        coding = {k.lower(): v for k, v in request.headers.items()}.get("content-encoding")
+        body = jsonable.decode(decompress(request.body, coding))
+        return [_decoded(raw) for raw in calls_in(body, urlsplit(request.url).path)]
 
 
-def raw_messages(request: Request) -> list[Fields]:
-    """Return the calls in *request* as they are, each with its type and the batch's context."""
-    coding = {k.lower(): v for k, v in request.headers.items()}.get("content-encoding")
-    body = jsonable.decode(decompress(request.body, coding))
+def calls_in(body: Any, path: str = "") -> list[Any]:
+    """Return the calls of a batch, each under what the batch says of all, or the single one."""
     if not isinstance(body, dict):
         raise ValueError("a call or a batch is an object")
     if "batch" not in body:
-        kind = SINGLE_PATHS.get(urlsplit(request.url).path.rstrip("/").rpartition("/")[2])
+        kind = SINGLE_PATHS.get(path.rstrip("/").rpartition("/")[2])
         return [{**body, "type": kind} if kind else body]
     if not isinstance(body["batch"], list):
         raise ValueError("a batch is an object with a list under 'batch'")
-    return [_within(body, raw) for raw in body["batch"]]
+    shared = {name: body[name] for name in _SHARED if isinstance(body.get(name), dict)}
+    return [_within(shared, raw) for raw in body["batch"]] if shared else body["batch"]
 
 
-def _within(envelope: Fields, raw: Any) -> Fields:
-    """Return *raw* with the envelope's context and integrations under its own (2)."""
+def _within(shared: Mapping[str, Fields], raw: Any) -> Any:
+    """Return *raw* with the batch's context and integrations under its own (2)."""
     if not isinstance(raw, dict):
-        raise ValueError("a call is an object")
-    shared = {
-        name: {**envelope[name], **_mapping(raw.get(name))}
-        for name in ("context", "integrations")
-        if isinstance(envelope.get(name), dict)
-    }
-    return {**raw, **shared}
+        return raw
+    return {**raw, **{name: {**shared[name], **_mapping(raw.get(name))} for name in shared}}
 
 
 def _fitted(fields: Fields, size: int) -> bytes | None:
@@ -373,8 +373,8 @@ def _lift(properties: Fields, fields: Fields, names: Mapping[str, str]) -> None:
 # From the calls to PostHog's model: each reader returns the event's name and its distinct id.
 
 
-def _decoded(raw: Fields) -> Message:
-    kind = raw.get("type")
+def _decoded(raw: Any) -> Message:
+    kind = raw.get("type") if isinstance(raw, dict) else None
     if not isinstance(kind, str) or kind not in _CALLS:
         raise ValueError(f"a call's type is one of {', '.join(_CALLS)}, not {kind!r}")
     properties = dict(_mapping(raw.get("properties")))

@@ -1,0 +1,256 @@
+"""
+The Segment family's servers: almost everything gets a 200, and much of it is lost later.
+
+So the answer says little, and the findings say what would become of each call. Who is
+asked is told by where the key is: the vendors share their paths, and differ in limits.
+"""
+
+from __future__ import annotations
+
+import base64
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from .. import jsonable
+from ..message import Message
+from ..wire import Request
+from ..wire.segment import SEGMENT as DIALECT
+from ..wire.segment import calls_in
+from .moments import parse_kindly
+from .rules import Asked, Finding, Judged, Refusal, canonical, strict_json, unpacked
+
+
+__all__ = ["SEGMENT", "SegmentJudge"]
+
+
+class _Vendor(NamedTuple):
+    """What one vendor takes: bytes of an event, bytes of a body, and how it refuses more (3.2)."""
+
+    event_bytes: int
+    batch_bytes: int
+    too_large: int
+
+
+_SEGMENT = _Vendor(32_767, 500_000, 400)
+_METAROUTER = _Vendor(15_000, 500_000, 413)
+_RUDDERSTACK = _Vendor(4_096_000, 4_096_000, 413)
+
+_MOST_CALLS = 2500
+_LONGEST_ID = 100
+_LARGEST = 16 * 1024 * 1024  # unpacked: what the inspector itself is ready to read
+_NOTHING = type(None)
+
+# What each call must have besides somebody it is about (3.1), and the reason where it has not.
+_REQUIRED: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "identify": (),
+    "track": (("event", "missing_event_name"),),
+    "page": (),
+    "screen": (),
+    "group": (("groupId", "missing_group_id"),),
+    "alias": (("previousId", "missing_previous_id"), ("userId", "missing_user_id")),
+}
+_IDS = ("userId", "anonymousId", "previousId", "groupId")
+_OBJECTS = ("properties", "traits", "context", "integrations")
+_SCALARS = frozenset({str, int, float, _NOTHING})
+
+
+@dataclass(frozen=True)
+class SegmentJudge:
+    """``POST /v1/batch``, ``/v1/import`` and the paths of the single calls."""
+
+    dialect: str = "segment"
+
+    def judge(self, asked: Asked) -> Judged:
+        """Return the answer, and each call as good or bad."""
+        payload: Any = None
+        calls: Sequence[Any] = ()
+        plain = b""
+        try:
+            plain = _plain(asked)
+            payload = _parsed(plain)
+            calls = _calls(payload, asked.path)
+            vendor = _vendor(payload, calls, asked)
+            _check_size(plain, payload, vendor)
+        except Refusal as refusal:
+            bad = [_finding(raw, refusal.text) for raw in calls]
+            return _refused(refusal, bad, payload, len(plain))
+        return _answered(calls, vendor, payload, len(plain))
+
+    def refuse(self, status: int, asked: Asked) -> Judged:
+        """Return *status* as an object with a code and a message."""
+        known = status in HTTPStatus._value2member_map_
+        text = HTTPStatus(status).phrase if known else str(status)
+        return _refused(Refusal(status, f"status_{status}", text), [], None, 0)
+
+
+SEGMENT = SegmentJudge()
+
+
+def _answered(calls: Sequence[Any], vendor: _Vendor, payload: Any, size: int) -> Judged:
+    general = () if not _is_batch(payload) or payload.get("sentAt") else (_NO_SENT_AT,)
+    crowd = "too_many_events" if len(calls) > _MOST_CALLS else ""
+    found = [
+        _finding(raw, crowd or _fault(raw, vendor), general + _warnings(raw)) for raw in calls
+    ]
+    return Judged(
+        200,
+        _JSON,
+        b'{"success":true}',
+        [one for one in found if not one.reason],
+        [one for one in found if one.reason],
+        [one.uuid for one in found],
+        payload,
+        size,
+    )
+
+
+_JSON: Mapping[str, str] = {"Content-Type": "application/json"}
+_NO_SENT_AT = "no sentAt beside the batch: no correction of clock skew, MetaRouter loses all times"
+
+
+def _refused(refusal: Refusal, bad: Sequence[Finding], payload: Any, size: int) -> Judged:
+    said = {"success": False, "code": refusal.tag, "message": refusal.text}
+    return Judged(
+        refusal.status,
+        _JSON,
+        jsonable.encode(said),
+        bad=bad,
+        uuids=[one.uuid for one in bad],
+        payload=payload,
+        size=size,
+        error=refusal.text,
+    )
+
+
+def _plain(asked: Asked) -> bytes:
+    """Unpack ``gzip``, the one coding of the family, named exactly so (1.2)."""
+    coding = asked.headers.get("content-encoding", "")
+    if coding not in ("", "gzip", "identity"):
+        raise Refusal(400, "invalid_encoding", f"Content-Encoding: {coding[:40]}")
+    return unpacked(asked.body, coding, _LARGEST, "invalid_encoding")
+
+
+def _parsed(plain: bytes) -> Any:
+    try:
+        return strict_json(plain)
+    except ValueError as error:
+        raise Refusal(400, "invalid_json", f"invalid json: {error}") from error
+
+
+def _calls(payload: Any, path: str) -> list[Any]:
+    try:
+        calls = calls_in(payload, path)
+    except ValueError as error:
+        raise Refusal(400, "invalid_request", str(error)) from error
+    if not calls:
+        raise Refusal(400, "empty_batch", "empty batch payload")
+    return calls
+
+
+def _vendor(payload: Mapping[str, Any], calls: Sequence[Any], asked: Asked) -> _Vendor:
+    """Tell who is asked by where the key is; without one nobody answers (1)."""
+    if _text(payload.get("writeKey")) and _is_batch(payload):
+        return _SEGMENT
+    if all(isinstance(raw, dict) and _text(raw.get("writeKey")) for raw in calls):
+        return _METAROUTER if _is_batch(payload) else _SEGMENT
+    if _header_key(asked) or asked.query.get("writekey"):
+        return _RUDDERSTACK
+    raise Refusal(401, "no_write_key", "failed to read writekey from header")
+
+
+def _header_key(asked: Asked) -> str:
+    scheme, _, given = asked.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return given.strip()
+    if scheme.lower() != "basic":
+        return asked.headers.get("x-write-key", "").strip()
+    try:
+        return base64.b64decode(given.strip(), validate=True).decode().removesuffix(":")
+    except ValueError:  # no base64, or no text in it
+        return ""
+
+
+def _check_size(plain: bytes, payload: Mapping[str, Any], vendor: _Vendor) -> None:
+    most = vendor.batch_bytes if _is_batch(payload) else vendor.event_bytes
+    if len(plain) > most:
+        raise Refusal(vendor.too_large, "too_large", f"body of more than {most} bytes")
+
+
+def _is_batch(payload: Any) -> bool:
+    return isinstance(payload, dict) and "batch" in payload
+
+
+def _fault(raw: Any, vendor: _Vendor) -> str:
+    """Return why a call that got a 200 is thrown away later, or nothing (1.4, 3.1)."""
+    if not isinstance(raw, dict):
+        return "not_an_object"
+    kind = raw.get("type")
+    if not isinstance(kind, str) or kind not in _REQUIRED:
+        return "unknown_type"
+    for name in _OBJECTS:
+        if type(raw.get(name)) not in (dict, _NOTHING):
+            return f"{name}_not_an_object"
+    for name in _IDS:
+        if type(raw.get(name)) not in _SCALARS:
+            return f"{name}_not_a_string"
+    for name, reason in _REQUIRED[kind]:
+        if not _text(raw.get(name)):
+            return reason
+    if not _text(raw.get("userId")) and not _text(raw.get("anonymousId")):
+        return "no_user_anon_id"
+    return "event_too_large" if len(jsonable.encode(raw)) > vendor.event_bytes else ""
+
+
+def _warnings(raw: Any) -> tuple[str, ...]:
+    """Return what other vendors than the one asked make of a call (1.1, 1.3, 3)."""
+    if not isinstance(raw, dict):
+        return ()
+    found = [text for name, (is_wrong, text) in _WARNINGS.items() if is_wrong(raw.get(name))]
+    odd = [name for name in _IDS if name in raw and not isinstance(raw[name], str)]
+    return (*found, *(f"{name} is not a string: MetaRouter loses the whole batch" for name in odd))
+
+
+def _is_no_id(value: Any) -> bool:
+    return not 0 < len(_text(value)) <= _LONGEST_ID
+
+
+def _is_no_moment(value: Any) -> bool:
+    return value is not None and parse_kindly(_text(value)) is None
+
+
+_WARNINGS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "context": (
+        lambda value: not isinstance(value, dict),
+        "no context: MetaRouter loses the whole batch",
+    ),
+    "messageId": (_is_no_id, "no messageId of 1 to 100 characters: duplicates are not seen"),
+    "timestamp": (_is_no_moment, "unreadable timestamp: the server takes its own"),
+}
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Finding:
+    """Read a call in PostHog's words, like all other events here; what is none stays raw."""
+    if not isinstance(raw, dict):
+        return Finding("", "", "", "", {}, raw, reason, warnings)
+    name = canonical(raw.get("messageId")) or _text(raw.get("messageId"))
+    moment = _text(raw.get("timestamp"))
+    read = _read(raw)
+    if read is None:
+        return Finding(_text(raw.get("event")), "", name, moment, {}, raw, reason, warnings)
+    return Finding(
+        read.event, read.distinct_id, name, moment, read.properties, raw, reason, warnings
+    )
+
+
+def _read(raw: Mapping[str, Any]) -> Message | None:
+    try:
+        return DIALECT.decode(Request("", {}, jsonable.encode({"batch": [raw]})))[0]
+    except ValueError:
+        return None
