@@ -1,0 +1,113 @@
+"""
+A local server that judges as the real ones do, and tells what it received.
+
+It listens on 127.0.0.1 only and needs nothing but the standard library: a fake server for
+tests, the other end of the demo, and something to look at while developing.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from .answers import Answer, Script
+from .server import HOST, Server
+from .store import Event, Received, Store
+
+
+__all__ = ["Answer", "Event", "Inspector", "Received"]
+
+
+class Inspector:
+    """
+    The local server; a context manager.
+
+    ``url`` is known at once, and stays the same when it is started again after `stop`.
+
+    Args:
+        port: the port to listen on; 0 takes a free one.
+        capacity: how many good events, bad events and requests are remembered, each.
+    """
+
+    def __init__(self, port: int = 0, *, capacity: int = 10_000) -> None:
+        self._store = Store(capacity)
+        self._script = Script()
+        self._server: Server | None = Server(port, self._store, self._script)
+        self._serving = False
+        self._port = self._server.server_port
+        self.url = f"http://{HOST}:{self._port}"
+
+    def __enter__(self) -> Inspector:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Inspector {self.url} {'serving' if self._serving else 'stopped'}>"
+
+    def start(self) -> Inspector:
+        """Serve, if it does not already."""
+        if not self._serving:
+            if self._server is None:
+                self._server = Server(self._port, self._store, self._script)
+            self._server.start()
+            self._serving = True
+        return self
+
+    def stop(self) -> None:
+        """Close the port and every connection; what arrived can still be read."""
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+            self._serving = False
+
+    @property
+    def events(self) -> list[Event]:
+        """The accepted events, in order of arrival."""
+        return self._store.events()
+
+    @property
+    def bad(self) -> list[Event]:
+        """The refused events, in order of arrival, each with its ``reason``."""
+        return self._store.bad()
+
+    @property
+    def requests(self) -> list[Received]:
+        """Every request to an ingestion path, in order of arrival."""
+        return self._store.requests()
+
+    @property
+    def answer_always(self) -> Answer | None:
+        """The answer to every ingestion request that has none in the script; None is the truth."""
+        return self._script.always
+
+    @answer_always.setter
+    def answer_always(self, answer: Answer | None) -> None:
+        self._script.always = answer
+
+    def counts(self) -> dict[str, Any]:
+        """Return how much arrived since the last `reset`; duplicates are among the good ones."""
+        return self._store.counts()
+
+    def reset(self) -> None:
+        """Forget what arrived; the script stays."""
+        self._store.reset()
+
+    def script(self, *answers: Answer) -> None:
+        """Give the next ingestion requests these answers, in turn; then the normal ones."""
+        self._script.add(*answers)
+
+    def wait(self, event: str | None = None, count: int = 1, timeout: float = 5.0) -> list[Event]:
+        """
+        Return the good events, once there are *count* of them or *timeout* seconds are over.
+
+        Args:
+            event: count and return only events of this name.
+        """
+        return self._store.wait(event, count, timeout)

@@ -1,0 +1,55 @@
+"""The moments that events carry, read as strictly or as kindly as PostHog's servers read them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+
+from email.utils import parsedate_to_datetime
+
+
+__all__ = ["parse_kindly", "parse_strictly"]
+
+_EPOCH = dt.datetime(1970, 1, 1)
+_RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|([+-])(\d\d):([0-5]\d))", re.ASCII
+)
+_CIVIL = ("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S")
+
+
+def parse_strictly(text: str) -> float | None:
+    """Return an RFC 3339 moment with its offset in epoch seconds, or None for anything else."""
+    found = _RFC3339.fullmatch(text)
+    if found is None:
+        return None
+    date, time, fraction, _, sign, hours, minutes = found.groups()
+    try:
+        seconds = (dt.datetime.fromisoformat(f"{date}T{time}") - _EPOCH).total_seconds()
+    except ValueError:  # the 31st of February
+        return None
+    if sign:
+        offset = int(hours) * 3600 + int(minutes) * 60
+        seconds += -offset if sign == "+" else offset
+    return seconds + float(fraction or 0)
+
+
+def parse_kindly(text: str) -> float | None:
+    """Return what V0 makes of a timestamp: also dates, RFC 2822 and epochs as text (1.6)."""
+    moment = parse_strictly(text)
+    return moment if moment is not None else _parse_other(text.strip())
+
+
+def _parse_other(text: str) -> float | None:
+    if re.fullmatch(r"\d{9,13}(\.\d+)?", text, re.ASCII):
+        number = float(text)
+        return number / 1000 if number > 1e11 else number
+    plain = re.sub(r"\.\d+$", "", text)
+    for form in _CIVIL:
+        try:
+            return (dt.datetime.strptime(plain, form) - _EPOCH).total_seconds()
+        except ValueError:
+            continue
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return parse_strictly(re.sub(r"([+-]\d\d)$", r"\1:00", text.replace(" ", "T", 1)))

@@ -1,0 +1,274 @@
+"""
+What a server of each family thinks of a request: the seam, its table, and what all share.
+
+A `Judge` is pure: a request goes in, and out come the answer, the good events and the bad
+ones with a reason. A family is added by one module with a judge and its lines in `ROUTES`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, cast
+
+from .. import jsonable
+from ..wire.compression import decompress
+from .answers import Answer, Verdicts
+
+
+__all__ = [
+    "ROUTES",
+    "Asked",
+    "Finding",
+    "Judge",
+    "Judged",
+    "Null",
+    "Refusal",
+    "Types",
+    "canonical",
+    "decide",
+    "find_judge",
+    "key_fault",
+    "one_of",
+    "strict_json",
+    "type_fault",
+    "type_name",
+    "unpacked",
+]
+
+
+class Asked(NamedTuple):
+    """One HTTP request to an ingestion path."""
+
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+    now: float  # epoch seconds
+    verdicts: Verdicts | None = None
+
+
+class Finding(NamedTuple):
+    """One event as the server reads it: an empty reason means that it is good."""
+
+    event: str
+    distinct_id: str
+    uuid: str
+    timestamp: str
+    properties: Mapping[str, Any]
+    raw: Any
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """
+    What a request amounts to: the answer, and what the server keeps of it.
+
+    ``uuids`` names every event of the request, also those that are not kept.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    good: Sequence[Finding] = ()
+    bad: Sequence[Finding] = ()
+    uuids: Sequence[str] = ()
+    payload: Any = None
+    size: int = 0  # bytes of the body, unpacked
+    error: str = ""
+
+
+class Judge(Protocol):
+    """One protocol, seen from the server's side."""
+
+    @property
+    def dialect(self) -> str:
+        """The dialect's name, as in `posthog_logging.wire.DIALECTS`."""
+
+    def judge(self, asked: Asked) -> Judged:
+        """Return what the real server would do with *asked*."""
+
+    def refuse(self, status: int, asked: Asked) -> Judged:
+        """Return the protocol's own answer with a *status* that was asked for."""
+
+
+_SEGMENT_PATHS = """/v1/batch /v1/import /sdk/batch /b /v1/b /v1/batch/b /api/s/s2s/batch
+    /v1/identify /v1/track /v1/page /v1/screen /v1/group /v1/alias
+    /v1/i /v1/t /v1/p /v1/g /v1/a""".split()
+
+#: Where the judge of each path lives; one slash at a path's end makes no difference.
+ROUTES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "/batch": (".rules_posthog", "V0"),
+        "/capture": (".rules_posthog", "V0"),
+        "/e": (".rules_posthog", "V0"),
+        "/engage": (".rules_posthog", "V0"),
+        "/i/v0/e": (".rules_posthog", "V0"),
+        "/track": (".rules_posthog", "V0"),
+        "/i/v1/analytics/events": (".rules_posthog_v1", "V1"),
+        **dict.fromkeys(_SEGMENT_PATHS, (".segment_rules", "SEGMENT")),
+    }
+)
+
+
+def find_judge(path: str) -> Judge | None:
+    """Return who judges requests to *path*, or None where that is no ingestion path."""
+    route = ROUTES.get(path.removesuffix("/"))
+    if route is None:
+        return None
+    module, name = route
+    return cast(Judge, getattr(import_module(module, __package__), name))
+
+
+def decide(judge: Judge, asked: Asked, answer: Answer) -> Judged:
+    """Return what *judge* says, changed as *answer* wants it; status 0 is no answer at all."""
+    judged = judge.judge(asked)
+    status = answer.status
+    if answer.hang:
+        status = 0
+    elif answer.max_events is not None and len(judged.uuids) > answer.max_events:
+        status = 413
+    if not 200 <= status < 300:
+        own = judge.refuse(status, asked) if status else Judged(0)
+        own = replace(own, payload=judged.payload, size=judged.size, uuids=judged.uuids)
+        judged = replace(own, status=status)
+    elif judged.status < 300 and status != 200:
+        judged = replace(judged, status=status)
+    body = judged.body if answer.body is None else answer.body
+    return replace(judged, headers={**judged.headers, **answer.headers}, body=body)
+
+
+class Refusal(Exception):
+    """A whole request that is refused; ``guilty`` is the index of the event that did it."""
+
+    def __init__(self, status: int, tag: str, text: str = "", guilty: int | None = None) -> None:
+        super().__init__(status, tag, text)
+        self.status = status
+        self.tag = tag
+        self.text = text or tag
+        self.guilty = guilty
+
+    def reason(self, index: int) -> str:
+        """Return why the event at *index* is lost: by its own fault, or by another's."""
+        return self.text if self.guilty in (None, index) else "batch refused"
+
+
+def unpacked(body: bytes, coding: str | None, largest: int, tag: str) -> bytes:
+    """Return *body* without its coding; too much of it is a 413, a broken one a 400."""
+    try:
+        return decompress(body, coding, largest)
+    except ValueError as error:
+        if error.__cause__ is None:  # not the codec's complaint: the size is
+            raise Refusal(413, "payload_too_large", str(error)) from error
+        raise Refusal(400, tag, str(error)) from error
+
+
+# What serde_json, with which PostHog reads, takes as nesting at most (wire notes, 1.7).
+_DEEPEST = 127
+# What may be half of a surrogate pair, or a number beyond a double.
+_SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|[eE]\+?\d{3}")
+
+
+def strict_json(body: bytes) -> Any:
+    """Return what *body* says; raises ``ValueError`` where PostHog's parser would."""
+    try:
+        payload = jsonable.decode(body.decode())
+    except RecursionError:
+        raise ValueError(f"nested deeper than {_DEEPEST}") from None
+    if _SUSPECT.search(body):  # the standard library's parser lets these through
+        json.dumps(payload, allow_nan=False, ensure_ascii=False).encode()
+    if body.count(b"[") + body.count(b"{") > _DEEPEST and _depth(payload) > _DEEPEST:
+        raise ValueError(f"nested deeper than {_DEEPEST}")
+    return payload
+
+
+def _depth(payload: Any) -> int:
+    """Count the levels, one level of containers at a time: no recursion that could overflow."""
+    depth, level = 0, [payload]
+    while level:
+        level = [member for value in level for member in _members(value)]
+        depth += 1
+    return depth - 1
+
+
+def _members(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        yield from (member for member in value.values() if isinstance(member, (dict, list, tuple)))
+        yield ()
+    elif isinstance(value, list):
+        yield from (member for member in value if isinstance(member, (dict, list, tuple)))
+        yield ()
+
+
+Types = frozenset[type[Any]]
+Null = type(None)
+
+
+def one_of(*kinds: type[Any]) -> Types:
+    """Return the types that a field may have: exactly these, since a bool is no number in JSON."""
+    return frozenset(kinds)
+
+
+def type_fault(raw: Mapping[str, Any], types: Mapping[str, Types]) -> str:
+    """Return which field of *raw* has a type that it must not have."""
+    for name, kinds in types.items():
+        if name in raw and type(raw[name]) not in kinds:
+            return f"{name}: invalid type {type_name(raw[name])}"
+    return ""
+
+
+def type_name(value: Any) -> str:
+    """Return the name that JSON has for the type of *value*."""
+    return _JSON_NAMES.get(type(value), "object")
+
+
+_JSON_NAMES: Mapping[type, str] = {
+    str: "string",
+    int: "number",
+    float: "number",
+    bool: "boolean",
+    list: "array",
+    Null: "null",
+}
+
+
+_LONGEST_KEY = 64
+
+
+def key_fault(key: str) -> str:
+    """Return what is wrong with a project key's shape: all that PostHog's edge looks at (1.7)."""
+    key = key.strip()
+    if not key:
+        return "API key is empty"
+    if len(key) > _LONGEST_KEY:
+        return f"API key is longer than {_LONGEST_KEY} characters"
+    if not key.isascii() or "\0" in key:
+        return "API key is not ASCII"
+    if key.startswith("phx_"):
+        return "API key is a personal key (phx_), not a project key"
+    return ""
+
+
+_CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_OTHER_FORMS = re.compile(
+    r"[0-9a-f]{32}|(urn:uuid:)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    r"|\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}"
+)
+
+
+def canonical(name: Any) -> str | None:
+    """Return a UUID in lower case and with hyphens, or None for what is none."""
+    if type(name) is not str:
+        return None
+    lower = name.lower()
+    if _CANONICAL.fullmatch(lower):
+        return lower
+    return str(uuid.UUID(lower)) if _OTHER_FORMS.fullmatch(lower) else None

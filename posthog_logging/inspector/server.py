@@ -1,0 +1,265 @@
+"""
+The HTTP of the inspector: reads requests, asks the judge, and answers as the script wants.
+
+The only module here that touches sockets. It listens on 127.0.0.1 and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+
+from collections.abc import Mapping
+from email.utils import formatdate
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from .answers import Answer, Script
+from .api import Api, is_local
+from .rules import Asked, Judge, Judged, decide, find_judge
+from .store import Store
+
+
+__all__ = ["HOST", "Server"]
+
+HOST = "127.0.0.1"
+_MOST_BYTES = 64 * 1024 * 1024
+_MOST_LINE = 1024
+_PROMPTLY = 2.0  # seconds: how long `stop` waits for threads that have nothing left to wait for
+
+
+class Server(ThreadingHTTPServer):
+    """A listening server with a thread a connection, all of which `stop` ends at once."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, port: int, store: Store, script: Script) -> None:
+        self.store = store
+        self.script = script
+        self.api = Api(store, script)
+        self.stopping = threading.Event()
+        self._changed = threading.Condition()
+        self._open: set[Any] = set()
+        self._thread: threading.Thread | None = None
+        try:
+            super().__init__((HOST, port), _Handler)
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise OSError(error.errno, f"cannot listen on {HOST}:{port}: {why}") from error
+
+    def server_bind(self) -> None:
+        """Bind without `HTTPServer`'s look-up of the host's full name, which may take seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = HOST, int(self.server_address[1])
+
+    def start(self) -> None:
+        """Serve on a thread of its own."""
+        self._thread = threading.Thread(target=self._serve, name="inspector", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop listening, end every connection, and wait for their threads."""
+        self.stopping.set()
+        self.store.interrupt()
+        if self._thread is not None:
+            self._wake()
+            self._thread.join(_PROMPTLY)
+        self.server_close()
+        with self._changed:
+            for connection in self._open:
+                _shut(connection)
+            self._changed.wait_for(lambda: not self._open, _PROMPTLY)
+
+    def _serve(self) -> None:
+        # Not `serve_forever`: it polls, so that its end is late by up to one interval.
+        while not self.stopping.is_set():
+            self.handle_request()
+
+    def _wake(self) -> None:
+        try:
+            socket.create_connection((HOST, self.server_port), _PROMPTLY).close()
+        except OSError:
+            pass  # a full backlog wakes the thread as well
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Remember the connection before its thread starts."""
+        with self._changed:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget the connection once it is closed."""
+        super().shutdown_request(request)
+        with self._changed:
+            self._open.discard(request)
+            self._changed.notify_all()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Let clients go as they like; anything else is a bug of ours, and shown."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+def _shut(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it is closed already
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection, request by request."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else the last small segment waits for the client's ACK
+
+    def do_GET(self) -> None:
+        """Answer a request of any kind."""
+        url = urlsplit(self.path)
+        query = dict(parse_qsl(url.query, keep_blank_values=True))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        judge = find_judge(url.path)
+        if judge is None:
+            self._look(url.path, query, headers)
+        elif self.command == "POST":
+            self._ingest(judge, Asked(url.path, query, headers, b"", time.time()))
+        else:
+            self._send(405, {"Allow": "POST"}, b"")
+
+    def do_POST(self) -> None:
+        """Answer a request of any kind."""
+        self.do_GET()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the hook's own name
+        """Say nothing: the inspector's page is its log."""
+
+    def _look(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> None:
+        body = self._read() if self.command == "POST" else b""
+        if isinstance(body, int):
+            self._send(body, _CLOSE, b"")
+        elif is_local(headers):
+            self._send(*self.server.api.answer(self.command, path, query, body))
+        else:
+            self._send(403, {"Content-Type": "application/json"}, _FOREIGN)
+
+    def _ingest(self, judge: Judge, asked: Asked) -> None:
+        answer = self.server.script.next()
+        if answer.reset_after == 0:
+            self.server.store.add(asked, judge.dialect, Judged(0))
+            self._break_off()
+            return
+        body = self._read()
+        if isinstance(body, int):
+            self.server.store.add(asked, judge.dialect, Judged(body))
+            self._send(body, _CLOSE, b"")
+            return
+        asked = asked._replace(body=body, verdicts=answer.verdicts)
+        judged = decide(judge, asked, answer)
+        # Before the answer goes out: who has read it finds the events here.
+        self.server.store.add(asked, judge.dialect, judged)
+        if self.server.stopping.wait(None if answer.hang else answer.delay):
+            self.close_connection = True
+            return
+        self._send(judged.status, judged.headers, judged.body, answer)
+
+    def _read(self) -> bytes | int:
+        """
+        Return the request's body, or the status that says why there is none.
+
+        After such a status the connection must end: nobody knows where the next request begins.
+        """
+        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+            return self._read_chunks()
+        length = self.headers.get("Content-Length")
+        if length is None:
+            return 411
+        if not length.isdecimal():
+            return 400
+        if int(length) > _MOST_BYTES:
+            return 413
+        body = self.rfile.read(int(length))
+        return body if len(body) == int(length) else 400
+
+    def _read_chunks(self) -> bytes | int:
+        """Read a chunked body (RFC 9112, 7.1)."""
+        chunks: list[bytes] = []
+        left = _MOST_BYTES
+        while True:
+            size = _chunk_size(self.rfile.readline(_MOST_LINE))
+            if size is None:
+                return 400
+            left -= size
+            if left < 0:
+                return 413
+            if size == 0:
+                break
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline(_MOST_LINE)
+        while self.rfile.readline(_MOST_LINE).strip():
+            pass  # trailers
+        return b"".join(chunks)
+
+    def _send(
+        self, status: int, headers: Mapping[str, str], body: bytes, answer: Answer | None = None
+    ) -> None:
+        """Write one response, in one piece unless *answer* wants it otherwise."""
+        head, body = self._head(status, headers, body)
+        if answer is not None and answer.reset_after is not None:
+            self.wfile.write((head + body)[: answer.reset_after])
+            self._break_off()
+        elif answer is not None and answer.drip:
+            self.wfile.write(head)
+            self._drip(body, answer.drip)
+        else:
+            self.wfile.write(head + body)
+
+    def _head(self, status: int, headers: Mapping[str, str], body: bytes) -> tuple[bytes, bytes]:
+        fields = {"Server": "posthog-logging-inspector", "Date": formatdate(usegmt=True)}
+        if status < 200 or status in (204, 304):  # they have no body (RFC 9110, 6.4.1)
+            body = b""
+        else:
+            fields["Content-Length"] = str(len(body))
+        names = {name.lower() for name in headers}
+        fields = {name: value for name, value in fields.items() if name.lower() not in names}
+        fields.update(headers)
+        if any(n.lower() == "connection" and v.lower() == "close" for n, v in headers.items()):
+            self.close_connection = True
+        lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}"]
+        lines += [f"{name}: {value}" for name, value in fields.items()]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace"), body
+
+    def _drip(self, body: bytes, pause: float) -> None:
+        for index in range(len(body)):
+            if self.server.stopping.wait(pause):
+                self.close_connection = True
+                return
+            self.wfile.write(body[index : index + 1])
+
+    def _break_off(self) -> None:
+        """Close with a reset: with no time to linger, the kernel sends RST instead of FIN."""
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.rfile.close()  # the descriptor lives as long as the file made of it
+        self.connection.close()
+
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_CLOSE = {"Connection": "close"}
+_FOREIGN = b'{"error":"only for 127.0.0.1 and localhost"}'
+
+
+def _chunk_size(line: bytes) -> int | None:
+    try:
+        size = int(line.partition(b";")[0].strip(), 16)
+    except ValueError:
+        return None
+    return size if size >= 0 else None
