@@ -518,7 +518,7 @@ _TYPE_OF = {call.event: kind for kind, call in _CALLS.items() if call.event} | {
 def _taken(properties: Fields, name: str) -> dict[str, Any] | None:
     """Take an object out of *properties*; what is none stays there, so that it is not lost."""
     value = properties.get(name)
-    if not isinstance(value, Mapping):
+    if value is None or not isinstance(value, Mapping):
         return None
     del properties[name]
     return dict(value)
@@ -530,7 +530,11 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _id(value: Any) -> str:
     """Return an id as text, nothing where it names nobody; numbers would break servers (1.1)."""
-    return clean_id(value, lambda topic, text: None) or ""
+    return "" if value is None else clean_id(value, _tell_nobody) or ""
+
+
+def _tell_nobody(topic: str, text: str) -> None:
+    """Mend an id in silence: the message's own was told about when it was made."""
 
 
 def _said(raw: Mapping[str, Any], field: str) -> str:
