@@ -8,6 +8,7 @@ A plain `logging.Handler` on purpose: from Python 3.12 on ``dictConfig`` builds 
 from __future__ import annotations
 
 import logging
+import os
 import time
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ from .ledger import Ledger, logger
 from .message import Message, Refused, assemble, said_in
 from .pipeline import Pipeline
 from .sender import DeliveryError, OnError, Sender, Settings
-from .spool import MemorySpool
+from .spool import MemorySpool, Spool
 from .transport import RequestsTransport, Transport
 from .version import LIBRARY, VERSION
 from .wire import Dialect, Endpoint, find_dialect
@@ -51,6 +52,11 @@ class PostHogHandler(logging.Handler):
         max_queue_bytes: how many bytes of events may wait in memory.
         overflow: what gives way when that is reached: ``"drop_newest"``, ``"drop_oldest"``,
             or the caller, who is then blocked for at most *block_timeout* seconds.
+        spool: a folder in which events wait on disk, so that they survive the process; or a
+            `Spool` of your own. One folder is for one project.
+        max_spool_bytes: how many bytes may wait there.
+        fsync: when they are forced to the disk itself, against a power cut: ``"never"``,
+            ``"interval"`` (once a second) or ``"always"`` (before the log call returns).
         max_retries: how often a batch is tried again; None keeps it until *max_age*.
         max_age: how old, in seconds, an event may become before it is given up; None: any.
         timeout: how long one attempt may take, in seconds.
@@ -86,6 +92,9 @@ class PostHogHandler(logging.Handler):
         max_queue_bytes: int = 64 * 1024 * 1024,
         overflow: str = "drop_newest",
         block_timeout: float = 1.0,
+        spool: str | os.PathLike[str] | Spool | None = None,
+        max_spool_bytes: int = 1024 * 1024 * 1024,
+        fsync: str = "never",
         max_retries: int | None = None,
         max_age: float | None = None,
         timeout: float = 15.0,
@@ -115,7 +124,9 @@ class PostHogHandler(logging.Handler):
         self._flat = options.boolean("flat", flat)
         self._defaults = {
             "$is_server": True,
-            **({"$geoip_disable": True} if options.boolean("disable_geoip", disable_geoip) else {}),
+            **(
+                {"$geoip_disable": True} if options.boolean("disable_geoip", disable_geoip) else {}
+            ),
             **options.mapping("properties", properties),
         }
         self._sends = options.boolean("send", send)
@@ -144,8 +155,10 @@ class PostHogHandler(logging.Handler):
             transport = RequestsTransport(
                 proxies=proxies, verify=verify, cert=cert, auth=auth, session=session
             )
+        room = options.whole("max_spool_bytes", max_spool_bytes, 1)
+        sync = options.one_of("fsync", fsync, ("never", "interval", "always"))
         self._sender = Sender(
-            MemorySpool(),
+            self._make_spool(spool, endpoint.host, room, sync, overflow),
             self._dialect,
             endpoint,
             transport,
@@ -166,6 +179,30 @@ class PostHogHandler(logging.Handler):
         if not endpoint.api_key:
             self._opted_out = True
             logger.warning("no api_key, and no POSTHOG_API_KEY: events are not taken")
+
+        elif spool is not None:
+            self._pipeline.open()
+
+    def _make_spool(
+        self, spool: Any, host: str, max_bytes: int, fsync: str, overflow: str
+    ) -> Spool:
+        if spool is None:
+            return MemorySpool()
+        if not isinstance(spool, (str, os.PathLike)):
+            return options.spool(spool)
+        from .journal import JournalSpool  # needs flock, which Windows has not
+
+        return JournalSpool(
+            spool,
+            dialect=self._dialect.name,
+            host=host,
+            max_bytes=max_bytes,
+            drop_oldest=overflow == "drop_oldest",
+            fsync=fsync,
+            tell=self._ledger.tell,
+            lose=self._ledger.lose,
+            adopt=self._ledger.adopt,
+        )
 
     def __repr__(self) -> str:
         level = logging.getLevelName(self.level)
@@ -208,7 +245,7 @@ class PostHogHandler(logging.Handler):
         """
         if self._opted_out:
             return None
-        number = self._ledger.accept()
+        self._ledger.accept()
         try:
             message = assemble(
                 said,
@@ -225,7 +262,7 @@ class PostHogHandler(logging.Handler):
             line = self._dialect.line(message)
             if not self._sends:
                 raise Refused("send_is_off")
-            return message.uuid if self._pipeline.put(line, number) else None
+            return message.uuid if self._pipeline.put(line) else None
         except Refused as refused:
             self._ledger.lose(refused.reason, 1, refused.detail)
         except Exception as error:  # a log call never raises, whatever is wrong with it or us

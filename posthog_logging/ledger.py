@@ -21,7 +21,7 @@ logger = logging.getLogger("posthog_logging")
 logger.addHandler(logging.NullHandler())
 
 #: The keys of `Ledger.counts` that are no loss; every other key is a reason for one.
-NOT_LOSSES = frozenset({"accepted", "delivered", "waiting", "retried"})
+NOT_LOSSES = frozenset({"accepted", "adopted", "delivered", "waiting", "retried"})
 
 _FOLD_AT = 10_000
 
@@ -46,8 +46,6 @@ class Ledger:
         self._lock = threading.RLock()
         self._told: set[str] = set()
         self._final: Mapping[str, int] | None = None
-        #: How many of the numbers that `accept` gave out stand for nothing that waits.
-        self.settled = 0
         #: Take an event in hand: every accepted one ends as delivered, waiting or a loss.
         self.accept = self._numbers.__next__
 
@@ -61,15 +59,16 @@ class Ledger:
             finally:
                 self._lock.release()
 
-    def settle(self, reason: str, count: int = 1) -> None:
-        """Count events that are through: delivered or lost, they wait no more."""
-        self.add(reason, count)
-        with self._lock:
-            self.settled += count
+    def adopt(self, count: int) -> None:
+        """Take in hand *count* events that another process had accepted."""
+        for _ in range(count):
+            self.accept()
+        self.add("adopted", count)
+        logger.info("%d event(s) of a process that ended are delivered by this one", count)
 
     def lose(self, reason: str, count: int = 1, detail: str = "") -> None:
         """Count a loss, and tell of the first one of its reason since `recovered`."""
-        self.settle(reason, count)
+        self.add(reason, count)
         self.tell(reason, f"{count} event(s) lost: {reason}{detail and f' ({detail})'}")
 
     def give_up(self, reason: str) -> None:
@@ -101,7 +100,6 @@ class Ledger:
             # Taking a number is the only way to read an `itertools.count`; looks are not events.
             accepted = next(self._numbers) - self._looks
             self._looks += 1
-            self.settled += 1
         lost = sum(n for reason, n in counts.items() if reason not in NOT_LOSSES)
         delivered = counts.pop("delivered", 0)
         retried = counts.pop("retried", 0)

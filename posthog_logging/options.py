@@ -12,11 +12,24 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from .spool import Spool
 from .wire import Dialect
 from .wire.compression import require
 
 
-__all__ = ["api_key", "boolean", "coding", "headers", "hooks", "host", "mapping", "one_of", "seconds", "whole"]
+__all__ = [
+    "api_key",
+    "boolean",
+    "coding",
+    "headers",
+    "hooks",
+    "host",
+    "mapping",
+    "one_of",
+    "seconds",
+    "spool",
+    "whole",
+]
 
 
 def whole(name: str, value: Any, least: int) -> int:
@@ -126,6 +139,13 @@ def coding(value: Any, dialect: Dialect) -> str | None:
     one_of("compression", value, sorted(dialect.codings))
     require(value)
     return str(value)
+
+
+def spool(value: Any) -> Spool:
+    """Return *value* if it has the verbs of a `Spool`."""
+    if not isinstance(value, Spool):
+        raise TypeError(f"spool: a folder, or an object with a Spool's verbs, not {_kind(value)}")
+    return value
 
 
 def _kind(value: Any) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 
 from . import context, jsonable
 from .ledger import Ledger, logger
-from .message import RESERVED, is_event, parse_timestamp, said_in, stamp
+from .message import is_event, parse_timestamp, said_in, stamp
 from .sender import Sender
 
 
@@ -85,7 +85,9 @@ class Listener(QueueListener):
     called any number of times, also in a forked child; `stop` makes room in a full queue.
     """
 
-    def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = False) -> None:
+    def __init__(
+        self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = False
+    ) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._running_in: int | None = None
         self._guard = threading.RLock()
@@ -124,7 +126,8 @@ class Listener(QueueListener):
         try:
             super().enqueue_sentinel()
         except queue.Full:
-            self.queue.put(None)
+            blocking: Any = self.queue
+            blocking.put(None)
 
 
 class _Worker(Listener):
@@ -211,31 +214,40 @@ class Pipeline:
         self._hurry = threading.Event()
         self._room = threading.Event()
         self._starting = threading.RLock()
+        self._lines_in = 0
         self._bytes_in = 0
         self._worker = _Worker(self)
         self._thread: threading.Thread | None = None
         #: Whether the thread must be woken, or started, for what is put next.
         self.idle = True
 
-    def put(self, line: bytes, number: int) -> bool:
+    def put(self, line: bytes) -> bool:
         """
-        Take over *line*, the *number*-th that the ledger accepted; tell whether it came in.
+        Take over *line*; tell whether it came in.
 
         Never blocks nor raises (but for ``overflow="block"``, which blocks as told to).
         """
-        size = len(line)
-        # No call stands between load and store, so no thread or signal comes in between.
-        self._bytes_in += size
-        if (
-            number - self._ledger.settled >= self._max_size
-            or self._bytes_in - self._sender.settled_bytes > self._max_bytes
-            or self.closed
-        ) and not self._make_room(size, number):
+        if self.closed:
+            self._ledger.lose("closed")
             return False
-        self.queue.put(self._admit(line))
+        item = self._admit(line)
+        if item is line:  # it waits in memory, which is bounded; a disk has its own bounds
+            size = len(line)
+            # No call stands between load and store, so no thread or signal comes in between.
+            self._lines_in += 1
+            self._bytes_in += size
+            if self._is_full() and not self._make_room(size):
+                return False
+        elif item is None:
+            return False
+        self.queue.put(item)
         if self.idle:
             self._rouse()
         return True
+
+    def open(self) -> None:
+        """Start the thread before there is an event: a spool may hold those of another process."""
+        self._rouse()
 
     def flush(self, timeout: float) -> bool:
         """Make one attempt for all that was put before; tell whether nothing is left."""
@@ -282,6 +294,8 @@ class Pipeline:
         self._wake.clear()
         self.idle = True
         due = self._sender.due_in()
+        if due is None:
+            due = self._sender.spool.rest
         if self.queue.empty() and due != 0.0 and not self.closed:
             self._wake.wait(due)
         self.idle = False
@@ -354,7 +368,9 @@ class Pipeline:
             except RuntimeError:
                 # No thread at interpreter shutdown (3.12), or none to be had: `close` delivers.
                 self.idle = True
-                self._ledger.tell("no thread", "no thread could be started; events wait for close()")
+                self._ledger.tell(
+                    "no thread", "no thread could be started; events wait for close()"
+                )
                 return
         _close_at_exit()
 
@@ -377,35 +393,32 @@ class Pipeline:
 
     def _sweep(self) -> None:
         """Count what came while, or after, the pipeline closed."""
-        lost = sum(item is not None for item in self._drain())
+        lost = sum(isinstance(item, bytes) for item in self._drain())
         if lost:
             self._ledger.lose("closed", lost)
 
-    def _make_room(self, size: int, number: int) -> bool:
+    def _is_full(self) -> bool:
+        return (
+            self._lines_in - self._sender.settled_lines > self._max_size
+            or self._bytes_in - self._sender.settled_bytes > self._max_bytes
+        )
+
+    def _make_room(self, size: int) -> bool:
         """Apply the overflow policy; tell whether the event may come in."""
-        if self.closed:
-            self._bytes_in -= size
-            self._ledger.lose("closed")
-            return False
-        if self._overflow == "block" and self._wait_for_room(number):
+        if self._overflow == "block" and self._wait_for_room():
             return True
         if self._overflow == "drop_oldest" and self._drop_oldest():
             return True
+        self._lines_in -= 1
         self._bytes_in -= size
         self._ledger.lose("queue_full")
         return False
 
-    def _is_full(self, number: int) -> bool:
-        return (
-            number - self._ledger.settled >= self._max_size
-            or self._bytes_in - self._sender.settled_bytes > self._max_bytes
-        )
-
-    def _wait_for_room(self, number: int) -> bool:
+    def _wait_for_room(self) -> bool:
         deadline = time.monotonic() + self._block_timeout
         while self._holder != threading.get_ident():
             self._room.clear()
-            if not self._is_full(number):
+            if not self._is_full():
                 return True
             left = deadline - time.monotonic()
             if left <= 0 or not self._room.wait(left):
@@ -419,11 +432,13 @@ class Pipeline:
                 self._sender.append(self._drain())
                 return self._sender.evict(1, "queue_full") > 0
         try:
-            line = self.queue.get_nowait()
+            item = self.queue.get_nowait()
         except queue.Empty:
             return False
-        self._bytes_in -= len(line)
-        self._ledger.lose("queue_full")
+        if isinstance(item, bytes):
+            self._lines_in -= 1
+            self._bytes_in -= len(item)
+            self._ledger.lose("queue_full")
         return True
 
 

@@ -33,7 +33,9 @@ class DeliveryError(Exception):
     """Why events were lost: what ``on_error`` is called with."""
 
     def __init__(self, reason: str, status: int | None = None, detail: str = "") -> None:
-        super().__init__(f"{reason}{'' if status is None else f', HTTP {status}'}{detail and f': {detail}'}")
+        super().__init__(
+            f"{reason}{'' if status is None else f', HTTP {status}'}{detail and f': {detail}'}"
+        )
         self.reason = reason
         self.status = status
         self.detail = detail
@@ -123,7 +125,8 @@ class Sender:
         self._schedule = Schedule(self._dialect.limits.batch_count)
         self._pending: deque[_Parcel] = deque()
         self._since: float | None = None  # when the oldest line in the spool came
-        #: How many bytes of lines are through: delivered, lost or safe on disk.
+        #: How many lines, and bytes of lines, wait in memory no more.
+        self.settled_lines = 0
         self.settled_bytes = 0
 
     def reset(self) -> None:
@@ -216,12 +219,10 @@ class Sender:
         return not self._pending and not len(self.spool)
 
     def abandon(self, reason: str) -> int:
-        """Give up all that waits in memory; what is on disk stays there. Return how many."""
-        kept = [one for parcel in self._pending for one in parcel.kept]
+        """Give up all that waits in memory only; what is on disk stays there. Return how many."""
+        kept = [one for parcel in self._pending for one in parcel.kept if one.token is None]
         self._pending.clear()
-        if self.spool.durable:
-            return 0
-        kept += self.spool.take(len(self.spool), 2**62)
+        kept += [Kept(None, line) for line in self.spool.evict(len(self.spool))]
         self._lose(kept, reason)
         return len(kept)
 
@@ -295,9 +296,7 @@ class Sender:
             self._ledger.tell("broken part", f"dialect or transport raised {type(error).__name__}")
             return Response(None, error=type(error).__name__)
 
-    def _delivered(
-        self, parcel: _Parcel, response: Response, wait: float | None
-    ) -> list[_Parcel]:
+    def _delivered(self, parcel: _Parcel, response: Response, wait: float | None) -> list[_Parcel]:
         results = self._dialect.results(response)
         if results.error:
             self._lose(parcel.kept, "unconfirmed", response, results.error)
@@ -315,7 +314,7 @@ class Sender:
             self._lose(dropped, "dropped", response, ", ".join(details))
         else:
             self._settle(parcel.kept)
-        self._ledger.settle("delivered", done)
+        self._ledger.add("delivered", done)
         if again:
             return self._retry(parcel.with_(again), response, wait)
         self._succeed()
@@ -343,10 +342,15 @@ class Sender:
         if parcel.throttled and now - parcel.throttled > rules.longest_throttle:
             self._lose(parcel.kept, "throttled", response)
             return []
-        if self._settings.max_age is not None and self._wall() - parcel.created > self._settings.max_age:
+        if (
+            self._settings.max_age is not None
+            and self._wall() - parcel.created > self._settings.max_age
+        ):
             self._lose(parcel.kept, "expired", response)
             return []
-        self._ledger.tell("outage", f"cannot deliver, {_said(response)}; events wait for the next try")
+        self._ledger.tell(
+            "outage", f"cannot deliver, {_said(response)}; events wait for the next try"
+        )
         self._keep(parcel, response.status)
         return []
 
@@ -359,7 +363,11 @@ class Sender:
 
     def _pause(self, parcel: _Parcel, response: Response, wait: float | None) -> list[_Parcel]:
         self._schedule = self._schedule.paused(self._clock())
-        why = "the key was refused" if response.status == 401 else "the server refuses to take events"
+        why = (
+            "the key was refused"
+            if response.status == 401
+            else "the server refuses to take events"
+        )
         self._ledger.tell("paused", f"{why}, {_said(response)}; sending is paused, events wait")
         most = self._settings.max_retries
         parcel = dataclasses.replace(parcel, failures=parcel.failures + 1)
@@ -397,7 +405,9 @@ class Sender:
 
     def _settle(self, kept: Sequence[Kept]) -> None:
         self.spool.ack(kept)
-        self.settled_bytes += sum(len(one.line) for one in kept)
+        in_memory = [len(one.line) for one in kept if one.token is None]
+        self.settled_lines += len(in_memory)
+        self.settled_bytes += sum(in_memory)
 
     def _lose(
         self,

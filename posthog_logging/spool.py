@@ -11,7 +11,7 @@ import zlib
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 __all__ = ["Kept", "MemorySpool", "Spool"]
@@ -24,18 +24,24 @@ class Kept(NamedTuple):
     line: bytes
 
 
+@runtime_checkable
 class Spool(Protocol):
     """A place where lines wait until the server has answered for them."""
 
     @property
-    def durable(self) -> bool:
-        """Whether what waits here outlives the process."""
+    def rest(self) -> float | None:
+        """How long the thread may sleep while nothing waits, in seconds; None: for ever."""
 
     def __len__(self) -> int:
         """Return how many lines wait that were not taken."""
 
     def admit(self, line: bytes) -> Any:
-        """Take in one line from any thread; return what stands for it in the queue."""
+        """
+        Take in one line from any thread; return what stands for it in the queue.
+
+        That is *line* itself where it is to wait in memory, None where it was refused (and
+        counted), anything else where it is safe already.
+        """
 
     def append(self, items: Iterable[Any]) -> None:
         """Add what came through the queue, in order."""
@@ -47,7 +53,7 @@ class Spool(Protocol):
         """Forget lines that were delivered or lost."""
 
     def evict(self, count: int) -> list[bytes]:
-        """Drop and return up to *count* of the oldest lines that were not taken."""
+        """Drop and return up to *count* of the oldest lines that only memory has."""
 
     def close(self) -> None:
         """Give back files and locks; what was not acknowledged stays where it is."""
@@ -63,7 +69,7 @@ class MemorySpool:
     A pile is what grows without anything being taken: the server is away.
     """
 
-    durable = False
+    rest = None
 
     _BLOCK = 1000
 

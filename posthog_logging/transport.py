@@ -55,7 +55,9 @@ class RequestsTransport:
         auth: Any = None,
         session: requests.Session | None = None,
     ) -> None:
-        self._settings = {"proxies": proxies or {}, "verify": verify, "cert": cert}
+        self._proxies = proxies or {}
+        self._verify = verify
+        self._cert = cert
         self._auth = auth
         self._given = session
         self._session: requests.Session | None = None
@@ -95,11 +97,13 @@ class RequestsTransport:
         # An auth of ours, even one that does nothing, keeps `requests` from reading .netrc.
         auth = self._auth or session.auth or _no_auth
         prepared = session.prepare_request(
-            requests.Request("POST", request.url, dict(request.headers), data=request.body, auth=auth)
+            requests.Request(
+                "POST", request.url, dict(request.headers), data=request.body, auth=auth
+            )
         )
         left = max(0.001, deadline - time.monotonic())
         with session.send(
-            prepared, timeout=left, allow_redirects=False, stream=True, **self._resolved
+            prepared, timeout=left, allow_redirects=False, **self._resolved
         ) as response:
             return Response(
                 response.status_code,
@@ -120,10 +124,10 @@ class RequestsTransport:
         else:
             session = requests.Session()
         self._session = session
-        self._resolved = session.merge_environment_settings(
-            url, self._settings["proxies"], None, self._settings["verify"], self._settings["cert"]
+        resolved = session.merge_environment_settings(
+            url, self._proxies, True, self._verify, self._cert
         )
-        del self._resolved["stream"]
+        self._resolved = dict(resolved)
         if self._given is None:
             session.trust_env = False  # asked once, above; asking for each request costs 0.2 ms
         return session
@@ -159,7 +163,12 @@ def _causes(error: BaseException | None) -> list[BaseException]:
         cause = waiting.pop(0)
         if isinstance(cause, BaseException) and cause not in found:
             found.append(cause)
-            waiting += [*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__]
+            waiting += [
+                *cause.args,
+                getattr(cause, "reason", None),
+                cause.__cause__,
+                cause.__context__,
+            ]
     return found
 
 
