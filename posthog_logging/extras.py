@@ -38,7 +38,7 @@ def identify(
     return {
         "distinct_id": distinct_id,
         "event": "$identify",
-        "set": properties or {},
+        "set": {} if properties is None else properties,
         **_once(set_once),
         **more,
     }
@@ -83,7 +83,11 @@ def group(
         "event": "$groupidentify",
         **_with(
             more,
-            {"$group_type": group_type, "$group_key": group_key, "$group_set": properties or {}},
+            {
+                "$group_type": group_type,
+                "$group_key": group_key,
+                "$group_set": {} if properties is None else properties,
+            },
         ),
     }
 
@@ -99,7 +103,7 @@ def page(
     return {
         "distinct_id": distinct_id,
         "event": "$pageview",
-        **_with(more, {**_some(name=name, category=category), **(properties or {})}),
+        **_with(more, {**_some(name=name, category=category), **_mapping(properties)}),
     }
 
 
@@ -115,7 +119,7 @@ def screen(
     return {
         "distinct_id": distinct_id,
         "event": "$screen",
-        **_with(more, {**named, **_some(category=category), **(properties or {})}),
+        **_with(more, {**named, **_some(category=category), **_mapping(properties)}),
     }
 
 
@@ -130,4 +134,11 @@ def _some(**given: Any) -> Extra:
 
 def _with(more: Extra, properties: Extra) -> Extra:
     """Return *more* with *properties* under its own."""
-    return {**more, "properties": {**properties, **(more.get("properties") or {})}}
+    return {**more, "properties": {**properties, **_mapping(more.get("properties"))}}
+
+
+def _mapping(properties: Any) -> Properties:
+    """Return *properties*; what is no mapping becomes a property: a log call never raises."""
+    if properties is None or isinstance(properties, Mapping):
+        return properties or {}
+    return {"properties": properties}

@@ -71,7 +71,10 @@ def decode(line: bytes | str) -> Any:
     """Return what a JSON text says; raises ``ValueError`` for anything that is not strict JSON."""
     if orjson is not None:
         return orjson.loads(line)
-    return json.loads(line, parse_constant=_refuse_constant)
+    try:
+        return json.loads(line, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def jsonable(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
@@ -112,51 +115,55 @@ class _Walk:
         for kinds, convert in _SCALARS:
             if isinstance(value, kinds):
                 converted = convert(value)
-                return self._text(converted) if type(converted) is str else converted
+                return self._text(converted) if isinstance(converted, str) else converted
         return self._container(value, depth)
 
     def _container(self, value: Any, depth: int) -> Any:
         inside = _members(value, self._limits.items)
         if inside is None:
             return self._text(str(value))
-        if isinstance(inside, _Instead):
-            return self.visit(inside.value, depth)
         if id(value) in self._open:
             return "[cut: cycle]"
         if depth >= self._limits.depth:
             return f"[cut: deeper than {self._limits.depth}]"
         self._open.add(id(value))
         try:
+            if isinstance(inside, _Instead):
+                return self.visit(inside.value, depth + 1)
             if isinstance(inside, Mapping):
                 return self._object(inside, depth + 1)
-            return self._array(inside, depth + 1)
+            return self._array(inside, len(value), depth + 1)
         finally:
             self._open.discard(id(value))
 
     def _object(self, members: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         items = self._limits.items
-        found = {self._key(k): self.visit(v, depth) for k, v in islice(members.items(), items)}
+        pairs = list(islice(members.items(), items))  # at once: other threads may change it
+        found = {self._key(key): self.visit(value, depth) for key, value in pairs}
         if len(members) > items:
             found["[cut]"] = f"{len(members) - items} more keys"
         return found
 
-    def _array(self, members: Iterable[Any], depth: int) -> list[Any]:
-        values = members if isinstance(members, (list, tuple)) else list(members)
-        found = [self.visit(member, depth) for member in values[: self._limits.items]]
-        if len(values) > len(found):
-            found.append(f"[cut: {len(values) - len(found)} more items]")
+    def _array(self, members: Iterable[Any], total: int, depth: int) -> list[Any]:
+        values = list(islice(members, self._limits.items))
+        found = [self.visit(member, depth) for member in values]
+        if total > len(found):
+            found.append(f"[cut: {total - len(found)} more items]")
         return found
 
     def _key(self, key: Any) -> str:
         if type(key) is str:
             return self._text(key)
-        if isinstance(key, (tuple, frozenset)):
-            return self._text(str(key))
-        converted = self.visit(key, self._limits.depth)
+        try:
+            value = key.value if isinstance(key, enum.Enum) else key
+            converted = self._convert(value if _is_scalar(value) else str(value), 0)
+        except Exception:  # one bad key must not cost the others
+            return f"[unprintable {type(key).__name__}]"
         # What `json.dumps` does with the keys that it takes: 1 -> "1", None -> "null".
         return converted if type(converted) is str else json.dumps(converted)
 
     def _text(self, text: str) -> str:
+        text = str.__str__(text)  # without the methods of a subclass
         cut = len(text) - self._limits.text
         if cut > 0:
             text = f"{text[: self._limits.text]}[cut: {cut} more characters]"
@@ -180,9 +187,9 @@ def _members(value: Any, most: int) -> Mapping[Any, Any] | Iterable[Any] | _Inst
     if isinstance(value, Mapping):
         return value
     if isinstance(value, (list, tuple, deque, range)):
-        return value if isinstance(value, (list, tuple)) else list(islice(value, most + 1))
+        return value
     if isinstance(value, AbstractSet):
-        return sorted(value if len(value) <= most else islice(value, most + 1), key=repr)
+        return sorted(islice(value, most), key=_order)
     if isinstance(value, type):
         return None
     if dataclasses.is_dataclass(value):
@@ -198,9 +205,18 @@ def _foreign_members(value: Any, most: int) -> Mapping[Any, Any] | _Instead | No
     if hasattr(kind, "__attrs_attrs__"):
         return {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}
     if callable(getattr(kind, "tolist", None)) and hasattr(kind, "ndim"):
-        large = value.ndim and value.size > most
-        return _Instead((value.reshape(-1)[: most + 1] if large else value).tolist())
+        if not value.ndim or value.size <= most:
+            return _Instead(value.tolist())
+        kept = value.reshape(-1)[: most - 1].tolist()
+        return _Instead([*kept, f"[cut: {value.size - len(kept)} more items]"])
     return None
+
+
+def _order(member: Any) -> str:
+    try:
+        return repr(member)
+    except Exception:
+        return type(member).__name__
 
 
 def _exact_int(value: Any) -> int | str:
@@ -240,17 +256,23 @@ _SCALARS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
 )
 
 
+def _is_scalar(value: Any) -> bool:
+    return value is None or any(isinstance(value, kinds) for kinds, _ in _SCALARS)
+
+
 def _is_modest(line: bytes) -> bool:
     """
     Tell that *line* cannot break a limit, by counting and without a parse.
 
     There are at least as many brackets as levels and at least as many commas as items,
-    so few of them prove the bounds; a false alarm costs only the slow way.
+    so few of them prove the bounds; a false alarm costs only the slow way. A cut was made
+    by `jsonable` on a part; it is made again on the whole, where a cycle shows earlier.
     """
     return not (
         (len(line) > DEFAULT_LIMITS.items and _may_be_broad(line))
         or line.count(b"{") + line.count(b"[") > DEFAULT_LIMITS.depth
         or b"\\u0000" in line
+        or b"[cut: " in line
     )
 
 

@@ -11,7 +11,7 @@ import itertools
 import logging
 import threading
 
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 
 
@@ -42,9 +42,10 @@ class Ledger:
         self._numbers = itertools.count()
         self._looks = 0
         self._entries: deque[tuple[str, int]] = deque()
-        self._folded: Counter[str] = Counter()
+        # Not a Counter: its `__missing__` is Python, in which a signal handler may run.
+        self._folded: defaultdict[str, int] = defaultdict(int)
         self._lock = threading.RLock()
-        self._told: set[str] = set()
+        self._told: dict[str, object] = {}
         self._final: Mapping[str, int] | None = None
         #: Take an event in hand: every accepted one ends as delivered, waiting or a loss.
         self.accept = self._numbers.__next__
@@ -74,15 +75,17 @@ class Ledger:
     def give_up(self, reason: str) -> None:
         """Count all that still waits as lost, for good: what comes in later changes no count."""
         with self._lock:
-            left = self.counts["waiting"]
-            self._final = {**self.counts, "waiting": 0, reason: left} if left else None
+            counts = dict(self.counts)
+            left = counts["waiting"]
+            if left:
+                self._final = {**counts, "waiting": 0, reason: counts.get(reason, 0) + left}
         if left:
             self.tell(reason, f"{left} event(s) lost: {reason}")
 
     def tell(self, topic: str, text: str, level: int = logging.WARNING) -> None:
         """Log *text* on the library's own logger, once per *topic* until `recovered`."""
-        if topic not in self._told:
-            self._told.add(topic)
+        mine = object()
+        if self._told.setdefault(topic, mine) is mine:  # atomic: of two threads, one tells
             logger.log(level, "%s; further ones are counted, not told", text)
 
     def recovered(self) -> None:

@@ -8,6 +8,7 @@ PostHog's capture contract (sdk-specs ``capture``, ``identify``, ``alias``, ``gr
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import hashlib
 import itertools
 import logging
@@ -86,7 +87,7 @@ OPTIONS = {
 
 # Ids that PostHog refuses to merge, and that mean "nobody" wherever they turn up (1.7).
 _NOBODY = frozenset(
-    """0 00000000-0000-0000-0000-000000000000 [object object] anonymous anonymous-user backend
+    """0 00000000-0000-0000-0000-000000000000 anonymous anonymous-user backend
     distinct_id distinctid email false guest id nan none not_authenticated null system true
     undefined user""".split()
 ) | {"", "[object object]"}
@@ -98,9 +99,12 @@ _KNOWN = frozenset(
     kind""".split()
 )
 
+# Keys beside ``properties`` that end up in them, under the names of PostHog's properties.
+_MERGED = frozenset({"set", "set_once", "groups", "options"})
+
 _BLANK = logging.makeLogRecord({}).__dict__
 _STANDARD = len(_BLANK)
-_LAST_STANDARD = list(_BLANK)[-1]
+_FIRST_STANDARD, *_, _LAST_STANDARD = _BLANK
 #: What `logging` itself puts on a record; ``taskName`` from Python 3.12 on.
 RESERVED = frozenset(_BLANK) | {"message", "asctime", "taskName"}
 
@@ -115,7 +119,11 @@ def said_in(record: logging.LogRecord) -> dict[str, Any]:
     """Return the extras of *record*: everything that `logging` did not put there."""
     attributes = record.__dict__
     keys = list(attributes)
-    if len(keys) >= _STANDARD and keys[_STANDARD - 1] == _LAST_STANDARD:
+    if (
+        len(keys) >= _STANDARD
+        and keys[_STANDARD - 1] == _LAST_STANDARD
+        and keys[0] == _FIRST_STANDARD
+    ):
         keys = keys[_STANDARD:]  # extras come last; this saves 23 look-ups an event
     return {key: attributes[key] for key in keys if key not in RESERVED}
 
@@ -154,10 +162,10 @@ def assemble(
         distinct_id = _identity(event, distinct_id, said, properties, tell)
     elif distinct_id is None:
         distinct_id = ids[0]
-        properties["$process_person_profile"] = False
+        properties.setdefault("$process_person_profile", False)
     if owned:
         properties.update(owned)
-    if len(said) > 2:
+    if "uuid" in said or "timestamp" in said:
         ids = _given_ids(said, ids, tell)
     return Message(event, distinct_id, properties, *ids)
 
@@ -165,9 +173,10 @@ def assemble(
 def _event_name(said: Mapping[str, Any], name: str, tell: Tell) -> str:
     event = said.get("event")
     if event is None:
-        event = KINDS.get(said.get("kind", ""), name) if "kind" in said else name
+        kind = said.get("kind")
+        event = KINDS.get(kind, name) if isinstance(kind, str) else name
     if type(event) is not str:
-        event = getattr(event, "value", event)  # an enum of event names
+        event = event.value if isinstance(event, enum.Enum) else event
         if not isinstance(event, str):
             raise Refused("bad_event_name", type(event).__name__)
     if len(event) > _LONGEST // 4 or not event.isprintable():
@@ -191,7 +200,7 @@ def clean_id(given: Any, tell: Tell) -> str | None:
     """
     if given is None:
         return None
-    text = given if type(given) is str else _text(getattr(given, "value", given))
+    text = given if type(given) is str else _text(given)
     if not text.isprintable():
         text = clean_text(text)
     text = text.strip()
@@ -200,7 +209,7 @@ def clean_id(given: Any, tell: Tell) -> str | None:
         return None
     if len(text) > _LONGEST // 4 and len(text.encode()) > _LONGEST:
         tell("long distinct_id", f"a distinct_id of {len(text)} characters was shortened")
-        text = f"{_cut(text, 159)}#{hashlib.sha1(text.encode()).hexdigest()}"
+        text = _shortened(text)
     return text
 
 
@@ -223,7 +232,7 @@ def _properties(
         properties.update(own)
     elif own is not None:
         properties["properties"] = own
-    if len(said) > 2:
+    if not _MERGED.isdisjoint(said):
         _add_named(said, properties)
     return properties
 
@@ -285,25 +294,27 @@ def _alias(
 
 
 def _group(distinct_id: str | None, properties: dict[str, Any]) -> str:
-    kind, key = (_text(properties.get(name) or "") for name in ("$group_type", "$group_key"))
-    if not kind.strip() or not key.strip():
+    given = (properties.get(name) for name in ("$group_type", "$group_key"))
+    kind, key = ("" if value is None else clean_text(_text(value)) for value in given)
+    if not kind or not key:
         raise Refused("no_group", "$groupidentify")
     properties["$group_type"], properties["$group_key"] = kind, key
     if not isinstance(properties.get("$group_set"), Mapping):
         properties["$group_set"] = {}
-    return distinct_id or _cut(f"${kind}_{key}", _LONGEST)
+    return distinct_id or _shortened(f"${kind}_{key}")
 
 
 def _given_ids(said: Mapping[str, Any], ids: tuple[str, str], tell: Tell) -> tuple[str, str]:
     name, moment = ids
-    if said.get("uuid") is not None:
-        name = _uuid(said["uuid"], tell)
+    given = said.get("uuid")
+    if given is not None and given != "":  # V0 reads "" as absent, too (1.4)
+        name = _uuid(given, tell)
     if said.get("timestamp") is not None:
-        given = parse_timestamp(said["timestamp"])
-        if given is None:
+        parsed = parse_timestamp(said["timestamp"])
+        if parsed is None:
             tell("bad timestamp", "a timestamp that is none was replaced by the record's")
         else:
-            moment = given
+            moment = parsed
     return name, moment
 
 
@@ -318,6 +329,7 @@ def _uuid(given: Any, tell: Tell) -> str:
 
 
 _FRACTION = re.compile(r"[.,](\d+)")
+_OFFSET = re.compile(r"(:\d\d(?:\.\d+)?[+-]\d\d):?(\d\d)?$")
 
 
 def parse_timestamp(value: Any) -> str | None:
@@ -336,15 +348,16 @@ def parse_timestamp(value: Any) -> str | None:
         else:
             moment = dt.datetime.fromtimestamp(float(value), dt.timezone.utc)
         return _utc(moment)
-    except (ValueError, TypeError, OverflowError, OSError):
+    except Exception:  # besides what dates raise, whatever a caller's tzinfo does
         return None
 
 
 def _parse_iso(text: str) -> dt.datetime:
-    """Parse what Python 3.11's ``fromisoformat`` takes, on 3.10 too: ``Z`` and any fraction."""
+    """Parse what Python 3.11's ``fromisoformat`` takes, on 3.10 too: ``Z``, any fraction or offset."""
     if text[-1:] in "zZ":
         text = text[:-1] + "+00:00"
     text = _FRACTION.sub(lambda match: f".{match[1][:6]:<06}", text, count=1)
+    text = _OFFSET.sub(lambda match: f"{match[1]}:{match[2] or '00'}", text)
     return dt.datetime.fromisoformat(text)
 
 
@@ -371,7 +384,7 @@ class _Stamp:
         self._next = itertools.count(10**11 + int.from_bytes(os.urandom(4), "big")).__next__
 
     def __call__(self, created: float) -> tuple[str, str]:
-        second = int(created)
+        second = math.floor(created)
         turned, head, day = self._turned
         if turned != second:
             turned, head, day = self._turned = self._turn(created, second)
@@ -383,7 +396,8 @@ class _Stamp:
         random = os.urandom(6).hex()
         milli = f"{int(created * 1000) & 0xFFFFFFFFFFFF:012x}"
         head = f"{milli[:8]}-{milli[8:]}-7{random[:3]}-{'89ab'[second & 3]}{random[3:6]}-"
-        return second, head, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        day = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        return second, head, day.zfill(20)  # strftime does not pad years before 1000
 
     def reset(self) -> None:
         """Forget what a forked child shares with its parent."""
@@ -396,9 +410,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def _text(value: Any) -> str:
-    """Return ``str(value)``, or nothing where it raises."""
+    """Return ``str(value)``, of an enum's member its value, or nothing where that raises."""
     try:
-        return str(value)
+        return str(value.value if isinstance(value, enum.Enum) else value)
     except Exception:
         return ""
 
@@ -409,6 +423,13 @@ def clean_text(text: str) -> str:
     return "".join(
         c if c.isprintable() or c == " " else "\ufffd" if c == "\0" else " " for c in text
     ).strip()
+
+
+def _shortened(text: str) -> str:
+    """Return *text* if it is short enough for an id, else its beginning and a hash of it all."""
+    if len(text.encode()) <= _LONGEST:
+        return text
+    return f"{_cut(text, 159)}#{hashlib.sha1(text.encode()).hexdigest()}"
 
 
 def _cut(text: str, size: int) -> str:

@@ -7,6 +7,8 @@ Values are never quoted where they may be secret: a key, a header, a host with a
 from __future__ import annotations
 
 import os
+import re
+import threading
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -31,6 +33,8 @@ __all__ = [
     "whole",
 ]
 
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110, 5.6.2
+
 
 def whole(name: str, value: Any, least: int) -> int:
     """Return *value* if it is a whole number of at least *least*."""
@@ -45,7 +49,7 @@ def seconds(name: str, value: Any) -> float:
     """Return *value* if it is a number of seconds, 0 or more."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: a number of seconds, not {_kind(value)}")
-    if not 0 <= value < float("inf"):
+    if not 0 <= value <= threading.TIMEOUT_MAX:  # what a wait takes: 292 years
         raise ValueError(f"{name}: {value} is not a number of seconds from 0 on")
     return float(value)
 
@@ -83,7 +87,8 @@ def headers(value: Any) -> Mapping[str, str]:
     for name, text in given.items():
         if not isinstance(text, str):
             raise TypeError(f"headers: {name!r} is {_kind(text)}, not a string")
-        if not text.isprintable() or not name.isascii() or not name:
+        clean = text.isascii() and text.isprintable() and text == text.strip()
+        if not clean or not _HEADER_NAME.fullmatch(name):
             raise ValueError(f"headers: {name!r} has a character that HTTP does not allow")
     return dict(given)
 
@@ -124,8 +129,12 @@ def host(value: Any, default: str) -> str:
     url = value.strip().rstrip("/") or default
     if not url:
         raise ValueError("host: this dialect has no default, a URL is needed")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        fine = url.isprintable() and " " not in url and parts.port != 0
+    except ValueError:  # of a port, or of an IPv6 address
+        fine = False
+    if not fine or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("host: a URL that begins with http:// or https://")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("host: a URL without a user, a password, a query or a fragment")

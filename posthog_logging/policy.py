@@ -73,11 +73,11 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     except ValueError:
         try:
             moment = email.utils.parsedate_to_datetime(value)
-        except (TypeError, ValueError):
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=dt.timezone.utc)
+            seconds = moment.timestamp() - now
+        except (TypeError, ValueError, IndexError, OverflowError):
             return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=dt.timezone.utc)
-        seconds = moment.timestamp() - now
     return seconds if math.isfinite(seconds) and seconds > 0 else None
 
 

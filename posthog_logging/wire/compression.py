@@ -92,14 +92,25 @@ def _inflated_either(body: bytes, largest: int) -> bytes:
 def _unzstd(body: bytes, largest: int) -> bytes:
     import zstandard
 
+    size = zstandard.frame_content_size(body)
     reader = zstandard.ZstdDecompressor().stream_reader(body)
-    return reader.read(largest + 1)
+    plain = reader.read(largest + 1)
+    if len(plain) < min(size, largest + 1):
+        raise ValueError("truncated")
+    return plain
 
 
 def _unbr(body: bytes, largest: int) -> bytes:
     import brotli
 
-    return bytes(brotli.decompress(body))
+    decompressor, plain, step = brotli.Decompressor(), bytearray(), 64
+    for start in range(0, len(body), step):  # in small steps, each of which becomes not too much
+        plain += decompressor.process(body[start : start + step])
+        if len(plain) > largest:
+            return bytes(plain)
+    if not decompressor.is_finished():
+        raise ValueError("truncated")
+    return bytes(plain)
 
 
 _COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {

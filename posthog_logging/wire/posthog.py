@@ -110,10 +110,12 @@ class PostHogDialect:
         line = jsonable.encode(fields)
         if len(line) <= self.limits.event_bytes:
             return line
-        cut = jsonable.encode_within(fields, self.limits.event_bytes)
+        del fields["properties"]  # ids, names and times are never cut
+        head = jsonable.encode(fields)[:-1] + b',"properties":'
+        cut = jsonable.encode_within(properties, self.limits.event_bytes - len(head) - 1)
         if cut is None:
             raise Refused("oversized", f"{event}, {len(line)} bytes")
-        return cut
+        return head + cut + b"}"
 
     def _typed(self, properties: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
         """Return *properties* with the typed ones in their type, on V1 lifted into *fields*."""
@@ -234,11 +236,12 @@ def _canonical(name: str) -> str:
 
 def _coerced(name: str, value: Any) -> Any:
     """Return an option in its type, or None where it has no meaning (2.3)."""
+    plain = jsonable.jsonable(value)  # never raises, and knows enums
     if name in _LIFTED or name == "$product_tour_id":
-        return None if value is None else str(value)
-    if isinstance(value, (bool, int, float)):
-        return bool(value)
-    return _TRUTH.get(str(value).strip().lower())
+        return None if plain is None else str(plain)
+    if isinstance(plain, (bool, int, float)):
+        return bool(plain)
+    return _TRUTH.get(str(plain).strip().lower())
 
 
 def _from_context(context: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,11 +259,11 @@ def _decoded(event: Any) -> Message:
     """Return one event of either protocol as a message: options and ids back in the properties."""
     if not isinstance(event, dict):
         raise ValueError("an event is an object")
-    properties = dict(event.get("properties") or {})
-    for field, name in {"session_id": "$session_id", "window_id": "$window_id"}.items():
+    properties = dict(_object(event, "properties"))
+    for name, field in _LIFTED.items():
         if event.get(field) is not None:
             properties[name] = event[field]
-    for option, value in (event.get("options") or {}).items():
+    for option, value in _object(event, "options").items():
         properties[OPTIONS.get(option, option)] = value
     for name in ("$set", "$set_once"):
         if event.get(name) is not None:
@@ -277,7 +280,15 @@ def _decoded(event: Any) -> Message:
     )
 
 
-V0 = PostHogDialect("posthog", "/batch/", False, Rules())
+def _object(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = event.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name} is not an object")
+    return value or {}
+
+
+# The V0 server knows gzip by its magic, and no other coding (1.2).
+V0 = PostHogDialect("posthog", "/batch/", False, Rules(), codings=frozenset({"gzip"}))
 V1 = PostHogDialect(
     "posthog-v1",
     "/i/v1/analytics/events",
