@@ -122,13 +122,9 @@ class PostHogHandler(logging.Handler):
         self._dialect = find_dialect(dialect)
         self._hooks = options.hooks("before_send", before_send)
         self._flat = options.boolean("flat", flat)
-        self._defaults = {
-            "$is_server": True,
-            **(
-                {"$geoip_disable": True} if options.boolean("disable_geoip", disable_geoip) else {}
-            ),
-            **options.mapping("properties", properties),
-        }
+        self._defaults = {"$is_server": True, **options.mapping("properties", properties)}
+        if options.boolean("disable_geoip", disable_geoip):
+            self._defaults.setdefault("$geoip_disable", True)
         self._sends = options.boolean("send", send)
         self._ledger = Ledger()
         self._opted_out = False
@@ -316,7 +312,7 @@ class PostHogHandler(logging.Handler):
         return self._opted_out
 
     def _hooked(self, message: Message) -> Message:
-        """Run ``before_send``; a hook that raises or returns rubbish drops the event (fail closed)."""
+        """Run ``before_send``; one that raises or returns rubbish drops the event (fail closed)."""
         event: Any = message._asdict()
         for hook in self._hooks:
             try:

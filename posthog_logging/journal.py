@@ -141,8 +141,6 @@ class JournalSpool:
         adopt: called with the number of events that were found in orphans.
     """
 
-    rest = _ADOPT_EVERY
-
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -185,11 +183,16 @@ class JournalSpool:
         for segment in inherited:
             segment.abandon()
 
+    @property
+    def rest(self) -> float:
+        """How long until the next look for orphans, in seconds."""
+        return max(0.0, self._look_again_at - time.monotonic())
+
     def __len__(self) -> int:
         return self._written - self._handed + len(self._memory)
 
     def admit(self, line: bytes) -> Any:
-        """Write *line*; return the line itself where only memory is left, None where nothing is."""
+        """Write *line*; return the line where only memory is left, None where nothing is."""
         size = len(line) + 1
         with self._lock:
             segment = self._active
@@ -250,7 +253,7 @@ class JournalSpool:
         return self._memory.evict(count)
 
     def close(self) -> None:
-        """Give the segments free: what is not acknowledged is for whoever opens the folder next."""
+        """Give the segments free: what is not acknowledged is for whoever comes next."""
         with self._lock:
             self._closed = True
             self._active = None
@@ -293,9 +296,7 @@ class JournalSpool:
             self._active = self._create(max(_SEGMENT_SIZE, size + 1024))
         except OSError as error:
             self._disk_again_at = time.monotonic() + _RETRY_DISK_AFTER
-            self._tell(
-                "spool", f"the spool cannot be written ({error.strerror}); events wait in memory"
-            )
+            self._tell("spool", f"no spool ({error.strerror}); events wait in memory")
             return None
         self._disk_again_at = 0.0
         self._segments.append(self._active)
@@ -382,10 +383,7 @@ class JournalSpool:
             )
         elif {key: theirs.get(key) for key in ours} != ours:
             os.close(fd)
-            self._tell(
-                f"spool file {path.name}",
-                f"{path.name} is for another host or dialect; left alone",
-            )
+            self._complain(path, "is for another host or dialect; left alone")
         elif segment.lines == 0:
             segment.acked = segment.end
             segment.release()
@@ -393,6 +391,9 @@ class JournalSpool:
             self._segments.appendleft(segment)
             self._written += segment.lines
             self._adopted(segment.lines)
+
+    def _complain(self, path: Path, text: str) -> None:
+        self._tell(f"spool file {path.name}", f"{path.name} {text}")
 
 
 def segments_in(path: str | os.PathLike[str]) -> list[SegmentInfo]:

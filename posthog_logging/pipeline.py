@@ -107,7 +107,7 @@ class Listener(QueueListener):
             self._running_in = None
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Pass *record* to the handlers; what one of them raises ends neither it nor the thread."""
+        """Pass *record* to the handlers; what one of them raises does not end the thread."""
         try:
             super().handle(record)
         except (Exception, SystemExit) as error:
@@ -138,7 +138,7 @@ class _Worker(Listener):
         self._pipeline = pipeline
 
     def dequeue(self, block: bool) -> Any:
-        """Return when there is something to do; raise ``queue.Empty``, the stock end, when closed."""
+        """Return when there is something to do; raise ``queue.Empty``, the stock end, if closed."""
         try:
             self._pipeline.await_work()
         except queue.Empty:
@@ -286,7 +286,7 @@ class Pipeline:
         self._sender.reset()
 
     def await_work(self) -> None:
-        """Sleep until something is due; the first event ends the sleep, the linger hides the rest."""
+        """Sleep until something is due; the first event ends the sleep, the rest find a linger."""
         if self.closed:
             raise queue.Empty
         self._thread = threading.current_thread()
@@ -341,7 +341,7 @@ class Pipeline:
             self._turn.release()
 
     def _drain(self) -> list[Any]:
-        """Return all that is in the queue; only who has the turn may, so a flush misses nothing."""
+        """Return all that is queued; only who has the turn may, so that a flush misses nothing."""
         items = []
         get = self.queue.get_nowait
         try:
@@ -447,16 +447,17 @@ _exits: set[int] = set()
 
 
 def _close_at_exit() -> None:
-    """Close at the end of a multiprocessing child, too: ``atexit`` does not run there before 3.13."""
+    """Close at the end of a multiprocessing child, too: before 3.13 ``atexit`` does not run there."""
     if os.getpid() in _exits:
         return
     _exits.add(os.getpid())
     for name in ("multiprocessing", "billiard"):
         process = sys.modules.get(f"{name}.process")
         util = sys.modules.get(f"{name}.util")
-        if process is not None and util is not None:
-            if getattr(process.current_process(), "_parent_pid", None) is not None:
-                util.Finalize(None, close_all, exitpriority=10)
+        if process is None or util is None:
+            continue
+        if getattr(process.current_process(), "_parent_pid", None) is not None:
+            util.Finalize(None, close_all, exitpriority=10)
 
 
 def close_all() -> None:
