@@ -12,6 +12,7 @@ import http.client
 import os
 import time
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import requests
@@ -55,7 +56,7 @@ class RequestsTransport:
         auth: Any = None,
         session: requests.Session | None = None,
     ) -> None:
-        self._proxies = proxies or {}
+        self._proxies = dict(proxies or {})  # `requests` adds the environment's to what it is given
         self._verify = verify
         self._cert = cert
         self._auth = auth
@@ -115,15 +116,12 @@ class RequestsTransport:
         """Return this process's session: connections are never shared across a fork."""
         if self._session is not None and self._pid == os.getpid():
             return self._session
-        if self._session is not None:
-            # Kept alive on purpose: its finaliser takes a lock that the parent may have held.
-            self._inherited.append(self._session)
-        forked, self._pid = self._pid not in (0, os.getpid()), os.getpid()
-        if self._given is not None:
-            session = copy.deepcopy(self._given) if forked else self._given
-        else:
-            session = requests.Session()
-        self._session = session
+        if self._pid not in (0, os.getpid()):
+            # Kept alive on purpose: their finalisers take a lock that the parent may have held.
+            self._inherited += [self._session, self._given]
+            self._given = copy.deepcopy(self._given)
+        self._pid = os.getpid()
+        session = self._session = requests.Session() if self._given is None else self._given
         resolved = session.merge_environment_settings(
             url, self._proxies, True, self._verify, self._cert
         )
@@ -141,12 +139,20 @@ def _read(response: requests.Response, deadline: float) -> bytes:
     """Read the body within the deadline: a server that drips must not hold the thread."""
     chunks = []
     size = 0
-    for chunk in response.iter_content(65536):
+    for chunk in _chunks(response):
         chunks.append(chunk)
         size += len(chunk)
         if size > _LARGEST_ANSWER or time.monotonic() > deadline:
             raise requests.ReadTimeout("the answer took too long or was too large")
     return b"".join(chunks)
+
+
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    """Yield what has come, as it comes: `iter_content` waits until a chunk is full."""
+    read1 = getattr(response.raw, "read1", None)  # since urllib3 2.1
+    if read1 is None:
+        return iter(response.iter_content(65536))
+    return iter(lambda: read1(65536, decode_content=True), b"")
 
 
 def _is_stale(error: BaseException | None) -> bool:

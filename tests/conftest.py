@@ -1,4 +1,4 @@
-"""What the tests share: a clock, a transport, lines, handlers and raw servers, all of them real."""
+"""What the tests share: a clock, a transport, lines, handlers and raw servers."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class RawServer:
         self.stopping.set()
         for open_one in (self._listening, *self._open):
             with contextlib.suppress(OSError):
-                open_one.shutdown(socket.SHUT_RDWR)
+                open_one.shutdown(socket.SHUT_RDWR)  # a `close` alone wakes no thread
             open_one.close()
         for thread in self._threads:
             thread.join(5)
