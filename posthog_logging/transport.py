@@ -56,7 +56,7 @@ class RequestsTransport:
         auth: Any = None,
         session: requests.Session | None = None,
     ) -> None:
-        self._proxies = dict(proxies or {})  # `requests` adds the environment's to what it is given
+        self._proxies = dict(proxies or {})  # a copy: `requests` adds the environment's to it
         self._verify = verify
         self._cert = cert
         self._auth = auth
