@@ -11,8 +11,9 @@ import json
 import re
 import uuid
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, cast
@@ -23,12 +24,14 @@ from .answers import Answer, Verdicts
 
 
 __all__ = [
+    "JSON",
     "ROUTES",
     "Asked",
     "Finding",
     "Judge",
     "Judged",
     "Null",
+    "Reading",
     "Refusal",
     "Types",
     "canonical",
@@ -36,6 +39,8 @@ __all__ = [
     "find_judge",
     "key_fault",
     "one_of",
+    "parsed",
+    "phrase",
     "strict_json",
     "type_fault",
     "type_name",
@@ -65,6 +70,10 @@ class Finding(NamedTuple):
     raw: Any
     reason: str = ""
     warnings: tuple[str, ...] = ()
+
+
+#: The headers of an answer in JSON.
+JSON: Mapping[str, str] = MappingProxyType({"Content-Type": "application/json"})
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,7 @@ ROUTES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "/i/v0/e": (".rules_posthog", "V0"),
         "/track": (".rules_posthog", "V0"),
         "/i/v1/analytics/events": (".rules_posthog_v1", "V1"),
-        **dict.fromkeys(_SEGMENT_PATHS, (".segment_rules", "SEGMENT")),
+        **dict.fromkeys(_SEGMENT_PATHS, (".rules_segment", "SEGMENT")),
     }
 )
 
@@ -159,6 +168,61 @@ class Refusal(Exception):
     def reason(self, index: int) -> str:
         """Return why the event at *index* is lost: by its own fault, or by another's."""
         return self.text if self.guilty in (None, index) else "batch refused"
+
+
+@dataclass
+class Reading:
+    """How far a request was read when it was answered: what a refusal finds here, it refuses."""
+
+    plain: bytes = b""
+    payload: Any = None
+    events: Sequence[Any] = ()
+
+    def answered(self, body: bytes, found: Sequence[Finding]) -> Judged:
+        """Return a 200 with *body*, for findings of which each says whether it is good."""
+        return Judged(
+            200,
+            JSON,
+            body,
+            [one for one in found if not one.reason],
+            [one for one in found if one.reason],
+            [one.uuid for one in found],
+            self.payload,
+            len(self.plain),
+        )
+
+    def refused(
+        self,
+        refusal: Refusal,
+        body: bytes,
+        finding: Callable[[Any, str], Finding],
+        headers: Mapping[str, str] = JSON,
+    ) -> Judged:
+        """Return the refusal with *body*, for all events as *finding* reads them."""
+        bad = [finding(raw, refusal.reason(index)) for index, raw in enumerate(self.events)]
+        return Judged(
+            refusal.status,
+            headers,
+            body,
+            bad=bad,
+            uuids=[one.uuid for one in bad],
+            payload=self.payload,
+            size=len(self.plain),
+            error=refusal.text,
+        )
+
+
+def phrase(status: int) -> str:
+    """Return what HTTP calls a status, or its number where it has no name."""
+    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else str(status)
+
+
+def parsed(plain: bytes, tag: str, prefix: str = "") -> Any:
+    """Return what *plain* says, or refuse it under *tag*."""
+    try:
+        return strict_json(plain)
+    except ValueError as error:
+        raise Refusal(400, tag, f"{prefix}{error}") from error
 
 
 def unpacked(body: bytes, coding: str | None, largest: int, tag: str) -> bytes:

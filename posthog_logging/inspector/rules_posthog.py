@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 from .. import jsonable
@@ -18,19 +17,21 @@ from .rules import (
     Finding,
     Judged,
     Null,
+    Reading,
     Refusal,
     Types,
     canonical,
     key_fault,
     one_of,
-    strict_json,
+    parsed,
+    phrase,
     type_fault,
     type_name,
     unpacked,
 )
 
 
-__all__ = ["ILLEGAL_IDS", "V0", "PostHogV0", "fits_kafka", "in_the_future"]
+__all__ = ["ILLEGAL_IDS", "V0", "PostHogV0", "finding", "fits_kafka", "in_the_future"]
 
 #: Ids that PostHog never merges; ``message`` keeps its own list, so that one checks the other.
 ILLEGAL_IDS = frozenset(
@@ -79,52 +80,31 @@ class PostHogV0:
 
     def judge(self, asked: Asked) -> Judged:
         """Return the answer for the whole request: all good, or all bad."""
-        payload: Any = None
-        events: Sequence[Any] = ()
-        plain = b""
+        read = Reading()
         try:
-            plain = _plain(asked)
-            payload = _parsed(plain)
-            events, head = _events(payload)
-            _check(events, head, len(plain))
+            read.plain = _plain(asked)
+            read.payload = parsed(read.plain, "request_parsing_error", _UNREADABLE)
+            read.events, head = _events(read.payload)
+            _check(read.events, head, len(read.plain))
         except Refusal as refusal:
-            return self._refused(refusal, asked, payload, _findings(events, refusal), len(plain))
+            return _refused(read, refusal)
         notes = _RequestNotes.of(head, asked.now)
-        good = [_finding(raw, warnings=notes.about(raw)) for raw in events]
-        return Judged(
-            200,
-            {"Content-Type": "application/json"},
-            b'{"status":"Ok"}',
-            good,
-            uuids=[one.uuid for one in good],
-            payload=payload,
-            size=len(plain),
-        )
+        good = [finding(raw, warnings=notes.about(raw)) for raw in read.events]
+        return read.answered(b'{"status":"Ok"}', good)
 
     def refuse(self, status: int, asked: Asked) -> Judged:
         """Return *status* as V0 says it: in plain text."""
-        return self._refused(Refusal(status, _phrase(status)), asked, None, [], 0)
-
-    def _refused(
-        self, refusal: Refusal, asked: Asked, payload: Any, bad: Sequence[Finding], size: int
-    ) -> Judged:
-        return Judged(
-            refusal.status,
-            {"Content-Type": "text/plain; charset=utf-8"},
-            refusal.text.encode(),
-            bad=bad,
-            uuids=[one.uuid for one in bad],
-            payload=payload,
-            size=size,
-            error=refusal.text,
-        )
+        return _refused(Reading(), Refusal(status, phrase(status)))
 
 
 V0 = PostHogV0()
 
+_UNREADABLE = "failed to parse request: "
 
-def _phrase(status: int) -> str:
-    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else str(status)
+
+def _refused(read: Reading, refusal: Refusal) -> Judged:
+    text = {"Content-Type": "text/plain; charset=utf-8"}
+    return read.refused(refusal, refusal.text.encode(), finding, text)
 
 
 def _plain(asked: Asked) -> bytes:
@@ -139,24 +119,17 @@ def _plain(asked: Asked) -> bytes:
     return plain
 
 
-def _parsed(plain: bytes) -> Any:
-    try:
-        return strict_json(plain)
-    except ValueError as error:
-        raise Refusal(400, "request_parsing_error", f"failed to parse request: {error}") from error
-
-
 def _events(payload: Any) -> tuple[list[Any], Mapping[str, Any]]:
     """Return the events of a batch, an array or a single event, and what stands around them."""
     if isinstance(payload, list):
         return payload, {}
     if not isinstance(payload, dict):
-        raise Refusal(400, "request_parsing_error", "failed to parse request: not an object")
+        raise Refusal(400, "request_parsing_error", f"{_UNREADABLE}not an object")
     if "batch" not in payload:
         return [payload], {}
     fault = type_fault(payload, _BATCH_TYPES)
     if fault:
-        raise Refusal(400, "request_parsing_error", f"failed to parse request: {fault}")
+        raise Refusal(400, "request_parsing_error", f"{_UNREADABLE}{fault}")
     return payload["batch"], payload
 
 
@@ -165,8 +138,7 @@ def _check(events: Sequence[Any], head: Mapping[str, Any], size: int) -> None:
     for index, raw in enumerate(events):
         fault = _event_fault(raw)
         if fault:
-            text = f"failed to parse request: {fault}"
-            raise Refusal(400, "request_parsing_error", text, index)
+            raise Refusal(400, "request_parsing_error", f"{_UNREADABLE}{fault}", index)
     if not events:
         raise Refusal(400, "empty_batch", "request holds no event")
     _check_key(events, head)
@@ -247,11 +219,7 @@ def _text(value: Any) -> str:
     return "" if value is None else jsonable.encode(value).decode()
 
 
-def _findings(events: Sequence[Any], refusal: Refusal) -> list[Finding]:
-    return [_finding(raw, refusal.reason(index)) for index, raw in enumerate(events)]
-
-
-def _finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Finding:
+def finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Finding:
     """Read what can be read, also of an event that was refused."""
     if not isinstance(raw, dict):
         return Finding("", "", "", "", {}, raw, reason, warnings)

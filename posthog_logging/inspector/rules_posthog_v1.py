@@ -10,27 +10,29 @@ from __future__ import annotations
 import re
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import jsonable
 from .answers import Verdict
 from .moments import parse_strictly
 from .rules import (
+    JSON,
     Asked,
     Finding,
     Judged,
     Null,
+    Reading,
     Refusal,
     Types,
     canonical,
     key_fault,
     one_of,
-    strict_json,
+    parsed,
     type_fault,
     unpacked,
 )
-from .rules_posthog import ILLEGAL_IDS, fits_kafka, in_the_future
+from .rules_posthog import ILLEGAL_IDS, finding, fits_kafka, in_the_future
 
 
 __all__ = ["V1", "PostHogV1"]
@@ -98,61 +100,48 @@ class PostHogV1:
 
     def judge(self, asked: Asked) -> Judged:
         """Return a verdict for every event, or the refusal of all of them."""
-        payload: Any = None
-        events: Sequence[Any] = ()
-        plain = b""
+        read = Reading()
         try:
             _check_headers(asked.headers)
-            plain = _plain(asked)
-            payload = _parsed(plain)
-            events = _events(payload)
-            _check_events(events)
+            read.plain = _plain(asked)
+            read.payload = parsed(read.plain, "request_parsing_error")
+            read.events = _events(read.payload)
+            _check_events(read.events)
         except Refusal as refusal:
-            bad = [_finding(raw, refusal.reason(index)) for index, raw in enumerate(events)]
-            return _refused(refusal, asked, payload, bad, len(plain))
+            return _refused(read, refusal, asked)
         sent_at = parse_strictly(asked.headers["posthog-request-timestamp"])
         skew = (sent_at or asked.now) - asked.now
         found = [
-            _finding(raw, _fault(raw, len(plain)), _warnings(raw, skew, asked.now))
-            for raw in events
+            finding(raw, _fault(raw, len(read.plain)), _warnings(raw, skew, asked.now))
+            for raw in read.events
         ]
-        return _answered(asked, payload, len(plain), found)
+        return _answered(read, asked, found)
 
     def refuse(self, status: int, asked: Asked) -> Judged:
         """Return *status* as V1 says it: an object with a tag."""
         tag = _TAGS.get(status, f"status_{status}")
-        return _refused(Refusal(status, tag, tag), asked, None, [], 0)
+        return _refused(Reading(), Refusal(status, tag), asked)
 
 
 V1 = PostHogV1()
 
 
 def _own_headers(asked: Asked) -> dict[str, str]:
-    headers = {"Content-Type": "application/json"}
+    headers = dict(JSON)
     request_id = asked.headers.get("posthog-request-id", "")
     if request_id.isascii() and request_id.isprintable() and request_id:
         headers["PostHog-Request-Id"] = request_id
     return headers
 
 
-def _refused(
-    refusal: Refusal, asked: Asked, payload: Any, bad: Sequence[Finding], size: int
-) -> Judged:
+def _refused(read: Reading, refusal: Refusal, asked: Asked) -> Judged:
     said = {
         "error": refusal.tag,
         "error_description": refusal.text,
         "error_uri": f"https://posthog.com/docs/api/capture#{refusal.tag}",
     }
-    return Judged(
-        refusal.status,
-        _own_headers(asked),
-        jsonable.encode(said),
-        bad=bad,
-        uuids=[one.uuid for one in bad],
-        payload=payload,
-        size=size,
-        error=f"{refusal.tag}: {refusal.text}",
-    )
+    judged = read.refused(refusal, jsonable.encode(said), finding, _own_headers(asked))
+    return replace(judged, error=f"{refusal.tag}: {refusal.text}")
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
@@ -197,13 +186,6 @@ def _plain(asked: Asked) -> bytes:
     if not asked.body:
         raise Refusal(400, "empty_body")
     return unpacked(asked.body, coding, _PLAIN_BYTES, "request_decoding_error")
-
-
-def _parsed(plain: bytes) -> Any:
-    try:
-        return strict_json(plain)
-    except ValueError as error:
-        raise Refusal(400, "request_parsing_error", str(error)) from error
 
 
 def _events(payload: Any) -> list[Any]:
@@ -297,7 +279,7 @@ def _spelled_out(wanted: Verdict) -> Mapping[str, Any] | None:
     return {"result": wanted, "details": details} if details else {"result": wanted}
 
 
-def _answered(asked: Asked, payload: Any, size: int, found: Sequence[Finding]) -> Judged:
+def _answered(read: Reading, asked: Asked, found: Sequence[Finding]) -> Judged:
     uuids = [one.uuid for one in found]
     scripted = asked.verdicts or {}
     wanted = scripted(uuids) if callable(scripted) else scripted
@@ -314,26 +296,11 @@ def _answered(asked: Asked, payload: Any, size: int, found: Sequence[Finding]) -
     headers = _own_headers(asked)
     if any(verdict.get("result") == "retry" for verdict in results.values()):
         headers["Retry-After"] = "1"
-    return Judged(200, headers, _results_body(results), good, bad, uuids, payload, size)
+    body = _results_body(results)
+    return Judged(200, headers, body, good, bad, uuids, read.payload, len(read.plain))
 
 
 def _results_body(results: Mapping[str, Mapping[str, Any]]) -> bytes:
     # A member at a time: as one value, `jsonable` would cut what has too many items.
     members = [b'"%b":%b' % (name.encode(), jsonable.encode(v)) for name, v in results.items()]
     return b'{"results":{%b}}' % b",".join(members)
-
-
-def _finding(raw: Any, reason: str, warnings: tuple[str, ...] = ()) -> Finding:
-    if type(raw) is not dict:
-        return Finding("", "", "", "", {}, raw, reason, warnings)
-    properties = raw.get("properties")
-    return Finding(
-        str(raw.get("event", "")),
-        str(raw.get("distinct_id", "")),
-        canonical(raw.get("uuid")) or str(raw.get("uuid") or ""),
-        str(raw.get("timestamp", "")),
-        properties if isinstance(properties, dict) else {},
-        raw,
-        reason,
-        warnings,
-    )

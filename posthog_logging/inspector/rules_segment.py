@@ -11,7 +11,6 @@ import base64
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from .. import jsonable
@@ -20,7 +19,7 @@ from ..wire import Request
 from ..wire.segment import SEGMENT as DIALECT
 from ..wire.segment import calls_in
 from .moments import parse_kindly
-from .rules import Asked, Finding, Judged, Refusal, canonical, strict_json, unpacked
+from .rules import Asked, Finding, Judged, Reading, Refusal, canonical, parsed, phrase, unpacked
 
 
 __all__ = ["SEGMENT", "SegmentJudge"]
@@ -65,64 +64,42 @@ class SegmentJudge:
 
     def judge(self, asked: Asked) -> Judged:
         """Return the answer, and each call as good or bad."""
-        payload: Any = None
-        calls: Sequence[Any] = ()
-        plain = b""
+        read = Reading()
         try:
-            plain = _plain(asked)
-            payload = _parsed(plain)
-            calls = _calls(payload, asked.path)
-            vendor = _vendor(payload, calls, asked)
-            _check_size(plain, payload, vendor)
+            read.plain = _plain(asked)
+            read.payload = parsed(read.plain, "invalid_json", "invalid json: ")
+            read.events = _calls(read.payload, asked.path)
+            vendor = _vendor(read.payload, read.events, asked)
+            _check_size(read.plain, read.payload, vendor)
         except Refusal as refusal:
-            bad = [_finding(raw, refusal.text) for raw in calls]
-            return _refused(refusal, bad, payload, len(plain))
-        return _answered(calls, vendor, payload, len(plain))
+            return _refused(read, refusal)
+        return _answered(read, vendor)
 
     def refuse(self, status: int, asked: Asked) -> Judged:
         """Return *status* as an object with a code and a message."""
-        known = status in HTTPStatus._value2member_map_
-        text = HTTPStatus(status).phrase if known else str(status)
-        return _refused(Refusal(status, f"status_{status}", text), [], None, 0)
+        return _refused(Reading(), Refusal(status, f"status_{status}", phrase(status)))
 
 
 SEGMENT = SegmentJudge()
 
 
-def _answered(calls: Sequence[Any], vendor: _Vendor, payload: Any, size: int) -> Judged:
-    general = () if not _is_batch(payload) or payload.get("sentAt") else (_NO_SENT_AT,)
-    crowd = "too_many_events" if len(calls) > _MOST_CALLS else ""
+def _answered(read: Reading, vendor: _Vendor) -> Judged:
+    untimed = _is_batch(read.payload) and not read.payload.get("sentAt")
+    general = (_NO_SENT_AT,) if untimed else ()
+    crowd = "too_many_events" if len(read.events) > _MOST_CALLS else ""
     found = [
-        _finding(raw, crowd or _fault(raw, vendor), general + _warnings(raw)) for raw in calls
+        _finding(raw, crowd or _fault(raw, vendor), general + _warnings(raw))
+        for raw in read.events
     ]
-    return Judged(
-        200,
-        _JSON,
-        b'{"success":true}',
-        [one for one in found if not one.reason],
-        [one for one in found if one.reason],
-        [one.uuid for one in found],
-        payload,
-        size,
-    )
+    return read.answered(b'{"success":true}', found)
 
 
-_JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 _NO_SENT_AT = "no sentAt beside the batch: no correction of clock skew, MetaRouter loses all times"
 
 
-def _refused(refusal: Refusal, bad: Sequence[Finding], payload: Any, size: int) -> Judged:
+def _refused(read: Reading, refusal: Refusal) -> Judged:
     said = {"success": False, "code": refusal.tag, "message": refusal.text}
-    return Judged(
-        refusal.status,
-        _JSON,
-        jsonable.encode(said),
-        bad=bad,
-        uuids=[one.uuid for one in bad],
-        payload=payload,
-        size=size,
-        error=refusal.text,
-    )
+    return read.refused(refusal, jsonable.encode(said), _finding)
 
 
 def _plain(asked: Asked) -> bytes:
@@ -131,13 +108,6 @@ def _plain(asked: Asked) -> bytes:
     if coding not in ("", "gzip", "identity"):
         raise Refusal(400, "invalid_encoding", f"Content-Encoding: {coding[:40]}")
     return unpacked(asked.body, coding, _LARGEST, "invalid_encoding")
-
-
-def _parsed(plain: bytes) -> Any:
-    try:
-        return strict_json(plain)
-    except ValueError as error:
-        raise Refusal(400, "invalid_json", f"invalid json: {error}") from error
 
 
 def _calls(payload: Any, path: str) -> list[Any]:
