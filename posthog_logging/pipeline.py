@@ -138,7 +138,7 @@ class _Worker(Listener):
         self._pipeline = pipeline
 
     def dequeue(self, block: bool) -> Any:
-        """Return when there is something to do; raise ``queue.Empty``, the stock end, if closed."""
+        """Return when there is work; raise ``queue.Empty``, the stock end, when closed."""
         try:
             self._pipeline.await_work()
         except queue.Empty:
@@ -447,7 +447,7 @@ _exits: set[int] = set()
 
 
 def _close_at_exit() -> None:
-    """Close at the end of a multiprocessing child, too: before 3.13 ``atexit`` does not run there."""
+    """Close at the end of a multiprocessing child: before 3.13 ``atexit`` does not run there."""
     if os.getpid() in _exits:
         return
     _exits.add(os.getpid())
