@@ -1,0 +1,193 @@
+"""The contract of every spool: nothing is lost, nothing comes twice, the oldest comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from posthog_logging.journal import JournalSpool
+from posthog_logging.spool import MemorySpool, Spool
+
+
+def lines_from(first: int, count: int) -> list[bytes]:
+    return [b'{"uuid":"%036d"}' % number for number in range(first, first + count)]
+
+
+def fill(spool: Spool, lines: list[bytes]) -> None:
+    """Do as callers and the thread do: admit each line, append what came."""
+    items = [item for item in map(spool.admit, lines) if item is not None]
+    spool.append(items)
+
+
+SPOOLS: dict[str, Callable[[Path], Spool]] = {
+    "memory": lambda folder: MemorySpool(),
+    "journal": lambda folder: JournalSpool(folder, dialect="posthog", host="http://x"),
+}
+
+
+@pytest.fixture(name="spool", params=SPOOLS)
+def _spool(request: Any, tmp_path: Path) -> Iterator[Spool]:
+    spool = SPOOLS[request.param](tmp_path)
+    yield spool
+    spool.close()
+
+
+class TestEverySpool:
+    """What the sender may rely on, whatever spool it is given."""
+
+    def test_it_is_a_spool(self, spool: Spool) -> None:
+        """A spool has every verb of the protocol."""
+        assert isinstance(spool, Spool)
+
+    def test_it_begins_empty(self, spool: Spool) -> None:
+        """Nothing waits in a new spool, and asking for it harms nothing."""
+        assert 0 == len(spool)
+        assert [] == spool.take(10, 1000)
+        assert [] == spool.evict(10)
+        spool.ack([])
+        spool.append([])
+
+    @pytest.mark.parametrize("count", [1, 10, 2000, 2001, 5500])
+    def test_the_oldest_comes_first(self, count: int, spool: Spool) -> None:
+        """Lines come out as they were, in order, once each."""
+        lines = lines_from(0, count)
+        fill(spool, lines)
+
+        taken = []
+        while len(spool):
+            kept = spool.take(700, 2**62)
+            spool.ack(kept)
+            taken += [one.line for one in kept]
+
+        assert lines == taken
+
+    def test_order_holds_between_fills(self, spool: Spool) -> None:
+        """What comes later stands behind what waits, also where the spool has piled up."""
+        expected = lines_from(0, 12_000)
+        taken = []
+        for start in range(0, 12_000, 1500):
+            fill(spool, expected[start : start + 1500])
+            kept = spool.take(400, 2**62)
+            spool.ack(kept)
+            taken += [one.line for one in kept]
+        taken += [one.line for one in spool.take(12_000, 2**62)]
+
+        assert expected == taken
+
+    def test_length_is_what_was_not_taken(self, spool: Spool) -> None:
+        """`len` counts down as lines are taken, not as they are acknowledged."""
+        fill(spool, lines_from(0, 10))
+        kept = spool.take(4, 2**62)
+
+        assert 6 == len(spool)
+        spool.ack(kept)
+        assert 6 == len(spool)
+
+    @pytest.mark.parametrize(
+        ("count", "size", "expected"),
+        [(3, 2**62, 3), (99, 2**62, 10), (99, 200, 4), (99, 48 * 4, 4), (99, 1, 1), (0, 99, 0)],
+    )
+    def test_take_is_bounded(self, count: int, size: int, expected: int, spool: Spool) -> None:
+        """At most so many lines, at most so many bytes with a comma each, but one at least."""
+        fill(spool, lines_from(0, 10))
+
+        assert expected == len(spool.take(count, size))
+
+    def test_any_part_can_be_acknowledged(self, spool: Spool) -> None:
+        """A batch may be answered for in pieces, in any order."""
+        fill(spool, lines_from(0, 10))
+        kept = spool.take(10, 2**62)
+
+        spool.ack(kept[5:])
+        spool.ack(kept[:2])
+        spool.ack(kept[2:5])
+
+        assert 0 == len(spool)
+        assert [] == spool.take(10, 2**62)
+
+    def test_evicted_lines_are_gone(self, spool: Spool) -> None:
+        """What `evict` returns was among the oldest, and is not handed out any more."""
+        lines = lines_from(0, 10)
+        fill(spool, lines)
+
+        evicted = spool.evict(3)
+        left = [one.line for one in spool.take(10, 2**62)]
+
+        assert lines == [*evicted, *left]
+
+    def test_a_line_may_hold_anything_but_a_newline(self, spool: Spool) -> None:
+        """Lines are bytes of any content and of any length."""
+        lines = [b"{}", bytes(range(32, 256)), b"x" * 1_000_000]
+        fill(spool, lines)
+
+        assert lines == [one.line for one in spool.take(9, 2**62)]
+
+    def test_renewed_it_has_nothing(self, spool: Spool) -> None:
+        """A child's spool begins without what the parent has."""
+        fill(spool, lines_from(0, 2500))
+        spool.take(10, 2**62)
+        spool.renew()
+
+        assert 0 == len(spool)
+        assert [] == spool.take(10, 2**62)
+
+    def test_close_twice(self, spool: Spool) -> None:
+        """`close` may be called again."""
+        spool.close()
+        spool.close()
+
+
+def test_a_pile_is_small() -> None:
+    """While the server is away, 60,000 events take a fraction of their size."""
+    spool = MemorySpool()
+    for start in range(0, 60_000, 500):
+        spool.append(lines_from(start, 500))
+    held = [*spool._front, *spool._blocks, *spool._lines]
+
+    assert 60_000 == len(spool)
+    assert sum(map(len, held)) < 60_000 * 47 / 5
+
+
+class MemorySpoolMachine(RuleBasedStateMachine):
+    """Against a plain list, whatever comes in whatever order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spool = MemorySpool()
+        self.spool._BLOCK = 3  # type: ignore[misc]
+        self.model: list[bytes] = []
+        self.made = 0
+
+    @rule(count=st.integers(0, 20))
+    def append(self, count: int) -> None:
+        lines = lines_from(self.made, count)
+        self.made += count
+        fill(self.spool, lines)
+        self.model += lines
+
+    @rule(count=st.integers(0, 9), size=st.integers(1, 500))
+    def take(self, count: int, size: int) -> None:
+        fits = max(1, size // 48)
+        expected = self.model[: min(count, fits)]
+        assert expected == [one.line for one in self.spool.take(count, size)]
+        del self.model[: len(expected)]
+
+    @precondition(lambda self: self.model)
+    @rule(count=st.integers(0, 9))
+    def evict(self, count: int) -> None:
+        expected = self.model[:count]
+        assert expected == self.spool.evict(count)
+        del self.model[:count]
+
+    @invariant()
+    def length(self) -> None:
+        assert len(self.model) == len(self.spool)
+
+
+TestMemorySpool = MemorySpoolMachine.TestCase
