@@ -11,7 +11,8 @@ import logging
 import os
 import time
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from . import context, options
@@ -25,12 +26,31 @@ from .version import LIBRARY, VERSION
 from .wire import Dialect, Endpoint, find_dialect
 
 
-__all__ = ["DeliveryError", "PostHogHandler"]
+__all__ = ["DeliveryError", "PostHogHandler", "observe"]
 
 BeforeSend = Callable[["dict[str, Any]"], "dict[str, Any] | None"]
 
 _OVERFLOWS = ("drop_newest", "drop_oldest", "block")
 _OWNED = {"$lib": LIBRARY, "$lib_version": VERSION}
+
+Observer = Callable[[Message], None]
+
+_observers: tuple[Observer, ...] = ()
+
+
+@contextmanager
+def observe(observer: Observer) -> Iterator[None]:
+    """
+    Call *observer* with every `Message` that a handler of this process accepts meanwhile.
+
+    In the caller's thread, after ``before_send``, also where there is no key to send with.
+    """
+    global _observers
+    _observers += (observer,)
+    try:
+        yield
+    finally:
+        _observers = tuple(other for other in _observers if other is not observer)
 
 
 class PostHogHandler(logging.Handler):
@@ -239,7 +259,7 @@ class PostHogHandler(logging.Handler):
             name: the event's name where *said* has none.
             created: epoch seconds; now where None.
         """
-        if self._opted_out:
+        if self._opted_out and (self._sender.has_key or not _observers):
             return None
         self._ledger.accept()
         try:
@@ -255,6 +275,8 @@ class PostHogHandler(logging.Handler):
             )
             if self._hooks:
                 message = self._hooked(message)
+            if _observers and not self._observed(message):
+                return None
             line = self._dialect.line(message)
             if not self._sends:
                 raise Refused("send_is_off")
@@ -310,6 +332,15 @@ class PostHogHandler(logging.Handler):
     def is_opted_out(self) -> bool:
         """Tell whether nothing is taken nor sent."""
         return self._opted_out
+
+    def _observed(self, message: Message) -> bool:
+        """Show *message* to the observers; tell whether it goes on: without a key it does not."""
+        for observer in _observers:
+            with suppress(Exception):  # it looks on; an event is not lost by that
+                observer(message)
+        if self._opted_out:
+            self._ledger.add("no_api_key")
+        return not self._opted_out
 
     def _hooked(self, message: Message) -> Message:
         """Run ``before_send``; one that raises or returns rubbish drops the event (fail closed)."""

@@ -460,9 +460,14 @@ def _close_at_exit() -> None:
             util.Finalize(None, close_all, exitpriority=10)
 
 
+def opened() -> list[Pipeline]:
+    """Return the pipelines of this process that are not closed."""
+    return list(_open)
+
+
 def close_all() -> None:
     """Close every pipeline of this process; they share the time that the slowest may take."""
-    pipelines = list(_open)
+    pipelines = opened()
     deadline = time.monotonic() + max((p.shutdown_timeout for p in pipelines), default=0.0)
     for pipeline in pipelines:
         pipeline.close(max(1.0, deadline - time.monotonic()))
