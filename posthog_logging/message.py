@@ -103,10 +103,12 @@ _KNOWN = frozenset(
 _MERGED = frozenset({"set", "set_once", "groups", "options"})
 
 _BLANK = logging.makeLogRecord({}).__dict__
-_STANDARD = len(_BLANK)
+STANDARD = _STANDARD = len(_BLANK)
 _FIRST_STANDARD, *_, _LAST_STANDARD = _BLANK
+# What structlog's `ProcessorFormatter` leaves on a record or in an entry for itself.
+_STRUCTLOG = {"_from_structlog", "_logger", "_name", "_record"}
 #: What `logging` itself puts on a record; ``taskName`` from Python 3.12 on.
-RESERVED = frozenset(_BLANK) | {"message", "asctime", "taskName"}
+RESERVED = frozenset(_BLANK) | {"message", "asctime", "taskName"} | _STRUCTLOG
 
 
 def is_event(record: logging.LogRecord) -> bool:
@@ -126,6 +128,19 @@ def said_in(record: logging.LogRecord) -> dict[str, Any]:
     ):
         keys = keys[_STANDARD:]  # extras come last; this saves 23 look-ups an event
     return {key: attributes[key] for key in keys if key not in RESERVED}
+
+
+def is_plain(event: str, distinct_id: str) -> bool:
+    """Tell whether a name and an id need no mending: neither special, long, blank nor nobody's."""
+    return (
+        0 < len(event) <= 50 >= len(distinct_id)
+        and event[0] != "$"
+        and event.isprintable()
+        and not event.isspace()
+        and distinct_id.isprintable()
+        and distinct_id.strip() == distinct_id
+        and distinct_id.lower() not in _NOBODY
+    )
 
 
 def assemble(
@@ -353,7 +368,7 @@ def parse_timestamp(value: Any) -> str | None:
 
 
 def _parse_iso(text: str) -> dt.datetime:
-    """Parse what Python 3.11's ``fromisoformat`` takes, on 3.10 too: ``Z``, any fraction or offset."""
+    """Parse as Python 3.11 does, on 3.10 too: ``Z``, any fraction, any form of offset."""
     if text[-1:] in "zZ":
         text = text[:-1] + "+00:00"
     text = _FRACTION.sub(lambda match: f".{match[1][:6]:<06}", text, count=1)

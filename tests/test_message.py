@@ -1,0 +1,767 @@
+"""How what is said in a log call becomes a message: names, ids, identity, times, precedence."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import hashlib
+import logging
+import os
+import pickle
+import re
+import threading
+import time
+import uuid
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from posthog_logging.context import Bound
+from posthog_logging.message import (
+    IDENTITY_EVENTS,
+    KINDS,
+    Message,
+    Refused,
+    assemble,
+    is_event,
+    said_in,
+    stamp,
+)
+
+
+CREATED = 1_704_164_645.671875  # one that a float has exactly
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+
+
+class Event(enum.Enum):
+    PLAYED = "movie played"
+    NUMBER = 3
+
+
+class Shown(str, enum.Enum):
+    PLAYED = "movie played"
+
+
+class Broken:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    @property
+    def value(self) -> str:
+        raise RuntimeError("no")
+
+
+def built(*, name: str = "a log line", created: float = CREATED, **said: Any) -> Message:
+    """Return the message of *said*; where nothing is said of a user, it is user-1."""
+    options = {
+        key: said.pop(key) for key in ("bound", "defaults", "owned", "flat", "tell") if key in said
+    }
+    return assemble({"distinct_id": "user-1", **said}, name, created, **options)
+
+
+def refused(**said: Any) -> str:
+    """Return the reason for which the message of *said* is refused."""
+    with pytest.raises(Refused) as caught:
+        built(**said)
+    return caught.value.reason
+
+
+def topics(**said: Any) -> list[str]:
+    """Return what was told of on the way."""
+    told: list[str] = []
+    built(tell=lambda topic, text: told.append(topic), **said)
+    return told
+
+
+# Names
+
+
+NAMES = {
+    "plain": ("movie played", "movie played"),
+    "enum": (Event.PLAYED, "movie played"),
+    "str enum": (Shown.PLAYED, "movie played"),
+    "control characters": ("\tmovie\nplayed\x07 ", "movie played"),
+    "NUL": ("a\0b", "a\ufffdb"),
+    "lone surrogate": ("a\ud800b", "a\ufffdb"),
+    "200 bytes": ("\u20ac" * 66 + "ab", "\u20ac" * 66 + "ab"),
+    "201 bytes": ("\u20ac" * 67, "\u20ac" * 66),
+    "very long": ("x" * 100_000, "x" * 200),
+    "emoji at the edge": ("x" * 198 + "\U0001f600", "x" * 198),
+}
+
+
+@pytest.mark.parametrize(("event", "expected"), NAMES.values(), ids=NAMES)
+def test_event_names_are_made_fit(event: Any, expected: str) -> None:
+    """A name has at most 200 bytes, no control characters and no half of a character."""
+    assert expected == built(event=event).event
+    assert len(expected.encode()) <= 200
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        ("", "no_event_name"),
+        ("   ", "no_event_name"),
+        ("\n\t", "no_event_name"),
+        ("\u2003", "no_event_name"),
+        (7, "bad_event_name"),
+        (b"played", "bad_event_name"),
+        (["played"], "bad_event_name"),
+        (Event.NUMBER, "bad_event_name"),
+        (Broken(), "bad_event_name"),
+    ],
+    ids=["empty", "blank", "control", "em space", "int", "bytes", "list", "enum", "broken"],
+)
+def test_an_event_without_a_name_is_refused(event: Any, reason: str) -> None:
+    """What is no name, or a blank one, is refused and not sent to be refused there."""
+    assert reason == refused(event=event)
+
+
+def test_a_cut_name_is_told_of() -> None:
+    """A name that is cut is told of; one that fits is not."""
+    assert ["event name cut"] == topics(event="x" * 201)
+    assert [] == topics(event="x" * 200)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, "a log line"),
+        ({"event": None}, "a log line"),
+        ({"event": "played"}, "played"),
+        ({"kind": "page"}, "$pageview"),
+        ({"kind": "unheard of"}, "a log line"),
+        ({"kind": None}, "a log line"),
+        ({"kind": ["page"]}, "a log line"),
+        ({"kind": "page", "event": "played"}, "played"),
+    ],
+    ids=str,
+)
+def test_the_name_is_the_events_or_the_kinds_or_the_messages(said: Any, expected: str) -> None:
+    """``event`` wins over ``kind``, and both over the log message."""
+    assert expected == built(**said).event
+
+
+def test_every_kind_has_a_name_of_posthogs() -> None:
+    """All kinds stand for a ``$`` name, and all identity events have a kind."""
+    assert all(name.startswith("$") for name in KINDS.values())
+    assert set(KINDS.values()) > IDENTITY_EVENTS
+
+
+# Ids
+
+
+NOBODY = """0 00000000-0000-0000-0000-000000000000 anonymous anonymous-user backend distinct_id
+distinctid email false guest id nan none not_authenticated null system true undefined
+user""".split()
+NOBODY += ["[object object]", ""]
+
+IDS: dict[str, tuple[Any, str]] = {
+    "text": ("user-1", "user-1"),
+    "spaces": ("  user-1 \n", "user-1"),
+    "int": (42, "42"),
+    "uuid": (uuid.UUID(int=7), str(uuid.UUID(int=7))),
+    "enum": (Event.PLAYED, "movie played"),
+    "int enum": (Event.NUMBER, "3"),
+    "NUL": ("a\0b", "a\ufffdb"),
+    "control": ("a\x07b", "a b"),
+    "lone surrogate": ("a\ud800b", "a\ufffdb"),
+    "starts like an illegal one": ("[object", "[object"),
+    "200 bytes": ("\u00e9" * 100, "\u00e9" * 100),
+    "200 bytes of emoji": ("\U0001f600" * 50, "\U0001f600" * 50),
+}
+
+
+@pytest.mark.parametrize(("given_id", "expected"), IDS.values(), ids=IDS)
+def test_ids_are_made_fit(given_id: Any, expected: str) -> None:
+    """An id is a trimmed text without control characters, and otherwise the caller's."""
+    message = built(distinct_id=given_id)
+
+    assert expected == message.distinct_id
+    assert "$process_person_profile" not in message.properties
+
+
+@pytest.mark.parametrize("change", [str, str.upper, str.title, "  {} ".format, "\t{}\n".format])
+@pytest.mark.parametrize("name", NOBODY)
+def test_an_id_that_names_nobody_is_none(name: str, change: Callable[[str], str]) -> None:
+    """Each of PostHog's illegal ids, in any case and with spaces, makes the event personless."""
+    message = built(distinct_id=change(name))
+
+    assert message.uuid == message.distinct_id
+    assert False is message.properties["$process_person_profile"]
+    assert ["illegal distinct_id"] == topics(distinct_id=change(name))
+
+
+@pytest.mark.parametrize(
+    "odd", [0, False, True, float("nan"), uuid.UUID(int=0), Broken()], ids=repr
+)
+def test_a_value_that_names_nobody_is_none(odd: Any) -> None:
+    """The values whose text is an illegal id, or that have no text, name nobody either."""
+    assert False is built(distinct_id=odd).properties["$process_person_profile"]
+
+
+def test_no_id_makes_the_event_personless() -> None:
+    """Without an id each event has one of its own, and nothing is told: it was the choice."""
+    one, other = built(distinct_id=None), built(distinct_id=None)
+
+    assert one.distinct_id != other.distinct_id
+    assert False is one.properties["$process_person_profile"]
+    assert [] == topics(distinct_id=None)
+
+
+def test_who_wants_a_person_for_an_event_without_an_id_gets_one() -> None:
+    """An explicit ``$process_person_profile`` is kept."""
+    message = built(distinct_id=None, properties={"$process_person_profile": True})
+
+    assert True is message.properties["$process_person_profile"]
+
+
+def test_long_ids_stay_two_people() -> None:
+    """Ids of more than 200 bytes are shortened to 200, differently, and the same each time."""
+    long = "\u00e9" * 99 + "abc"
+    other = long[:-1] + "d"
+    short = built(distinct_id=long).distinct_id
+
+    assert f"{'é' * 79}#{hashlib.sha1(long.encode()).hexdigest()}" == short
+    assert len(short.encode()) <= 200
+    assert short == built(distinct_id=long).distinct_id
+    assert short != built(distinct_id=other).distinct_id
+    assert ["long distinct_id"] == topics(distinct_id=long)
+
+
+@given(st.text())
+def test_any_text_makes_an_id_that_servers_take(text: str) -> None:
+    """Whatever the text, the id has 1 to 200 bytes, no blanks around it and no NUL."""
+    found = built(distinct_id=text).distinct_id
+
+    assert 1 <= len(found.encode()) <= 200
+    assert found.strip() == found
+    assert "\0" not in found
+
+
+# Identity events
+
+
+@pytest.mark.parametrize("event", sorted(IDENTITY_EVENTS - {"$groupidentify"}))
+@pytest.mark.parametrize("missing", [None, "", "  ", "anonymous", 0], ids=repr)
+def test_identity_events_without_an_id_are_refused(event: str, missing: Any) -> None:
+    """An event about a person is refused where the person is nobody."""
+    said = {"distinct_id": missing, "event": event, "set": {"a": 1}, "previous_id": "old"}
+
+    assert "no_distinct_id" == refused(**said)
+
+
+@pytest.mark.parametrize("event", sorted(IDENTITY_EVENTS))
+def test_identity_events_are_never_personless(event: str) -> None:
+    """``$process_person_profile`` is taken off what would be dropped with it."""
+    message = built(
+        event=event,
+        set={"a": 1},
+        previous_id="old",
+        options={"process_person_profile": False},
+        properties={"$group_type": "team", "$group_key": 1},
+        defaults={"$process_person_profile": False},
+    )
+
+    assert "$process_person_profile" not in message.properties
+
+
+def test_identify_carries_the_persons_properties() -> None:
+    """``set`` and ``set_once`` become ``$set`` and ``$set_once``."""
+    message = built(kind="identify", set={"plan": "gold"}, set_once={"first": 1})
+
+    assert "$identify" == message.event
+    assert {"$set": {"plan": "gold"}, "$set_once": {"first": 1}} == message.properties
+
+
+@pytest.mark.parametrize("said", [{}, {"set": {}}, {"set_once": {}}, {"set": None}], ids=repr)
+def test_a_set_of_nothing_is_refused(said: Any) -> None:
+    """A ``$set`` without properties says nothing."""
+    assert "empty_set" == refused(event="$set", **said)
+
+
+@pytest.mark.parametrize("key", ["set", "set_once"])
+def test_a_set_of_something_is_not(key: str) -> None:
+    """One of ``set`` and ``set_once`` is enough."""
+    assert {f"${key}": {"a": 1}} == built(event="$set", **{key: {"a": 1}}).properties
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"previous_id": "old", "distinct_id": "new"},
+        {"distinct_id": "old", "alias": "new"},
+        {"distinct_id": "old", "properties": {"alias": "new"}},
+        {"previous_id": " old ", "distinct_id": "new\n", "properties": {"alias": "x"}},
+    ],
+    ids=["ours", "the wire's, flat", "the wire's", "ours wins"],
+)
+def test_an_alias_is_the_previous_ids_event(said: Any) -> None:
+    """Both spellings give an event of the previous id, whose ``alias`` is the new one."""
+    message = built(event="$create_alias", **said)
+
+    assert ("old", {"alias": "new", "distinct_id": "old"}) == (
+        message.distinct_id,
+        message.properties,
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({}, "no_previous_id"),
+        ({"previous_id": None}, "no_previous_id"),
+        ({"previous_id": " "}, "no_previous_id"),
+        ({"previous_id": "guest"}, "no_previous_id"),
+        ({"previous_id": None, "properties": {"alias": "new"}}, "no_previous_id"),
+        ({"properties": {"alias": "null"}}, "no_distinct_id"),
+        ({"previous_id": "old", "distinct_id": None}, "no_distinct_id"),
+    ],
+    ids=repr,
+)
+def test_half_an_alias_is_refused(said: Any, reason: str) -> None:
+    """An alias needs two ids that name somebody."""
+    assert reason == refused(event="$create_alias", **said)
+
+
+def group(**properties: Any) -> Message:
+    given_id = properties.pop("distinct_id", None)
+    named = {f"$group_{key}": value for key, value in properties.items()}
+    return built(distinct_id=given_id, event="$groupidentify", properties=named)
+
+
+def test_a_group_without_an_id_has_one_of_its_own() -> None:
+    """The id is ``$<type>_<key>``, so that no junk person is made for each call."""
+    message = group(type="team", key=9)
+
+    assert "$team_9" == message.distinct_id
+    assert {"$group_type": "team", "$group_key": "9", "$group_set": {}} == message.properties
+
+
+def test_a_group_may_have_an_id() -> None:
+    """An explicit id is kept, and so are the group's properties."""
+    message = group(type="team", key="t-9", set={"seats": 12}, distinct_id="user-1")
+
+    assert "user-1" == message.distinct_id
+    assert {"seats": 12} == message.properties["$group_set"]
+
+
+@pytest.mark.parametrize("missing", [None, "", "  ", "\n", Broken()], ids=repr)
+@pytest.mark.parametrize("name", ["type", "key"])
+def test_half_a_group_is_refused(name: str, missing: Any) -> None:
+    """A group has a type and a key."""
+    with pytest.raises(Refused) as caught:
+        group(**{"type": "team", "key": "t", name: missing})
+
+    assert "no_group" == caught.value.reason
+
+
+def test_a_key_of_zero_is_a_key() -> None:
+    """The group of the number 0 is a group; only what is blank is none."""
+    assert "$team_0" == group(type="team", key=0).distinct_id
+
+
+def test_groups_with_long_or_odd_keys_stay_two_groups() -> None:
+    """A synthetic id has at most 200 bytes and tells long keys apart."""
+    one, other = group(type="t", key="x" * 300), group(type="t", key="x" * 299 + "y")
+
+    assert 200 == len(one.distinct_id) == len(other.distinct_id)
+    assert one.distinct_id != other.distinct_id
+    assert "$t_\ufffd" == group(type="t", key="\ud800").distinct_id
+
+
+# Properties
+
+
+def test_precedence_goes_from_the_general_to_the_particular() -> None:
+    """Defaults, context, flat extras, ``properties``, named keys, owned: the later wins."""
+    ranks = ["defaults", "bound", "flat", "properties", "named", "owned"]
+    layers = {rank: {f"p{n}": rank for n in range(at, 6)} for at, rank in enumerate(ranks)}
+    message = built(
+        defaults={**layers["defaults"], "$groups": {"a": 1, "b": 1}},
+        bound=Bound(None, layers["bound"]),
+        **layers["flat"],
+        properties={**layers["properties"], "p4": 0},
+        options={"p4": "named"},
+        groups={"b": 2},
+        owned=layers["owned"],
+    )
+
+    assert {
+        **{f"p{n}": rank for n, rank in enumerate(ranks)},
+        "$groups": {"a": 1, "b": 2},
+    } == message.properties
+
+
+def test_explicit_identity_wins_over_the_contexts() -> None:
+    """The id of the call wins; without one the context's is the person's."""
+    bound = Bound("bound", {})
+
+    assert "user-1" == built(bound=bound).distinct_id
+    assert "bound" == built(bound=bound, distinct_id=None).distinct_id
+    assert "$process_person_profile" not in built(bound=bound, distinct_id=None).properties
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"set": {"a": 1}}, {"$set": {"a": 1}}),
+        ({"set": {"a": 1}, "properties": {"$set": {"b": 2}}}, {"$set": {"a": 1, "b": 2}}),
+        ({"set": {"a": 1}, "properties": {"$set": 5}}, {"$set": {"a": 1}}),
+        ({"set_once": {"a": 1}}, {"$set_once": {"a": 1}}),
+        ({"groups": {"team": 1}}, {"$groups": {"team": 1}}),
+        ({"set": 5, "groups": "g"}, {"set": 5, "groups": "g"}),
+        ({"options": {"process_person_profile": False}}, {"$process_person_profile": False}),
+        ({"options": {"disable_skew_correction": True}}, {"$ignore_sent_at": True}),
+        ({"options": {"cookieless_mode": True}}, {"$cookieless_mode": True}),
+        ({"options": {"product_tour_id": "t"}}, {"$product_tour_id": "t"}),
+        ({"options": {"later": 1}}, {"later": 1}),
+        ({"options": 5}, {"options": 5}),
+        ({"properties": [1]}, {"properties": [1]}),
+        ({"properties": None, "set": None, "groups": None, "options": None}, {}),
+        ({"colour": "red", "properties": {"size": 1}}, {"colour": "red", "size": 1}),
+    ],
+    ids=repr,
+)
+def test_named_keys_become_posthogs_properties(said: Any, expected: Any) -> None:
+    """Each key with a meaning has its place; what has the wrong type becomes a property."""
+    assert expected == built(**said).properties
+
+
+def test_one_key_with_a_meaning_is_enough() -> None:
+    """Named keys count in the shortest of calls, too, where only one thing more is said."""
+    moment = "2024-01-02T03:04:05.000000Z"
+
+    assert moment == assemble({"distinct_id": "u", "timestamp": moment}, "x", CREATED).timestamp
+    assert {"$set": {"a": 1}} == assemble(
+        {"distinct_id": "u", "set": {"a": 1}}, "x", CREATED
+    ).properties
+
+
+def test_flat_extras_can_be_left_out() -> None:
+    """Without *flat* only what has a meaning is taken."""
+    assert {"b": 2} == built(flat=False, a=1, properties={"b": 2}).properties
+
+
+def test_the_callers_objects_are_not_changed() -> None:
+    """`assemble` writes into dicts of its own only."""
+    said = {"event": "$create_alias", "previous_id": "old", "properties": {"$set": {"a": 1}}}
+    defaults, before = {"d": 1}, repr(said)
+    built(**said, set={"b": 2}, defaults=defaults)
+
+    assert (before, {"d": 1}) == (repr(said), defaults)
+
+
+# Times
+
+
+PLUS_3 = dt.timezone(dt.timedelta(hours=3))
+RECORDS = "2024-01-02T03:04:05.671875Z"
+MOMENTS: dict[str, tuple[Any, str]] = {
+    "aware": (dt.datetime(2024, 1, 2, 6, 4, 5, 7, PLUS_3), "2024-01-02T03:04:05.000007Z"),
+    "Z": ("2024-01-02T03:04:05Z", "2024-01-02T03:04:05.000000Z"),
+    "z": (" 2024-01-02t03:04:05z ", "2024-01-02T03:04:05.000000Z"),
+    "offset": ("2024-01-02T06:04:05+03:00", "2024-01-02T03:04:05.000000Z"),
+    "offset without colon": ("2024-01-02T06:04:05.5+0300", "2024-01-02T03:04:05.500000Z"),
+    "offset of hours": ("2024-01-01T21:34:05-0530", "2024-01-02T03:04:05.000000Z"),
+    "short offset": ("2024-01-02T06:04:05+03", "2024-01-02T03:04:05.000000Z"),
+    "offset without seconds": ("2024-01-02 06:04+03", "2024-01-02T03:04:00.000000Z"),
+    "one digit": ("2024-01-02T03:04:05.1Z", "2024-01-02T03:04:05.100000Z"),
+    "nine digits": ("2024-01-02T03:04:05.123456789Z", "2024-01-02T03:04:05.123456Z"),
+    "comma": ("2024-01-02T03:04:05,25Z", "2024-01-02T03:04:05.250000Z"),
+    "epoch": (1_704_164_645, "2024-01-02T03:04:05.000000Z"),
+    "float epoch": (1_704_164_645.5, "2024-01-02T03:04:05.500000Z"),
+    "decimal epoch": (decimal.Decimal("1704164645.5"), "2024-01-02T03:04:05.500000Z"),
+    "before the epoch": (-1.5, "1969-12-31T23:59:58.500000Z"),
+    "year 999": (dt.datetime(999, 1, 2, tzinfo=dt.timezone.utc), "0999-01-02T00:00:00.000000Z"),
+}
+
+
+@pytest.mark.parametrize(("moment", "expected"), MOMENTS.values(), ids=MOMENTS)
+def test_timestamps_are_sent_in_utc(moment: Any, expected: str) -> None:
+    """Every way to say a moment gives the same instant, in UTC and with microseconds."""
+    assert expected == built(timestamp=moment).timestamp
+    assert [] == topics(timestamp=moment)
+
+
+@pytest.mark.parametrize("as_text", [False, True], ids=["datetime", "text"])
+def test_naive_means_local_time(as_text: bool) -> None:
+    """A naive moment is the machine's, as everywhere in the standard library."""
+    naive = dt.datetime(2024, 7, 2, 3, 4, 5, 600_000)
+    expected = dt.datetime.fromtimestamp(naive.timestamp(), dt.timezone.utc)
+
+    found = built(timestamp=naive.isoformat() if as_text else naive).timestamp
+
+    assert expected.strftime("%Y-%m-%dT%H:%M:%S.%fZ") == found
+
+
+class BrokenZone(dt.tzinfo):
+    def utcoffset(self, moment: dt.datetime | None) -> dt.timedelta:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        True,
+        float("nan"),
+        float("inf"),
+        10**400,
+        1_704_164_645_000_000,
+        "",
+        "yesterday",
+        "1704164645",
+        "2024-13-01T00:00:00Z",
+        b"2024-01-02T03:04:05Z",
+        dt.date(2024, 1, 2),
+        ["2024"],
+        object(),
+        Broken(),
+        dt.datetime(2024, 1, 2, tzinfo=BrokenZone()),
+        dt.datetime.max.replace(tzinfo=dt.timezone(dt.timedelta(hours=-5))),
+    ],
+    ids=lambda moment: type(moment).__name__,
+)
+def test_what_is_no_moment_is_replaced_by_the_records(moment: Any) -> None:
+    """A timestamp that cannot be read costs the timestamp, and not the event."""
+    assert RECORDS == built(timestamp=moment).timestamp
+    assert ["bad timestamp"] == topics(timestamp=moment)
+
+
+@given(
+    st.datetimes(
+        timezones=st.timezones(), min_value=dt.datetime(2, 1, 1), max_value=dt.datetime(9998, 1, 1)
+    )
+)
+def test_any_moment_is_the_same_instant_in_utc(moment: dt.datetime) -> None:
+    """Whatever the zone, the instant stays."""
+    found = built(timestamp=moment).timestamp
+
+    assert MOMENT.fullmatch(found)
+    offset = moment.utcoffset()
+    assert offset is not None
+    assert moment.replace(tzinfo=None) - offset == dt.datetime.fromisoformat(found[:-1])
+
+
+@pytest.mark.parametrize(
+    ("created", "expected"),
+    [
+        (CREATED, RECORDS),
+        (0, "1970-01-01T00:00:00.000000Z"),
+        (-0.5, "1969-12-31T23:59:59.500000Z"),
+        (-32_000_000_000.0, "0955-12-17T15:06:40.000000Z"),
+        (1_704_164_645.999999, "2024-01-02T03:04:05.999999Z"),
+    ],
+    ids=str,
+)
+def test_the_records_moment_is_sent_in_the_same_form(created: float, expected: str) -> None:
+    """Without a timestamp the record's own is sent, before the epoch and the year 1000 too."""
+    found = built(created=created).timestamp
+
+    assert MOMENT.fullmatch(found)
+    shown, meant = (dt.datetime.fromisoformat(m[:-1]) for m in (found, expected))
+    assert abs(shown - meant) <= dt.timedelta(microseconds=1)  # floats are not exact
+
+
+# Uuids
+
+
+NAME = "01890b5c-2a3b-7c4d-8e5f-0123456789ab"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        NAME,
+        NAME.upper(),
+        NAME.replace("-", ""),
+        f"{{{NAME}}}",
+        f"urn:uuid:{NAME}",
+        uuid.UUID(NAME),
+    ],
+    ids=str,
+)
+def test_uuids_are_sent_in_the_canonical_form(name: Any) -> None:
+    """Every spelling of a UUID is the same one."""
+    assert NAME == built(uuid=name).uuid
+
+
+@pytest.mark.parametrize("name", ["order-7", 7, "\ud800", ["x"]], ids=repr)
+def test_what_is_no_uuid_becomes_the_same_one_each_time(name: Any) -> None:
+    """An id that the caller derived from something still makes a repetition recognisable."""
+    found = built(uuid=name).uuid
+
+    assert found == built(uuid=name).uuid
+    assert 5 == uuid.UUID(found).version
+    assert found != built(uuid="another").uuid
+    assert ["bad uuid"] == topics(uuid=name)
+
+
+def test_an_empty_uuid_is_none() -> None:
+    """``""`` is as good as absent: it must not make all such events one."""
+    assert built(uuid="").uuid != built(uuid="").uuid
+    assert 7 == uuid.UUID(built(uuid="").uuid).version
+
+
+# What a record carries
+
+
+def record(**extra: Any) -> logging.LogRecord:
+    made = logging.makeLogRecord({"name": "tests", "levelno": 20, "msg": "hello %s"})
+    made.__dict__.update(extra)
+    return made
+
+
+def test_only_what_opts_in_is_an_event() -> None:
+    """A record is an event if it carries ``distinct_id`` or ``event``, whatever their value."""
+    assert not is_event(record(properties={"a": 1}))
+    assert is_event(record(event=None))
+    assert is_event(record(distinct_id=None))
+
+
+class Early(logging.LogRecord):
+    """A record of a factory that adds its own before the standard ones."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.tenant = "t-1"
+        super().__init__(*args, **kwargs)
+
+
+class Late(logging.LogRecord):
+    """A record of a factory that adds its own after the standard ones."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.tenant = "t-1"
+
+
+def made_by(kind: type[logging.LogRecord], *deleted: str) -> logging.LogRecord:
+    made = kind("tests", 20, __file__, 1, "hello", (), None)
+    for name in deleted:
+        delattr(made, name)
+    made.__dict__.update(EXTRA)
+    return made
+
+
+EXTRA = {"event": "played", "colour": "red"}
+
+
+@pytest.mark.parametrize(
+    "deleted", [(), ("args", "exc_text"), ("processName",), ("name",)], ids=str
+)
+@pytest.mark.parametrize("kind", [logging.LogRecord, Early, Late])
+def test_extras_are_found_in_the_records_of_any_factory(kind: Any, deleted: Any) -> None:
+    """What a factory adds, before or after the standard attributes, is an extra; no other is."""
+    tenant = {} if kind is logging.LogRecord else {"tenant": "t-1"}
+
+    assert {**tenant, **EXTRA} == said_in(made_by(kind, *deleted))
+
+
+def test_what_another_handler_left_is_no_extra() -> None:
+    """``message``, ``asctime`` and cached exceptions are another formatter's, not the caller's."""
+    shown = record(**EXTRA, args=("you",))
+    logging.Formatter("%(asctime)s %(message)s").format(shown)
+
+    assert {"message", "asctime"} <= set(shown.__dict__)
+    assert EXTRA == said_in(shown)
+
+
+@pytest.mark.parametrize(
+    "travelled",
+    [
+        lambda made: pickle.loads(pickle.dumps(made)),
+        lambda made: logging.makeLogRecord(made.__dict__),
+        lambda made: logging.makeLogRecord(dict(sorted(made.__dict__.items()))),
+        lambda made: logging.makeLogRecord({**EXTRA, **made.__dict__}),
+    ],
+    ids=["pickled", "copied", "sorted", "extras first"],
+)
+def test_records_that_travelled_keep_their_extras(travelled: Any) -> None:
+    """A record that was pickled or rebuilt says what it said before."""
+    assert EXTRA == said_in(travelled(record(**EXTRA, taskName=None)))
+
+
+def test_a_real_log_call_says_its_extras() -> None:
+    """The way from ``logger.info`` is the same."""
+    seen: list[logging.LogRecord] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record)
+
+    log = logging.getLogger("tests.message")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(Keep())
+    log.info("hello", extra=EXTRA)
+    log.handlers.clear()
+
+    assert EXTRA == said_in(seen[0])
+
+
+# Stamps
+
+
+def test_stamps_are_uuids_of_version_7() -> None:
+    """An id is a valid UUIDv7 of the moment's second, a timestamp RFC 3339 in UTC."""
+    name, moment = stamp(CREATED)
+    found = uuid.UUID(name)
+
+    assert (7, uuid.RFC_4122, name) == (found.version, found.variant, str(found))
+    assert abs((found.int >> 80) - CREATED * 1000) <= 1000
+    assert RECORDS == moment
+
+
+def test_stamps_do_not_go_back() -> None:
+    """In one thread later ids of a moment are greater, and timestamps follow the clock."""
+    names = [stamp(CREATED)[0] for _ in range(1000)]
+    moments = [stamp(time.time())[1] for _ in range(1000)]
+
+    assert sorted(set(names)) == names
+    assert sorted(moments) == moments
+
+
+def test_stamps_are_unique_over_threads() -> None:
+    """Eight threads draw 20,000 ids each, over the turns of seconds, and no two are the same."""
+    found: list[list[str]] = [[] for _ in range(8)]
+    ready = threading.Barrier(8)
+
+    def draw(mine: list[str]) -> None:
+        ready.wait()
+        mine.extend(stamp(CREATED + n / 5_000)[0] for n in range(20_000))
+
+    threads = [threading.Thread(target=draw, args=(mine,)) for mine in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    names = [name for mine in found for name in mine]
+    assert (160_000, 160_000) == (len(names), len(set(names)))
+    assert all(7 == uuid.UUID(name).version for name in names[::97])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_stamps_are_unique_over_forks() -> None:
+    """Forked children of one parent, in the same second, draw other ids than it and each other."""
+    stamp(CREATED)
+    names = [stamp(CREATED)[0] for _ in range(100)]
+    for _ in range(4):
+        source, sink = os.pipe()
+        child = os.fork()
+        if child == 0:  # pragma: no cover - ends without a report
+            os.close(source)
+            os.write(sink, "\n".join(stamp(CREATED)[0] for _ in range(100)).encode())
+            os._exit(0)
+        os.close(sink)
+        with os.fdopen(source) as lines:
+            names += lines.read().split("\n")
+        os.waitpid(child, 0)
+
+    assert (500, 500) == (len(names), len(set(names)))
