@@ -17,9 +17,10 @@ from typing import Any
 
 from . import context, options
 from .ledger import Ledger, logger
-from .message import Message, Refused, assemble, said_in
+from .message import Message, Refused, assemble, is_event, said_in
 from .pipeline import Pipeline
 from .sender import DeliveryError, OnError, Sender, Settings
+from .shapes import said_in_message
 from .spool import MemorySpool, Spool
 from .transport import RequestsTransport, Transport
 from .version import LIBRARY, VERSION
@@ -232,7 +233,12 @@ class PostHogHandler(logging.Handler):
         """
         attributes = record.__dict__
         if "distinct_id" not in attributes and "event" not in attributes:
-            return True
+            text = attributes["msg"]
+            # structlog's and loguru's forms of saying it are looked at; all else leaves here.
+            if "extra" not in attributes and (
+                text[:1] != "{" if type(text) is str else not isinstance(text, dict)
+            ):
+                return True
         if self.filters:
             passed: Any = self.filter(record)
             if not passed:
@@ -244,6 +250,9 @@ class PostHogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send *record* as an event; whatever is in it, nothing is raised."""
+        if not is_event(record):
+            self._emit_shaped(record)
+            return
         said = said_in(record)
         name = said.get("event")
         self.accept(said, _message(record) if name is None else "", record.created)
@@ -341,6 +350,15 @@ class PostHogHandler(logging.Handler):
         if self._opted_out:
             self._ledger.add("no_api_key")
         return not self._opted_out
+
+    def _emit_shaped(self, record: logging.LogRecord) -> None:
+        """Send what *record* says in its message, if it says anything to us."""
+        try:
+            found = said_in_message(record)
+            if found is not None:
+                self.accept(*found, record.created)
+        except Exception as error:
+            self.refuse("internal_error", type(error).__name__)
 
     def _hooked(self, message: Message) -> Message:
         """Run ``before_send``; one that raises or returns rubbish drops the event (fail closed)."""

@@ -33,7 +33,7 @@ PUBLIC = [
 #: From the ground up; a name ending in ``.*`` stands for a package and all that is in it.
 FLOORS = (
     "version jsonable ledger",
-    "message extras context exceptions",
+    "message extras context exceptions shapes",
     "wire wire.compression wire.posthog wire.segment wire.otlp spool journal",
     "policy transport options",
     "sender",

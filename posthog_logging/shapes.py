@@ -1,0 +1,169 @@
+"""
+What a log record or a structlog entry says where it does not say so in ``extra``.
+
+structlog leaves a dict, the text of a dict or a JSON string as the message, loguru one dict
+of extras; each of them opts in with ``distinct_id`` alone, since ``event`` is structlog's
+own key for every message.
+"""
+
+from __future__ import annotations
+
+import ast
+import datetime as dt
+import json
+import logging
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .exceptions import normalise_exc_info
+from .message import parse_timestamp
+
+
+__all__ = ["Said", "said_in_entry", "said_in_message"]
+
+
+class Said(NamedTuple):
+    """What a log call would take as ``extra``, and the event's name where that has none."""
+
+    said: dict[Any, Any]
+    name: Any
+
+
+# structlog's word for the message, and what `EventRenamer` and python-json-logger make of it.
+_MESSAGE_KEYS = ("event", "message", "msg")
+
+# Above this, a text is no message that somebody bound a few values to.
+_LONGEST = 1_000_000
+
+_CLOCK_READING = 60.0  # seconds
+
+
+def said_in_message(record: logging.LogRecord) -> Said | None:
+    """Return what *record* says in its message, or in loguru's extras; None if it is no event."""
+    bound = record.__dict__.get("extra")
+    if isinstance(bound, dict) and "distinct_id" in bound:
+        return said_in_entry({"event": _loguru_message(record), **bound}, record.created)
+    entry = _entry_in(record)
+    if isinstance(entry, dict) and "distinct_id" in entry:
+        return said_in_entry(entry, record.created)
+    return None
+
+
+def said_in_entry(entry: Mapping[Any, Any], created: float) -> Said:
+    """
+    Return what the structlog *entry*, made at *created* in epoch seconds, says.
+
+    The message is only the name's default, so that ``kind="identify"`` means what it means
+    in a log call. Keys that begin with ``_`` are a processor's own.
+    """
+    said = {key: value for key, value in entry.items() if not _is_private(key)}
+    key = next((key for key in _MESSAGE_KEYS if key in said), None)
+    name = None if key is None else said.pop(key)
+    if "positional_args" in said:  # no `PositionalArgumentsFormatter` came before
+        name = _formatted(name, said.pop("positional_args"))
+    if "timestamp" in said and _is_clock_reading(said["timestamp"], created):
+        del said["timestamp"]
+    if "exc_info" in said:
+        _name_exception(said)
+    return Said(said, name)
+
+
+def _entry_in(record: logging.LogRecord) -> Any:
+    """Return the entry that is the message of *record*, as a dict, else None."""
+    message = record.msg
+    if isinstance(message, dict):
+        return message
+    if not isinstance(message, str) or record.args or "distinct_id" not in message[:_LONGEST]:
+        return None
+    # ``_logger`` is what `wrap_for_formatter` leaves on the record: without it the text is
+    # anybody's, and the standard library's parser is not for anybody's text.
+    if "_logger" in record.__dict__ and message[:1] == "{":
+        return _from_repr(message)
+    return _from_json(message)
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text) if len(text) <= _LONGEST else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _from_repr(text: str) -> dict[Any, Any] | None:
+    """Read back the ``str()`` of an entry, which a stock `QueueHandler` made the message."""
+    line = text.partition("\n")[0]  # a formatted traceback follows
+    try:
+        node = ast.parse(line, mode="eval").body if len(line) <= _LONGEST else None
+        if isinstance(node, ast.Dict):
+            return {
+                ast.literal_eval(key): _literal(value, line)
+                for key, value in zip(node.keys, node.values, strict=True)
+                if key is not None
+            }
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        pass  # a value whose repr is no expression: that cannot be taken apart again
+    return None
+
+
+def _literal(node: ast.expr, line: str) -> Any:
+    """Return a literal's value; of any other expression, such as a date's, its text."""
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.get_source_segment(line, node)
+
+
+def _loguru_message(record: logging.LogRecord) -> Any:
+    """Return the message without what loguru's default format puts around it."""
+    text = record.msg
+    if not isinstance(text, str):
+        return text
+    if record.exc_text == "\n":  # the mark of loguru's sink: the traceback is in the message
+        text = text.partition("\n")[0]
+    return text.partition(f"{record.name}:{record.funcName}:{record.lineno} - ")[2] or text
+
+
+def _is_private(key: Any) -> bool:
+    return isinstance(key, str) and str.startswith(key, "_")
+
+
+def _formatted(name: Any, args: Any) -> Any:
+    try:
+        return name % args
+    except Exception:  # whatever `%` of whatever objects raises
+        return name
+
+
+def _is_clock_reading(stamp: Any, created: float) -> bool:
+    """
+    Tell whether *stamp* only says "now" in a way that must not be read as a local time.
+
+    structlog's ``TimeStamper(fmt="%Y-%m-%d %H:%M:%S")`` writes UTC and does not say so.
+    """
+    if not isinstance(stamp, str):
+        return False
+    if parse_timestamp(stamp) is None:
+        return True
+    try:
+        moment = dt.datetime.fromisoformat(stamp)
+        if moment.tzinfo is not None:
+            return False
+        utc = moment.replace(tzinfo=dt.timezone.utc).timestamp()
+    except (ValueError, OverflowError):  # Python 3.10 does not take ``Z``, which is an offset
+        return False
+    return abs(utc - created) < _CLOCK_READING
+
+
+def _name_exception(said: dict[Any, Any]) -> None:
+    """Say in ``exception`` which one ``exc_info`` is, as structlog's own formatters do."""
+    found = normalise_exc_info(said.pop("exc_info"))
+    if found is None:
+        return
+    error = found[0]
+    kind = error if isinstance(error, type) else type(error)
+    try:
+        text = f"{kind.__qualname__}: {error}"
+    except Exception:  # an exception whose own text raises
+        text = kind.__qualname__
+    said.setdefault("exception", text)
