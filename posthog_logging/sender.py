@@ -124,6 +124,7 @@ class Sender:
     def _begin(self) -> None:
         self._schedule = Schedule(self._dialect.limits.batch_count)
         self._pending: deque[_Parcel] = deque()
+        self._others_first = False  # a batch over which the server stumbled lets one pass
         self._since: float | None = None  # when the oldest line in the spool came
         #: How many lines, and bytes of lines, wait in memory no more.
         self.settled_lines = 0
@@ -186,7 +187,7 @@ class Sender:
         """Make one attempt if one is due; tell whether there was one."""
         if self.due_in() != 0.0:
             return False
-        parcel = self._pending.popleft() if self._pending else self._form()
+        parcel = self._next()
         if parcel is None:
             return False
         self._pending.extendleft(reversed(self._attempt(parcel, timeout)))
@@ -201,21 +202,22 @@ class Sender:
         if self.held:
             return not self.waiting
         deadline = self._clock() + timeout
-        work: deque[_Parcel] = deque(self._pending)
-        self._pending.clear()
+        work, self._pending = self._pending, deque()
+        tried: deque[_Parcel] = deque()
         unformed = len(self.spool)
-        while self._clock() < deadline:
-            if not work and unformed > 0:
-                parcel = self._form()
-                if parcel is not None:
+        try:
+            while self._clock() < deadline:
+                if not work and unformed > 0 and (parcel := self._form()):
                     unformed -= len(parcel.kept)
                     work.append(parcel)
-            if not work:
-                break
-            left = deadline - self._clock()
-            work.extendleft(reversed(self._attempt(work.popleft(), left)))
-        left_over = sorted([*self._pending, *work], key=lambda parcel: parcel.created)
-        self._pending = deque(left_over)
+                if not work:
+                    break
+                left = deadline - self._clock()
+                work.extendleft(reversed(self._attempt(work.popleft(), left)))
+                tried.extend(self._pending)
+                self._pending.clear()
+        finally:  # Ctrl-C may end it anywhere, and costs no event
+            self._pending = tried + self._pending + work
         return not self._pending and not len(self.spool)
 
     def abandon(self, reason: str) -> int:
@@ -232,15 +234,28 @@ class Sender:
         self._lose([Kept(None, line) for line in lines], reason)
         return len(lines)
 
+    def _next(self) -> _Parcel | None:
+        if self._pending and not (self._others_first and len(self.spool)):
+            return self._pending.popleft()
+        self._others_first = False
+        return self._form()
+
     def _form(self) -> _Parcel | None:
         """Return a new batch of what waits, oldest first, no uuid in it twice."""
-        limits = self._dialect.limits
+        while kept := self._take():
+            now = self._wall()
+            kept = self._distinct(self._fresh(kept, now))
+            if kept:
+                return _Parcel(kept, str(uuid.uuid4()), now)
+        return None
+
+    def _take(self) -> list[Kept]:
+        waiting = len(self.spool)
         # 1 KiB for what the dialect puts around the lines.
-        kept = self.spool.take(self._schedule.limit, limits.batch_bytes - 1024)
-        now = self._wall()
-        self._since = self._clock() if len(self.spool) else None
-        kept = self._distinct(self._fresh(kept, now))
-        return _Parcel(kept, str(uuid.uuid4()), now) if kept else None
+        kept = self.spool.take(self._schedule.limit, self._dialect.limits.batch_bytes - 1024)
+        if len(kept) >= waiting:  # else what is left is as old as what was taken
+            self._since = self._clock() if len(self.spool) else None
+        return kept
 
     def _fresh(self, kept: list[Kept], now: float) -> list[Kept]:
         """Leave out what is older than ``max_age``; a spool may be days old."""
@@ -274,7 +289,11 @@ class Sender:
         parcel = dataclasses.replace(parcel, attempts=parcel.attempts + 1)
         if parcel.attempts > 1:
             self._ledger.add("retried", len(parcel.kept))
-        response = self._send(parcel, timeout)
+        try:
+            response = self._send(parcel, timeout)
+        except BaseException:
+            self._pending.appendleft(parcel)
+            raise
         wait = parse_retry_after(response.headers.get("retry-after"), self._wall())
         rules = self._dialect.rules
         outcome = judge(response.status, rules, len(parcel.kept), wait is not None)
@@ -357,6 +376,7 @@ class Sender:
     def _keep(self, parcel: _Parcel, status: int | None) -> None:
         """Put *parcel* back: last where the answer may be its own fault, else in its place."""
         if status is not None and status >= 500 and status not in _SERVER_AWAY:
+            self._others_first = True
             self._pending.append(parcel)
         else:
             self._pending.appendleft(parcel)
@@ -424,10 +444,11 @@ class Sender:
         self._ledger.lose(reason, len(kept), said)
         if self._on_error is None:
             return
-        error = DeliveryError(reason, response.status if response is not None else None, said)
+        status = response.status if response is not None else None
+        error = DeliveryError(reason, status, said if status is None else detail)
         try:
             self._on_error(error, [jsonable.decode(one.line) for one in kept])
-        except Exception as raised:
+        except (Exception, SystemExit) as raised:
             self._ledger.tell("on_error", f"on_error raised {type(raised).__name__}")
 
 

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from posthog_logging.handler import PostHogHandler
-from posthog_logging.inspector import Inspector
 from posthog_logging.message import Message
 from posthog_logging.wire import Request, Response
 from posthog_logging.wire.posthog import V0
@@ -207,14 +206,16 @@ def line(message: Callable[..., Message]) -> Callable[..., bytes]:
 
 
 @pytest.fixture
-def inspector() -> Iterator[Inspector]:
+def inspector() -> Iterator[Any]:
     """The local server, fresh for each test."""
+    from posthog_logging.inspector import Inspector
+
     with Inspector() as server:
         yield server
 
 
 @pytest.fixture
-def make_handler(inspector: Inspector) -> Iterator[Callable[..., PostHogHandler]]:
+def make_handler(inspector: Any) -> Iterator[Callable[..., PostHogHandler]]:
     """A maker of handlers that send to the inspector, and that are closed in the end."""
     made = []
 
