@@ -40,7 +40,6 @@ class Ledger:
     def reset(self) -> None:
         """Begin at nothing: counts are per process."""
         self._numbers = itertools.count()
-        self._looks = 0
         self._entries: deque[tuple[str, int]] = deque()
         # Not a Counter: its `__missing__` is Python, in which a signal handler may run.
         self._folded: defaultdict[str, int] = defaultdict(int)
@@ -100,9 +99,9 @@ class Ledger:
         with self._lock:
             self._fold()
             counts = dict(self._folded)
-            # Taking a number is the only way to read an `itertools.count`; looks are not events.
-            accepted = next(self._numbers) - self._looks
-            self._looks += 1
+            # "count(7)": its text is the one way to read it that takes no number, and that a
+            # signal handler which looks as well cannot come between.
+            accepted = int(repr(self._numbers)[len("count(") : -1])
         lost = sum(n for reason, n in counts.items() if reason not in NOT_LOSSES)
         delivered = counts.pop("delivered", 0)
         retried = counts.pop("retried", 0)
