@@ -1,0 +1,1 @@
+"""What an event costs, here and elsewhere, in one run: ``python -m tests.benchmarks``."""
