@@ -1,0 +1,544 @@
+"""PostHog's two protocols: requests to the byte, answers by the table, and the way back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import uuid
+
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+import pytest
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from posthog_logging.message import OPTIONS, Message, Refused
+from posthog_logging.version import LIBRARY, VERSION
+from posthog_logging.wire import (
+    DIALECTS,
+    Batch,
+    Dialect,
+    Endpoint,
+    Request,
+    Response,
+    Results,
+    find_dialect,
+)
+from posthog_logging.wire.posthog import CONTEXT_PROPERTIES, V0, V1, PostHogDialect
+
+
+ID = "01890b5c-2a3b-7c4d-8e5f-0123456789ab"
+OTHER = "01890b5c-2a3b-7c4d-8e5f-0123456789ac"
+MOMENT = "2024-01-02T03:04:05.678901Z"
+CREATED = "2024-01-02T03:04:06.000000Z"
+NOW = "2024-01-02T03:04:07.000000Z"
+HOST = "https://us.i.posthog.com"
+KEY = "phc_key"
+AGENT = f"{LIBRARY}/{VERSION}"
+PLAIN = Endpoint(HOST, KEY, None)
+
+both = pytest.mark.parametrize("dialect", [V0, V1], ids=lambda dialect: dialect.name)
+
+
+def message(**fields: Any) -> Message:
+    properties = fields.pop("properties", {})
+    known = {"event": "played", "distinct_id": "u", "uuid": ID, "timestamp": MOMENT, **fields}
+    return Message(properties=properties, **known)
+
+
+def event(dialect: PostHogDialect, **properties: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(dialect.line(message(properties=properties)))
+    return found
+
+
+def request(
+    dialect: PostHogDialect, *messages: Message, endpoint: Endpoint = PLAIN, attempt: int = 1
+) -> Request:
+    lines = [dialect.line(one) for one in messages or (message(),)]
+    return dialect.request(Batch(lines, OTHER, CREATED, attempt), endpoint, NOW)
+
+
+# Requests
+
+
+LINE = (
+    f'{{"uuid":"{ID}","event":"played","distinct_id":"u","timestamp":"{MOMENT}",'
+    '"properties":{"a":1}}'
+).encode()
+
+
+def test_a_request_of_v0_to_the_byte() -> None:
+    """The key and the attempt's moment are in the body; no header says more than needed."""
+    found = request(V0, message(properties={"a": 1}), message(properties={"a": 1}))
+
+    assert f"{HOST}/batch/" == found.url
+    assert {"Content-Type": "application/json", "User-Agent": AGENT} == found.headers
+    assert (
+        b'{"api_key":"phc_key","sent_at":"%b","batch":[%b,%b]}' % (NOW.encode(), LINE, LINE)
+        == found.body
+    )
+
+
+def test_a_request_of_v1_to_the_byte() -> None:
+    """The key, the attempt and its moment are in headers; the body is the same each time."""
+    found = request(V1, message(properties={"a": 1}), attempt=3)
+
+    assert f"{HOST}/i/v1/analytics/events" == found.url
+    assert {
+        "Content-Type": "application/json",
+        "User-Agent": AGENT,
+        "Authorization": "Bearer phc_key",
+        "PostHog-Sdk-Info": AGENT,
+        "PostHog-Attempt": "3",
+        "PostHog-Request-Id": OTHER,
+        "PostHog-Request-Timestamp": NOW,
+    } == found.headers
+    assert b'{"created_at":"%b","batch":[%b]}' % (CREATED.encode(), LINE) == found.body
+
+
+@both
+@pytest.mark.parametrize("migration", [False, True])
+def test_history_is_marked_only_if_it_is_one(dialect: PostHogDialect, migration: bool) -> None:
+    """``historical_migration`` is absent unless it is true."""
+    body = json.loads(
+        request(dialect, endpoint=dataclasses.replace(PLAIN, historical_migration=migration)).body
+    )
+
+    assert (True if migration else None) == body.get("historical_migration")
+    assert ("historical_migration" in body) is migration
+
+
+def test_any_key_is_escaped() -> None:
+    """A key with a quote in it cannot break the body."""
+    endpoint = dataclasses.replace(PLAIN, api_key='a"b\\')
+
+    assert 'a"b\\' == json.loads(request(V0, endpoint=endpoint).body)["api_key"]
+
+
+@both
+def test_the_callers_headers_come_last(dialect: PostHogDialect) -> None:
+    """A header of the caller's replaces ours of that name."""
+    endpoint = dataclasses.replace(PLAIN, headers={"User-Agent": "mine", "X-Team": "a"})
+    found = request(dialect, endpoint=endpoint).headers
+
+    assert ("mine", "a") == (found["User-Agent"], found["X-Team"])
+
+
+@both
+def test_the_key_is_in_no_repr(dialect: PostHogDialect) -> None:
+    """An endpoint can be shown without giving away the key or a header."""
+    assert KEY not in repr(Endpoint(HOST, KEY, headers={"X": KEY}))
+
+
+CODED = [(dialect, coding) for dialect in (V0, V1) for coding in (None, *sorted(dialect.codings))]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "coding"), CODED, ids=lambda part: getattr(part, "name", part)
+)
+def test_every_coding_comes_back(dialect: PostHogDialect, coding: str | None) -> None:
+    """Each coding that a protocol has is named in a header, and decodes to the same messages."""
+    pytest.importorskip({"zstd": "zstandard", "br": "brotli"}.get(coding or "", "zlib"))
+    messages = [message(properties={"n": n}) for n in range(50)]
+    found = request(dialect, *messages, endpoint=dataclasses.replace(PLAIN, compression=coding))
+
+    assert coding == found.headers.get("Content-Encoding")
+    assert ("Content-Encoding" in found.headers) is (coding is not None)
+    assert messages == dialect.decode(found)
+
+
+def test_v1_has_all_codings_and_v0_has_gzip() -> None:
+    """The server of V0 knows gzip by its magic and nothing else; V1's takes four (2.2)."""
+    assert {"gzip"} == V0.codings
+    assert {"gzip", "deflate", "zstd", "br"} == V1.codings
+
+
+def test_a_codec_that_is_not_there_means_plain_bytes() -> None:
+    """Where zstandard cannot be imported, the request goes out plain, without the header."""
+    script = """
+import sys
+sys.modules["zstandard"] = None
+from posthog_logging.wire import Batch, Endpoint
+from posthog_logging.wire.posthog import V1
+found = V1.request(Batch([b"{}"], "id", "now"), Endpoint("h", "k", "zstd"), "now")
+assert "Content-Encoding" not in found.headers, found.headers
+print(found.body.decode())
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert '{"created_at":"now","batch":[{}]}' == found.stdout.strip()
+
+
+# Lines
+
+
+@both
+def test_a_line_can_be_given_another_uuid(dialect: PostHogDialect) -> None:
+    """The uuid is read, and replaced, where it stands; all else stays."""
+    line = dialect.line(message(properties={"a": ID}))
+    other = dialect.with_uuid(line, OTHER)
+
+    assert (ID, OTHER) == (dialect.uuid_of(line), dialect.uuid_of(other))
+    assert {**json.loads(line), "uuid": OTHER} == json.loads(other)
+
+
+@both
+def test_a_message_that_is_too_large_is_cut_and_not_its_ids(dialect: PostHogDialect) -> None:
+    """An event of megabytes fits, says what was cut, and keeps name, id and moment whole."""
+    name, user = "n" * 200, "u" * 200
+    line = dialect.line(
+        message(event=name, distinct_id=user, properties={"text": "x" * 3_000_000})
+    )
+    found = json.loads(line)
+
+    assert len(line) <= dialect.limits.event_bytes == 900 * 1024
+    assert "[cut: " in found["properties"]["text"]
+    assert (ID, name, user, MOMENT) == tuple(
+        found[key] for key in ("uuid", "event", "distinct_id", "timestamp")
+    )
+
+
+@both
+def test_a_broad_message_is_cut(dialect: PostHogDialect) -> None:
+    """An event of hundreds of thousands of small values fits, too."""
+    broad: Any = {f"k{n}": "x" * 60 for n in range(64)}
+    for _ in range(2):
+        broad = {f"k{n}": broad for n in range(64)}
+
+    assert len(dialect.line(message(properties=broad))) <= dialect.limits.event_bytes
+
+
+@both
+def test_a_message_that_cannot_be_cut_is_refused(dialect: PostHogDialect) -> None:
+    """What stays too large is refused by name and size, and nothing of its content."""
+    small = dataclasses.replace(dialect.limits, event_bytes=200)
+    with pytest.raises(Refused) as caught:
+        dataclasses.replace(dialect, limits=small).line(message(properties={"secret": "x" * 500}))
+
+    assert "oversized" == caught.value.reason
+    assert caught.value.detail.startswith("played, ")
+    assert "secret" not in caught.value.detail
+
+
+class Truth(Enum):
+    YES = "true"
+
+
+class Broken:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+BOOLEANS: dict[str, tuple[Any, bool | None]] = {
+    "True": (True, True),
+    "False": (False, False),
+    "true": ("true", True),
+    "FALSE": (" FALSE ", False),
+    "text 1": ("1", True),
+    "text 0": ("0\n", False),
+    "1": (1, True),
+    "0": (0, False),
+    "0.5": (0.5, True),
+    "0.0": (0.0, False),
+    "-1": (-1, True),
+    "decimal": (Decimal(1), True),
+    "enum": (Truth.YES, True),
+    "yes": ("yes", None),
+    "blank": ("", None),
+    "None": (None, None),
+    "list": ([1], None),
+    "object": (Broken(), None),
+}
+
+
+@pytest.mark.parametrize("option", [name for name in OPTIONS if name != "product_tour_id"])
+@pytest.mark.parametrize(("value", "expected"), BOOLEANS.values(), ids=BOOLEANS)
+def test_options_are_sent_in_their_type(option: str, value: Any, expected: bool | None) -> None:
+    """V1 lifts an option out, V0 keeps its property; both as a boolean, or not at all (2.3)."""
+    name = OPTIONS[option]
+    options = {} if expected is None else {option: expected}
+    kept = {} if expected is None else {name: expected}
+
+    assert {"a": 1, **kept} == event(V0, a=1, **{name: value})["properties"]
+    found = event(V1, a=1, **{name: value})
+    assert {"a": 1} == found["properties"]
+    assert options == found.get("options", {})
+    assert ("options" in found) is bool(options)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("t", "t"), (7, "7"), (uuid.UUID(ID), ID), (Truth.YES, "true"), (None, None)],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["$session_id", "$window_id", "$product_tour_id"])
+def test_ids_are_sent_as_texts(name: str, value: Any, expected: str | None) -> None:
+    """The ids of session, window and tour are texts, on V1 beside the properties."""
+    assert expected == event(V0, **{name: value})["properties"].get(name)
+    found = event(V1, **{name: value})
+    place = found.get("options", {}) if name == "$product_tour_id" else found
+    assert expected == place.get(name[1:])
+    assert {} == found["properties"]
+
+
+def test_v1_takes_the_library_from_the_header() -> None:
+    """``$lib`` and its version are properties on V0, and on V1 only a header."""
+    library = {"$lib": LIBRARY, "$lib_version": VERSION}
+
+    assert library == event(V0, **library)["properties"]
+    assert {} == event(V1, **library)["properties"]
+
+
+@both
+def test_options_that_nobody_set_are_absent(dialect: PostHogDialect) -> None:
+    """An event has the five fields, and no more."""
+    assert {"uuid", "event", "distinct_id", "timestamp", "properties"} == set(event(dialect))
+
+
+def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    for key in reversed(path):
+        value = {key: value}
+    return value  # type: ignore[no-any-return]
+
+
+@both
+@pytest.mark.parametrize("path", CONTEXT_PROPERTIES, ids=".".join)
+def test_segments_context_becomes_properties(
+    dialect: PostHogDialect, path: tuple[str, ...]
+) -> None:
+    """Each part of a context that PostHog has a property for gets there; explicit ones win."""
+    name = CONTEXT_PROPERTIES[path]
+    context = nested(path, "v")
+
+    assert {name: "v", "a": 1} == event(
+        dialect, **{"$context": context, "a": 1, "$integrations": {"All": True}}
+    )["properties"]
+    assert {name: "own"} == event(dialect, **{"$context": context, name: "own"})["properties"]
+
+
+@both
+@pytest.mark.parametrize(
+    "context", [None, "text", [], {"os": "linux"}, {"page": None}, {"unheard": {"of": 1}}], ids=str
+)
+def test_a_context_of_another_shape_is_left_out(dialect: PostHogDialect, context: Any) -> None:
+    """What is not of Segment's shape adds nothing and breaks nothing."""
+    assert {"a": 1} == event(dialect, **{"$context": context, "a": 1})["properties"]
+
+
+@both
+@pytest.mark.parametrize(
+    ("given_host", "expected"),
+    [
+        ("https://app.posthog.com", "https://us.i.posthog.com"),
+        ("https://us.posthog.com", "https://us.i.posthog.com"),
+        ("https://EU.PostHog.com", "https://eu.i.posthog.com"),
+        ("https://eu.i.posthog.com", "https://eu.i.posthog.com"),
+        ("http://localhost:8000/posthog", "http://localhost:8000/posthog"),
+    ],
+)
+def test_the_apps_host_is_not_the_one_for_events(
+    dialect: PostHogDialect, given_host: str, expected: str
+) -> None:
+    """Who gives the address of the app means the one that takes events (1.1)."""
+    assert expected == dialect.ingestion_host(given_host, KEY)
+
+
+# The way back
+
+
+KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=10)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | KEYS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+OWN = {"$context", "$integrations", "$lib", "$lib_version", "distinct_id"}
+TYPED = {
+    "$session_id": KEYS,
+    "$window_id": KEYS,
+    "$process_person_profile": st.booleans(),
+    "$ignore_sent_at": st.booleans(),
+    "$cookieless_mode": st.booleans(),
+    "$product_tour_id": KEYS,
+    "$set": st.dictionaries(KEYS, VALUES, max_size=2),
+    "$set_once": st.dictionaries(KEYS, VALUES, max_size=2),
+    "$groups": st.dictionaries(KEYS, KEYS, max_size=2),
+}
+PROPERTIES = st.builds(
+    lambda plain, typed: {**plain, **typed},
+    st.dictionaries(KEYS.filter(lambda key: key not in OWN | set(TYPED)), VALUES, max_size=4),
+    st.fixed_dictionaries({}, optional=TYPED),
+)
+MESSAGES = st.builds(
+    Message, KEYS.filter(bool), KEYS.filter(bool), PROPERTIES, st.uuids().map(str), st.just(MOMENT)
+)
+
+
+@both
+@given(messages=st.lists(MESSAGES, min_size=1, max_size=3), coding=st.sampled_from([None, "gzip"]))
+def test_messages_survive_the_way(
+    dialect: PostHogDialect, messages: list[Message], coding: str | None
+) -> None:
+    """What is decoded is what was encoded, property for property."""
+    endpoint = dataclasses.replace(PLAIN, compression=coding)
+
+    assert messages == dialect.decode(request(dialect, *messages, endpoint=endpoint))
+
+
+@both
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"batch"',
+        b"{}",
+        b'{"batch":{}}',
+        b'{"batch":[1]}',
+        b'{"batch":[{"properties":[1]}]}',
+        b'{"batch":[{"options":[1]}]}',
+        b'{"batch":[NaN]}',
+        b"\xff\xfe",
+    ],
+    ids=repr,
+)
+def test_what_is_no_batch_is_a_value_error(dialect: PostHogDialect, body: bytes) -> None:
+    """A body that is none of this protocol raises `ValueError`, and nothing else."""
+    with pytest.raises(ValueError):
+        dialect.decode(Request("", {}, body))
+
+
+def test_old_spellings_are_understood() -> None:
+    """Ids in the properties, and persons' properties at the root, are what old clients send."""
+    events = [
+        {"event": "a", "properties": {"distinct_id": 7}, "$set": {"b": 1}, "uuid": ID},
+        {"event": "b", "$distinct_id": "u", "properties": None},
+    ]
+    found = V0.decode(Request("", {}, json.dumps({"batch": events}).encode()))
+
+    assert [
+        Message("a", "7", {"distinct_id": 7, "$set": {"b": 1}}, ID, ""),
+        Message("b", "u", {}, "", ""),
+    ] == found
+
+
+# Answers
+
+
+def results(dialect: PostHogDialect, body: Any) -> Results:
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return dialect.results(Response(200, body=text))
+
+
+VERDICTS: dict[str, tuple[Any, Results]] = {
+    "ok": ({"result": "ok"}, Results()),
+    "ok with details": ({"result": "ok", "details": "person_processing_disabled"}, Results()),
+    "warning": ({"result": "warning"}, Results(notes={"warning": 1})),
+    "limited": ({"result": "limited"}, Results(notes={"limited": 1})),
+    "drop": ({"result": "drop", "details": "over_quota"}, Results(dropped={ID: "over_quota"})),
+    "drop without details": ({"result": "drop"}, Results(dropped={ID: "drop"})),
+    "retry": ({"result": "retry", "details": "not_persisted"}, Results(frozenset({ID}))),
+    "unknown": ({"result": "deferred"}, Results(notes={"deferred": 1})),
+    "absent": ({}, Results(notes={"None": 1})),
+    "of another shape": ("ok", Results(notes={"None": 1})),
+}
+
+
+@pytest.mark.parametrize("name", [ID, ID.upper()], ids=["lower", "upper"])
+@pytest.mark.parametrize(("verdict", "expected"), VERDICTS.values(), ids=VERDICTS)
+def test_each_verdict_of_v1(verdict: Any, expected: Results, name: str) -> None:
+    """Only ``retry`` is sent again, only ``drop`` is lost; what is unknown is final (2.5)."""
+    assert expected == results(V1, {"results": {name: verdict}})
+
+
+def test_verdicts_are_sorted_event_by_event() -> None:
+    """One answer may say something else of each event; what it does not name is delivered."""
+    names = [str(uuid.UUID(int=n)) for n in range(5)]
+    kinds = ["ok", "retry", "drop", "warning", "warning"]
+    found = results(
+        V1, {"results": {n: {"result": kind} for n, kind in zip(names, kinds, strict=True)}}
+    )
+
+    assert Results(frozenset({names[1]}), {names[2]: "drop"}, {"warning": 2}) == found
+
+
+def test_a_uuid_that_is_none_is_kept_as_it_is() -> None:
+    """A name that no event has matches none, and breaks nothing."""
+    assert frozenset({"x"}) == results(V1, {"results": {"x": {"result": "retry"}}}).retry
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"{",
+        [],
+        5,
+        {},
+        {"results": None},
+        {"results": [1]},
+        {"status": "Ok"},
+        b"\xff",
+    ],
+    ids=repr,
+)
+def test_an_unreadable_answer_of_v1_is_final(body: Any) -> None:
+    """A 2xx without readable verdicts is told, and nothing of the batch is sent again."""
+    found = results(V1, body)
+
+    assert found.error
+    assert (frozenset(), {}) == (found.retry, found.dropped)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", b"\xff", [], 5, {"status": "Ok"}, {"status": 1}, {"quota_limited": []}],
+    ids=repr,
+)
+def test_an_answer_of_v0_says_nothing_of_single_events(body: Any) -> None:
+    """Any 2xx means delivered, whatever the body says (1.8)."""
+    assert Results() == results(V0, body)
+
+
+def test_an_answer_of_v0_may_tell_of_a_quota() -> None:
+    """``quota_limited`` is noted by how many resources it names, and not retried."""
+    assert Results(notes={"quota_limited": 2}) == results(V0, {"quota_limited": ["a", "b"]})
+
+
+# Finding a dialect
+
+
+@pytest.mark.parametrize("name", [name for name in DIALECTS if name.startswith("posthog")])
+def test_a_dialect_is_found_by_its_name(name: str) -> None:
+    """Each name gives a dialect that goes by it."""
+    found = find_dialect(name)
+
+    assert isinstance(found, Dialect)
+    assert name == found.name
+
+
+def test_a_dialect_may_be_ones_own() -> None:
+    """An instance is taken as it is."""
+    own = dataclasses.replace(V0, name="mine")
+
+    assert own is find_dialect(own)
+
+
+@pytest.mark.parametrize(("wrong", "error"), [("mixpanel", ValueError), (7, TypeError)], ids=repr)
+def test_what_is_no_dialect_is_named(wrong: Any, error: type[Exception]) -> None:
+    """A wrong dialect raises with the parameter's name in it."""
+    with pytest.raises(error, match="dialect"):
+        find_dialect(wrong)
