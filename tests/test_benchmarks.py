@@ -55,7 +55,7 @@ def test_closing_delivers(results: Results) -> None:
     """With the server up, `close` has delivered everything when it returns."""
     [figures] = results.rounds["close_up", "ours"]
 
-    assert (100, 0) == (figures["delivered"], figures["lost"])
+    assert (1000, 0) == (figures["delivered"], figures["lost"])
 
 
 def test_tables_have_their_rows(results: Results) -> None:

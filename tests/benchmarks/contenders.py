@@ -24,7 +24,7 @@ from logging.handlers import QueueHandler, QueueListener
 from typing import Any, NamedTuple
 
 
-__all__ = ["CONTENDERS", "Contender", "Driven", "Place", "available"]
+__all__ = ["CONTENDERS", "Contender", "Driven", "Place", "available", "chatter", "floor"]
 
 KEY = "phc_benchmark"
 _BIG = 200_000
@@ -99,8 +99,8 @@ def _flat(number: int) -> dict[str, Any]:
     return {"distinct_id": USERS[number % 997], **DETAILS[number % 2003], "seq": number}
 
 
-def _logger(handler: logging.Handler) -> logging.Logger:
-    log = logging.getLogger("benchmarked")
+def _logger(handler: logging.Handler, name: str = "benchmarked") -> logging.Logger:
+    log = logging.getLogger(name)
     log.propagate = False
     log.setLevel(logging.INFO)
     log.addHandler(handler)
@@ -111,12 +111,24 @@ def _logged(
     handler: logging.Handler, extra: Callable[[int], dict[str, Any]] = _extra, **more: Any
 ) -> Driven:
     """Drive *handler* by log calls."""
-    info = _logger(handler).info
+    log = _logger(handler)
+    info = log.info
     return Driven(
         lambda number: info(NAMES[number % 6], extra=extra(number)),
-        chatter=lambda number: info("request %d served in %s", number, "12 ms"),
+        chatter=chatter(log),
         **more,
     )
+
+
+def chatter(log: logging.Logger) -> Callable[[int], object]:
+    """Return a call that logs a record that is no event."""
+    info = log.info
+    return lambda number: info("request %d served in %s", number, "12 ms")
+
+
+def floor() -> Callable[[int], object]:
+    """Return `chatter` into a `NullHandler`, for any process to compare with."""
+    return chatter(_logger(logging.NullHandler(), "floor"))
 
 
 def _nothing(place: Place) -> Driven:

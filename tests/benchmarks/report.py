@@ -37,18 +37,12 @@ class Target(NamedTuple):
         return value >= self.limit if self.at_least else value <= self.limit
 
 
-def _paired(
-    over: tuple[str, str, str],
-    under: tuple[str, str, str],
-    less: tuple[str, str, str] | None = None,
-) -> _Measure:
-    """Return the median over the rounds of a ratio inside each; *less* comes off *over* first."""
+def _paired(over: tuple[str, str, str], under: tuple[str, str, str]) -> _Measure:
+    """Return the median over the rounds of a ratio inside each."""
 
     def measure(results: Results) -> float | None:
-        above, below = results.values(*over), results.values(*under)
-        if less is not None:
-            above = [a - b for a, b in zip(above, results.values(*less), strict=False)]
-        ratios = [a / b for a, b in zip(above, below, strict=False) if b > 0]
+        pairs = zip(results.values(*over), results.values(*under), strict=False)
+        ratios = [above / below for above, below in pairs if below > 0]
         return statistics.median(ratios) if ratios else None
 
     return measure
@@ -63,7 +57,7 @@ def _ph_to(scenario: str, figure: str, who: str) -> _Measure:
 
 
 def _on_top(who: str) -> _Measure:
-    return _paired(("foreign", who, "p50"), ("burst", "null", "p50"), ("foreign", "null", "p50"))
+    return _paired(("foreign", who, "on_top"), ("burst", "null", "p50"))
 
 
 def _net_of_pacing(who: str) -> _Measure:

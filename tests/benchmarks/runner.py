@@ -60,7 +60,7 @@ class Plan:
     def count(self, scenario: Scenario) -> int:
         """Return how many events *scenario* has in this run."""
         count = scenario.count * (10 if self.long and scenario.name == "flat" else 1)
-        return max(100, int(count * self.scale))
+        return max(scenario.least, int(count * self.scale))
 
     def who(self, scenario: Scenario) -> list[str]:
         """Return who takes part: chosen, able to, and installed."""
