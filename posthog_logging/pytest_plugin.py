@@ -1,0 +1,359 @@
+"""
+The pytest plugin: keeps events on this machine, and gives tests something to assert on.
+
+It imports the rest of the package only inside functions, and nothing of the program under test.
+
+Under pytest no `PostHogHandler` reaches another machine, but with ``--posthog-live``, or in a
+test that is marked ``@pytest.mark.posthog_live``. It makes no difference where or when the
+handler was made; requests to this machine go out, and child processes obey, too.
+(``-p no:posthog_logging`` switches all of this off.)
+
+``posthog_messages`` sees the events of the process, from log calls, structlog and `Analytics`,
+whether or not there is a key, and without a wait for the thread that would send them::
+
+    def test_play(posthog_messages):
+        play("123", user="user-1")
+
+        assert "123" == posthog_messages.one("movie played").properties["movie_id"]
+
+In a ``unittest.TestCase`` the fixture is an attribute::
+
+    @pytest.mark.usefixtures("posthog_messages")
+    class TestPlayer(unittest.TestCase):
+        def test_play(self):
+            play("123", user="user-1")
+            self.posthog_messages.one("movie played", movie_id="123")
+
+``posthog_server`` is an `Inspector` on a free port, for tests of what really is sent.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+import time
+import unittest
+import weakref
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+
+if TYPE_CHECKING:
+    from .inspector import Inspector
+    from .message import Message
+    from .pipeline import Pipeline
+
+__all__ = ["Messages", "posthog_messages", "posthog_server"]
+
+_HEADER = (
+    "posthog_logging: events stay on this machine"
+    " (use --posthog-live or @pytest.mark.posthog_live to send)"
+)
+_HEADER_LIVE = "posthog_logging: events are sent (--posthog-live)"
+_MARKER = "posthog_live: let the events of this test leave the machine"
+
+# What every event has, so that it says nothing about one.
+_EVERYWHERE = frozenset({"$lib", "$lib_version", "$is_server", "$geoip_disable"})
+_MOST_LINES = 50
+_LONGEST_LINE = 300
+_PROMPTLY = 1.0  # seconds
+
+
+class Messages:
+    """
+    The events of one test, oldest first, as they would be sent.
+
+    Each is a `Message`: ``event``, ``distinct_id``, ``properties``, ``uuid``, ``timestamp``.
+    Where a method takes properties, an event fits that has these, whatever else it has; a
+    value fits in the form in which it was logged as well as in that in which it is sent.
+    """
+
+    def __init__(self) -> None:
+        self._seen: list[Message] = []
+        # Its lock is re-entrant: a finaliser or signal handler may log an event inside `add`.
+        self._changed = threading.Condition()
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self.all)
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {', '.join(repr(one.event) for one in self) or 'none'}>"
+
+    def __str__(self) -> str:
+        """Return a line an event, for people."""
+        return _listed(self.all)
+
+    @property
+    def all(self) -> list[Message]:
+        """Every event so far."""
+        with self._changed:
+            return list(self._seen)
+
+    def named(self, event: str) -> list[Message]:
+        """Return the events of this name."""
+        return [one for one in self if one.event == event]
+
+    def has(self, event: str, /, *, distinct_id: str | None = None, **properties: Any) -> bool:
+        """Tell whether there is an *event* of this person with these properties."""
+        wanted = _Wanted(event, distinct_id, properties)
+        return any(not wanted.missing_in(one) for one in self)
+
+    def one(self, event: str, /, *, distinct_id: str | None = None, **properties: Any) -> Message:
+        """Return the only such event; an AssertionError shows what there is instead."""
+        __tracebackhide__ = True
+        wanted = _Wanted(event, distinct_id, properties)
+        seen = self.all
+        fitting = [one for one in seen if not wanted.missing_in(one)]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise AssertionError(f"{len(fitting)} events are {wanted}:\n{_listed(fitting)}")
+        raise AssertionError(f"no event is {wanted}; {_nearest(wanted, seen)}")
+
+    def nothing(self) -> bool:
+        """Return True where there is no event; else an AssertionError shows them."""
+        __tracebackhide__ = True
+        seen = self.all
+        if seen:
+            raise AssertionError(f"there should be no event, but there are:\n{_listed(seen)}")
+        return True
+
+    def wait_for(self, event: str, count: int = 1, timeout: float = 5.0) -> list[Message]:
+        """Return the events of this name once there are *count*, for those of other threads."""
+        __tracebackhide__ = True
+        with self._changed:
+            enough = self._changed.wait_for(lambda: len(self.named(event)) >= count, timeout)
+            seen = self.all
+        found = [one for one in seen if one.event == event]
+        if not enough:
+            raise AssertionError(
+                f"{len(found)} of {count} {event!r} came within {timeout:g} seconds; the events"
+                f" are:\n{_listed(seen)}"
+            )
+        return found
+
+    def clear(self) -> None:
+        """Forget all events so far."""
+        with self._changed:
+            self._seen.clear()
+
+    def add(self, message: Message) -> None:
+        """Add *message* as it is now: what happens to its properties later is not sent either."""
+        from .jsonable import jsonable
+
+        frozen = message._replace(properties=jsonable(message.properties))
+        with self._changed:
+            self._seen.append(frozen)
+            self._changed.notify_all()
+
+
+class _Wanted(NamedTuple):
+    """What an event is asked to be."""
+
+    event: str
+    distinct_id: str | None
+    properties: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.event!r}{' as wanted' if self.distinct_id or self.properties else ''}"
+
+    def missing_in(self, message: Message) -> list[str]:
+        """Return a line for each thing that is not so in *message*."""
+        fields = {"event": self.event, "distinct_id": self.distinct_id}
+        pairs = [(name, want, getattr(message, name)) for name, want in fields.items() if want]
+        for name, want in self.properties.items():
+            pairs.append((name, want, message.properties.get(name, _NOTHING)))
+        return [
+            f"{name}: expected {want!r}, is {is_!r}"
+            for name, want, is_ in pairs
+            if not _same(want, is_)
+        ]
+
+
+class _Nothing:
+    """What a property is that is not there."""
+
+    def __repr__(self) -> str:
+        return "missing"
+
+
+_NOTHING = _Nothing()
+
+
+def _same(wanted: Any, sent: Any) -> bool:
+    from .jsonable import jsonable
+
+    # The form sent comes first: that of a numpy array can be compared, the array cannot.
+    return bool(jsonable(wanted) == sent) or bool(wanted == sent)
+
+
+_MESSAGES = pytest.StashKey[Messages]()
+_STARTED = pytest.StashKey[bool]()
+
+
+@pytest.fixture
+def posthog_messages(request: pytest.FixtureRequest) -> Iterator[Messages]:
+    """The events that this process logs during the test: ``.one("movie played")`` and more."""
+    from .handler import observe
+
+    messages = Messages()
+    request.node.stash[_MESSAGES] = messages
+    _give(request, messages)
+    with observe(messages.add):
+        yield messages
+
+
+@pytest.fixture
+def posthog_server(request: pytest.FixtureRequest) -> Iterator[Inspector]:
+    """A local server that judges events as PostHog and Segment do: ``.url``, ``.events``, …."""
+    from .inspector import Inspector
+    from .transport import MemoryTransport, use
+
+    with Inspector() as server:
+        _give(request, server)
+        yield server
+        # What still waits would be told of as lost, in the middle of some other test.
+        with use(MemoryTransport(0), everywhere=True):
+            _flush(_PROMPTLY)
+
+
+def _give(request: pytest.FixtureRequest, value: Any) -> None:
+    """Give *value* to a ``unittest.TestCase`` as an attribute: its methods take no fixtures."""
+    if isinstance(request.instance, unittest.TestCase):
+        setattr(request.instance, str(request.fixturename), value)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--posthog-live``."""
+    parser.getgroup("posthog_logging").addoption(
+        "--posthog-live", action="store_true", help="let analytics events leave this machine"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Keep events here before the first conftest is imported: it may log some."""
+    _begin(early_config, early_config.known_args_namespace)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep events here where the plugin was loaded late: by a conftest, or in a worker."""
+    config.addinivalue_line("markers", _MARKER)
+    _begin(config, config.option)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say once what happens to events."""
+    return _HEADER_LIVE if config.getoption("posthog_live") else _HEADER
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let the events of a marked test go, also those of its fixtures, and no other's."""
+    if item.get_closest_marker("posthog_live") is None:
+        yield
+        return
+    _flush()
+    with _staying(False):
+        yield
+        _flush()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show the events of a test that failed."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    messages = item.stash.get(_MESSAGES, None)
+    if report.failed and messages is not None:
+        report.sections.append(("posthog events", str(messages)))
+
+
+def _begin(config: pytest.Config, options: Any) -> None:
+    """Keep events here, unless told otherwise, until *config* comes to its end."""
+    from .pipeline import opened
+
+    if _STARTED in config.stash:
+        return
+    config.stash[_STARTED] = True
+    live = bool(getattr(options, "posthog_live", False))
+    session = ExitStack()
+    config.add_cleanup(session.close)
+    session.enter_context(_staying(not live))
+    session.callback(_end, live, weakref.WeakSet(opened()))
+
+
+@contextmanager
+def _staying(stay: bool) -> Iterator[None]:
+    """Keep events on this machine, or let them go, those of child processes too."""
+    from .transport import LOCAL_ONLY, MemoryTransport, use
+
+    stand_in = MemoryTransport(0) if stay else None
+    with use(stand_in), pytest.MonkeyPatch.context() as environment:
+        if stay:
+            environment.setenv(LOCAL_ONLY, "1")
+        else:
+            environment.delenv(LOCAL_ONLY, raising=False)
+        yield
+
+
+def _end(live: bool, before: weakref.WeakSet[Pipeline]) -> None:
+    """Close the handlers that the session has made, quietly: logging's streams may be gone."""
+    from .ledger import logger
+    from .pipeline import opened
+    from .transport import MemoryTransport, use
+
+    left = [pipeline for pipeline in opened() if pipeline not in before]
+    with ExitStack() as stack:
+        if not live:
+            stack.callback(setattr, logger, "disabled", logger.disabled)
+            logger.disabled = True
+            stack.enter_context(use(MemoryTransport(0), everywhere=True))
+        for pipeline in left:
+            pipeline.close(None if live else _PROMPTLY)
+
+
+def _flush(limit: float | None = None) -> None:
+    """Bring what waits to where it goes at present, within *limit* or the handlers' own limits."""
+    from .pipeline import opened
+
+    pipelines = opened()
+    own = max((pipeline.shutdown_timeout for pipeline in pipelines), default=0.0)
+    deadline = time.monotonic() + (own if limit is None else limit)
+    for pipeline in pipelines:
+        pipeline.flush(max(0.0, deadline - time.monotonic()))
+
+
+def _nearest(wanted: _Wanted, seen: list[Message]) -> str:
+    """Return what the event nearest to *wanted* has otherwise, and the list of all."""
+    if not seen:
+        return "there is none at all"
+
+    def distance(message: Message) -> tuple[float, int]:
+        likeness = difflib.SequenceMatcher(None, wanted.event, message.event).ratio()
+        return -likeness, len(wanted.missing_in(message))
+
+    nearest = min(seen, key=distance)
+    differences = "\n".join(f"      {line}" for line in wanted.missing_in(nearest))
+    number = seen.index(nearest) + 1
+    return f"the nearest is number {number}:\n{differences}\nof these:\n{_listed(seen)}"
+
+
+def _listed(messages: list[Message]) -> str:
+    """Return a line an event; nothing in one reaches the terminal as it is."""
+    lines = [_line(number, one) for number, one in enumerate(messages[:_MOST_LINES], 1)]
+    more = len(messages) - len(lines)
+    return "\n".join([*lines, *([f"    and {more} more"] if more else [])]) or "    none"
+
+
+def _line(number: int, message: Message) -> str:
+    own = {k: v for k, v in message.properties.items() if k not in _EVERYWHERE}
+    line = f"{number:>4}  {message.event!r}  {message.distinct_id!r}  {own!r}"
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1]}…"
