@@ -14,9 +14,12 @@ import uuid
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+import posthog_logging
 
 from posthog_logging.handler import PostHogHandler
 from posthog_logging.message import Message
@@ -24,6 +27,7 @@ from posthog_logging.wire import Request, Response
 from posthog_logging.wire.posthog import V0
 
 
+HERE = str(Path(posthog_logging.__file__).parent.parent)  # where children find the package
 MOMENT = "2024-01-02T03:04:05.678000Z"
 
 
@@ -274,7 +278,7 @@ def run_script() -> Callable[..., subprocess.CompletedProcess[str]]:
             capture_output=True,
             text=True,
             timeout=timeout,
-            env={**os.environ, **env},
+            env={**os.environ, "PYTHONPATH": HERE, **env},
             check=False,
         )
 
