@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from . import context, options
+from . import context, jsonable, options
+from .draft import ROUGHLY, Draft, drafted, finish_nothing, finisher
 from .ledger import Ledger, logger
 from .message import Message, Refused, assemble, is_event, said_in
 from .pipeline import Pipeline
@@ -186,6 +187,7 @@ class PostHogHandler(logging.Handler):
         self._pipeline = Pipeline(
             self._sender,
             self._ledger,
+            self._finish,
             max_queue_size=options.whole("max_queue_size", max_queue_size, 1),
             max_queue_bytes=options.whole("max_queue_bytes", max_queue_bytes, 1),
             overflow=options.one_of("overflow", overflow, _OVERFLOWS),
@@ -193,6 +195,9 @@ class PostHogHandler(logging.Handler):
             shutdown_timeout=options.seconds("shutdown_timeout", shutdown_timeout),
             synchronous=options.boolean("sync_mode", sync_mode),
         )
+        self._in_memory = spool is None
+        self._finisher = finisher(self._dialect, {**self._defaults, **_OWNED})
+        self._short_way = self._sends and not self._hooks and self._finisher is not finish_nothing
         if not endpoint.api_key:
             self._opted_out = True
             logger.warning("no api_key, and no POSTHOG_API_KEY: events are not taken")
@@ -239,6 +244,11 @@ class PostHogHandler(logging.Handler):
                 text[:1] != "{" if type(text) is str else not isinstance(text, dict)
             ):
                 return True
+        elif self._short_way and not self.filters and not _observers and not self._opted_out:
+            draft = drafted(record, attributes)
+            if draft is not None:
+                self._leave(draft)
+                return True
         if self.filters:
             passed: Any = self.filter(record)
             if not passed:
@@ -247,6 +257,32 @@ class PostHogHandler(logging.Handler):
                 record = passed
         self.emit(record)
         return True
+
+    def _leave(self, draft: Draft) -> None:
+        """Queue *draft*, to be finished by the thread; for a disk it is finished here."""
+        self._ledger.accept()
+        if self._in_memory:
+            size = len(draft[3]) + ROUGHLY
+            self._pipeline.enqueue((draft, size), size)
+            return
+        line = self._finish(draft)
+        if line is not None:
+            self._pipeline.put(line)
+
+    def _finish(self, draft: Draft) -> bytes | None:
+        """Return the line of *draft*; None where it is refused, which is counted."""
+        created, name, distinct_id, rest = draft
+        try:
+            line = self._finisher(draft)
+            if line is not None:
+                return line
+            said = {"distinct_id": distinct_id, "properties": jsonable.decode(b"{" + rest)}
+            return self._dialect.line(self._message(said, name, created))
+        except Refused as refused:
+            self._ledger.lose(refused.reason, 1, refused.detail)
+        except Exception as error:
+            self._ledger.lose("internal_error", 1, type(error).__name__)
+        return None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send *record* as an event; whatever is in it, nothing is raised."""
@@ -272,18 +308,9 @@ class PostHogHandler(logging.Handler):
             return None
         self._ledger.accept()
         try:
-            message = assemble(
-                said,
-                name,
-                time.time() if created is None else created,
-                bound=context.current(),
-                defaults=self._defaults,
-                owned=_OWNED,
-                flat=self._flat,
-                tell=self._ledger.tell,
+            message = self._message(
+                said, name, time.time() if created is None else created, context.current()
             )
-            if self._hooks:
-                message = self._hooked(message)
             if _observers and not self._observed(message):
                 return None
             line = self._dialect.line(message)
@@ -295,6 +322,26 @@ class PostHogHandler(logging.Handler):
         except Exception as error:  # a log call never raises, whatever is wrong with it or us
             self._ledger.lose("internal_error", 1, type(error).__name__)
         return None
+
+    def _message(
+        self,
+        said: Mapping[str, Any],
+        name: str,
+        created: float,
+        bound: context.Bound | None = None,
+    ) -> Message:
+        """Return the message that *said* amounts to, after the hooks."""
+        message = assemble(
+            said,
+            name,
+            created,
+            bound=bound,
+            defaults=self._defaults,
+            owned=_OWNED,
+            flat=self._flat,
+            tell=self._ledger.tell,
+        )
+        return self._hooked(message) if self._hooks else message
 
     def refuse(self, reason: str, detail: str = "") -> None:
         """Count, and tell of, an event that could not even be built."""
@@ -342,15 +389,6 @@ class PostHogHandler(logging.Handler):
         """Tell whether nothing is taken nor sent."""
         return self._opted_out
 
-    def _observed(self, message: Message) -> bool:
-        """Show *message* to the observers; tell whether it goes on: without a key it does not."""
-        for observer in _observers:
-            with suppress(Exception):  # it looks on; an event is not lost by that
-                observer(message)
-        if self._opted_out:
-            self._ledger.add("no_api_key")
-        return not self._opted_out
-
     def _emit_shaped(self, record: logging.LogRecord) -> None:
         """Send what *record* says in its message, if it says anything to us."""
         try:
@@ -360,8 +398,17 @@ class PostHogHandler(logging.Handler):
         except Exception as error:
             self.refuse("internal_error", type(error).__name__)
 
+    def _observed(self, message: Message) -> bool:
+        """Show *message* to the observers; tell whether it goes on: without a key it does not."""
+        for observer in _observers:
+            with suppress(Exception):  # it looks on; an event is not lost by that
+                observer(message)
+        if self._opted_out:
+            self._ledger.add("no_api_key")
+        return not self._opted_out
+
     def _hooked(self, message: Message) -> Message:
-        """Run ``before_send``; one that raises or returns rubbish drops the event (fail closed)."""
+        """Run ``before_send``; one that raises or returns rubbish drops the event: fail closed."""
         event: Any = message._asdict()
         for hook in self._hooks:
             try:

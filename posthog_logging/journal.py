@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import jsonable
-from .spool import Kept, MemorySpool
+from .spool import RECEIPT, Kept, MemorySpool
 
 
 __all__ = ["JournalSpool", "SegmentInfo", "segments_in"]
@@ -39,9 +39,6 @@ _ADOPT_EVERY = 10.0
 _RETRY_DISK_AFTER = 30.0
 _MARK = b'"acked":'
 _DIGITS = 12
-
-#: What stands in the queue for a line that is on disk.
-_RECEIPT = True
 
 _serial = itertools.count()
 
@@ -207,11 +204,11 @@ class JournalSpool:
             self._written += 1
         if self._fsync == "always":
             _flush(segment, start)
-        return _RECEIPT
+        return RECEIPT
 
     def append(self, items: Iterable[Any]) -> None:
         """Take in what has only memory to be in, and look after the disk from time to time."""
-        self._memory.append([item for item in items if item is not _RECEIPT])
+        self._memory.append([item for item in items if item is not RECEIPT])
         now = time.monotonic()
         if now >= self._look_again_at:
             self._look_again_at = now + _ADOPT_EVERY

@@ -17,8 +17,8 @@ import threading
 import time
 import weakref
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any
 
@@ -26,6 +26,7 @@ from . import context, jsonable
 from .ledger import Ledger, logger
 from .message import is_event, parse_timestamp, said_in, stamp
 from .sender import Sender
+from .spool import RECEIPT
 
 
 __all__ = ["Listener", "MessageHandler", "Pipeline"]
@@ -95,9 +96,14 @@ class Listener(QueueListener):
     def start(self) -> None:
         """Start the thread, unless it runs already."""
         with self._guard:
-            if self._running_in != os.getpid():
+            if self._running_in == os.getpid():
+                return
+            self._running_in = os.getpid()  # first: the thread may end before `start` returns
+            try:
                 super().start()
-                self._running_in = os.getpid()
+            except BaseException:
+                self._running_in = None
+                raise
 
     def stop(self) -> None:
         """Stop the thread when it has handled all that was queued before; else do nothing."""
@@ -107,9 +113,18 @@ class Listener(QueueListener):
             self._running_in = None
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Pass *record* to the handlers; what one of them raises does not end the thread."""
+        """Pass *record* to each handler; what one raises ends neither the others nor the thread."""
+        with self._surviving():
+            record = self.prepare(record)
+            for handler in self.handlers:
+                with self._surviving():
+                    if not self.respect_handler_level or record.levelno >= handler.level:
+                        handler.handle(record)
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
         try:
-            super().handle(record)
+            yield
         except (Exception, SystemExit) as error:
             self.errors += 1
             if self.errors == 1:
@@ -171,6 +186,7 @@ class Pipeline:
     A queue, a thread and a `Sender`: `put`, `flush`, `close`.
 
     Args:
+        finish: makes a line of a draft, later and in another thread; None if there is none.
         overflow: ``"drop_newest"``, ``"drop_oldest"`` or ``"block"``.
         block_timeout: for how long at most ``"block"`` blocks a caller, in seconds.
         linger: for how long the thread sleeps after a first event, in seconds.
@@ -181,6 +197,7 @@ class Pipeline:
         self,
         sender: Sender,
         ledger: Ledger,
+        finish: Callable[[Any], bytes | None] = lambda draft: None,
         *,
         max_queue_size: int = 100_000,
         max_queue_bytes: int = 64 * 1024 * 1024,
@@ -192,6 +209,7 @@ class Pipeline:
     ) -> None:
         self._sender = sender
         self._ledger = ledger
+        self._finish = finish
         self._admit = sender.spool.admit
         self._max_size = max_queue_size
         self._max_bytes = max_queue_bytes
@@ -214,8 +232,10 @@ class Pipeline:
         self._hurry = threading.Event()
         self._room = threading.Event()
         self._starting = threading.RLock()
+        self._put = self.queue.put
         self._lines_in = 0
         self._bytes_in = 0
+        self._note_room()
         self._worker = _Worker(self)
         self._thread: threading.Thread | None = None
         #: Whether the thread must be woken, or started, for what is put next.
@@ -232,15 +252,28 @@ class Pipeline:
             return False
         item = self._admit(line)
         if item is line:  # it waits in memory, which is bounded; a disk has its own bounds
-            size = len(line)
-            # No call stands between load and store, so no thread or signal comes in between.
-            self._lines_in += 1
-            self._bytes_in += size
-            if self._is_full() and not self._make_room(size):
-                return False
-        elif item is None:
+            return self.enqueue(line, len(line))
+        if item is None:
             return False
         self.queue.put(item)
+        if self.idle:
+            self._rouse()
+        return True
+
+    def enqueue(self, item: Any, size: int) -> bool:
+        """
+        Queue something that waits in memory: a line, or a draft for the thread to finish.
+
+        A draft comes as a pair, of itself and of *size*, the bytes that it takes up.
+        """
+        # No call stands between load and store, so no thread or signal comes in between.
+        self._lines_in += 1
+        self._bytes_in += size
+        if (
+            self._lines_in > self._lines_limit or self._bytes_in > self._bytes_limit or self.closed
+        ) and not self._make_room(size):
+            return False
+        self._put(item)
         if self.idle:
             self._rouse()
         return True
@@ -277,6 +310,9 @@ class Pipeline:
             self._ledger.give_up("shutdown")
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.1, deadline - time.monotonic()) if mine else 0.0)
+        if mine:
+            self.idle = True  # a caller that was just coming in sweeps up after itself
+            self._sweep()
         _open.discard(self)
 
     def after_fork(self) -> None:
@@ -311,7 +347,6 @@ class Pipeline:
             with self._my_turn(None):
                 self._sender.append(self._drain())
                 more = not self.closed and self._sender.step()
-            self._room.set()
 
     def contain(self, error: BaseException) -> None:
         """Note what a part raised into the thread; the thread goes on, after a breath."""
@@ -327,7 +362,9 @@ class Pipeline:
             return
         self._wanted += timeout is not None
         try:
-            mine = self._turn.acquire(timeout=-1 if timeout is None else timeout)
+            # -1 means for ever, and no other number below 0 or above TIMEOUT_MAX is taken.
+            limit = -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
+            mine = self._turn.acquire(timeout=limit)
         finally:
             self._wanted -= timeout is not None
         if not mine:
@@ -337,18 +374,35 @@ class Pipeline:
         try:
             yield True
         finally:
+            self._note_room()
             self._holder = 0
             self._turn.release()
+            self._room.set()
+
+    def _note_room(self) -> None:
+        """Note up to which number of lines and bytes, ever taken in, memory is not full."""
+        self._lines_limit = self._sender.settled_lines + self._max_size
+        self._bytes_limit = self._sender.settled_bytes + self._max_bytes
 
     def _drain(self) -> list[Any]:
         """Return all that is queued; only who has the turn may, so that a flush misses nothing."""
-        items = []
+        items: list[Any] = []
         get = self.queue.get_nowait
-        try:
+        with suppress(queue.Empty):
             while True:
-                items.append(get())
-        except queue.Empty:
-            return items
+                item = get()
+                items.append(self._finished(*item) if type(item) is tuple else item)
+        return [item for item in items if item is not None]
+
+    def _finished(self, draft: Any, size: int) -> bytes | None:
+        """Return the line that a draft becomes, with the bounds put right."""
+        line = self._finish(draft)
+        if line is None:  # refused, and counted
+            self._lines_in -= 1
+            self._bytes_in -= size
+            return None
+        self._bytes_in += len(line) - size
+        return line
 
     def _rouse(self) -> None:
         """Wake the thread, or start it, or do without it."""
@@ -393,18 +447,20 @@ class Pipeline:
 
     def _sweep(self) -> None:
         """Count what came while, or after, the pipeline closed."""
-        lost = sum(isinstance(item, bytes) for item in self._drain())
+        lost = sum(item is not RECEIPT for item in self._drain())
         if lost:
             self._ledger.lose("closed", lost)
 
     def _is_full(self) -> bool:
-        return (
-            self._lines_in - self._sender.settled_lines > self._max_size
-            or self._bytes_in - self._sender.settled_bytes > self._max_bytes
-        )
+        return self._lines_in > self._lines_limit or self._bytes_in > self._bytes_limit
 
     def _make_room(self, size: int) -> bool:
         """Apply the overflow policy; tell whether the event may come in."""
+        if self.closed:
+            self._lines_in -= 1
+            self._bytes_in -= size
+            self._ledger.lose("closed")
+            return False
         if self._overflow == "block" and self._wait_for_room():
             return True
         if self._overflow == "drop_oldest" and self._drop_oldest():
@@ -435,9 +491,9 @@ class Pipeline:
             item = self.queue.get_nowait()
         except queue.Empty:
             return False
-        if isinstance(item, bytes):
+        if item is not RECEIPT:
             self._lines_in -= 1
-            self._bytes_in -= len(item)
+            self._bytes_in -= item[1] if type(item) is tuple else len(item)
             self._ledger.lose("queue_full")
         return True
 

@@ -14,7 +14,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
-__all__ = ["Kept", "MemorySpool", "Spool"]
+__all__ = ["RECEIPT", "Kept", "MemorySpool", "Spool"]
+
+
+#: What stands in the queue for a line that is safe already.
+RECEIPT = True
 
 
 class Kept(NamedTuple):
@@ -39,8 +43,8 @@ class Spool(Protocol):
         """
         Take in one line from any thread; return what stands for it in the queue.
 
-        That is *line* itself where it is to wait in memory, None where it was refused (and
-        counted), anything else where it is safe already.
+        That is *line* itself where it is to wait in memory, `RECEIPT` where it is safe
+        already, None where it was refused (and counted).
         """
 
     def append(self, items: Iterable[Any]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ __all__ = ["V0", "V1", "PostHogDialect"]
 # 900 KiB keeps the stored event below Kafka's 1 MB, in which the JSON is escaped once more.
 _LIMITS = Limits(event_bytes=900 * 1024, batch_bytes=5 * 1024 * 1024, batch_count=2000)
 
+Splice = Callable[[str, str, str, str, bytes], bytes]
+
 _HEAD = b'{"uuid":"'
 _UUID = slice(len(_HEAD), len(_HEAD) + 36)
 _USER_AGENT = f"{LIBRARY}/{VERSION}"
@@ -40,6 +42,7 @@ _APP_HOSTS = {
 _LIFTED = {"$session_id": "session_id", "$window_id": "window_id"}
 _OPTION_OF = {name: option for option, name in OPTIONS.items()}
 _TYPED = frozenset(_LIFTED) | frozenset(_OPTION_OF)
+_LIBRARY = frozenset({"$lib", "$lib_version"})
 _SEGMENT_ONLY = frozenset({"$context", "$integrations"})
 _SPECIAL = _TYPED | _SEGMENT_ONLY
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
@@ -105,7 +108,7 @@ class PostHogDialect:
         if not _SPECIAL.isdisjoint(properties):
             properties = self._typed(properties, fields)
         if self.v1:
-            properties = {k: v for k, v in properties.items() if k not in ("$lib", "$lib_version")}
+            properties = self._without_library(properties)
         fields["properties"] = properties
         line = jsonable.encode(fields)
         if len(line) <= self.limits.event_bytes:
@@ -116,6 +119,38 @@ class PostHogDialect:
         if cut is None:
             raise Refused("oversized", f"{event}, {len(line)} bytes")
         return head + cut + b"}"
+
+    def splicer(self, constants: Mapping[str, Any]) -> Splice | None:
+        """
+        Return a function that makes a line of its encoded parts; None where none can.
+
+        It is given the uuid, the event, the distinct_id, the timestamp and the encoded
+        properties without their first brace. No property may begin with ``$`` nor be one
+        of *constants*, which every line gets.
+        """
+        if not _SPECIAL.isdisjoint(constants):
+            return None
+        kept = self._without_library(constants)
+        opening = b',"properties":' + jsonable.encode(kept)[:-1]
+        encode = jsonable.snapshot
+
+        def splice(uuid: str, event: str, distinct_id: str, moment: str, rest: bytes) -> bytes:
+            comma = b"," if kept and rest != b"}" else b""
+            return b'{"uuid":"%b","event":%b,"distinct_id":%b,"timestamp":"%b"%b%b%b}' % (
+                uuid.encode(),
+                encode(event),
+                encode(distinct_id),
+                moment.encode(),
+                opening,
+                comma,
+                rest,
+            )
+
+        return splice
+
+    def _without_library(self, properties: Mapping[str, Any]) -> dict[str, Any]:
+        """Leave out what V1 takes from its header."""
+        return {k: v for k, v in properties.items() if not (self.v1 and k in _LIBRARY)}
 
     def _typed(self, properties: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
         """Return *properties* with the typed ones in their type, on V1 lifted into *fields*."""
