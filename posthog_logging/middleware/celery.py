@@ -1,0 +1,94 @@
+"""
+Identity that travels with Celery's tasks: from who sends one to who runs it.
+
+It goes in a header of the task's message, as JSON in one line; nothing in Celery's
+configuration changes, and a worker without this ignores it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from functools import partial
+from typing import Any
+
+from .. import context, jsonable
+from ..context import Bound, identity
+from ..exceptions import TASK
+
+
+__all__ = ["HEADER", "connect"]
+
+#: The header; also the attribute of ``task.request`` under which Celery shows it.
+HEADER = "posthog_logging"
+
+_LONGEST = 32_000  # characters; more is not what a request is about
+_RUNNING = "_posthog_logging_identity"
+
+
+def connect(handler: Any = None) -> None:
+    """
+    Bind, in each task, what was bound where it was sent. Call it where the app is made.
+
+    Producers and workers both need it; calling it again replaces the *handler*.
+
+    Args:
+        handler: a `PostHogHandler` that reports the exceptions of tasks, and that delivers
+            what it holds before a process of the pool ends.
+    """
+    from celery import signals
+
+    receivers = {
+        signals.before_task_publish: _send,
+        signals.task_prerun: _begin,
+        signals.task_postrun: _end,
+        signals.task_failure: partial(_report, handler),
+        signals.worker_process_shutdown: partial(_deliver, handler),
+    }
+    for signal, receiver in receivers.items():
+        signal.disconnect(dispatch_uid=HEADER)
+        signal.connect(receiver, weak=False, dispatch_uid=HEADER)
+
+
+def _send(headers: MutableMapping[str, Any] | None = None, **_: Any) -> None:
+    bound = context.current()
+    if headers is None or bound is None:
+        return
+    said = jsonable.encode([bound.distinct_id, dict(bound.properties)]).decode()
+    if len(said) > _LONGEST:  # the properties are too much: who it was goes all the same
+        said = jsonable.encode([bound.distinct_id, {}]).decode()
+    headers[HEADER] = said
+
+
+def _begin(task: Any = None, **_: Any) -> None:
+    """Bind what travelled; on top of what is bound, where a task runs inside another."""
+    request = task.request
+    distinct_id, properties = _received(request)
+    mine = identity(distinct_id, **properties)
+    mine.__enter__()
+    setattr(request, _RUNNING, mine)
+
+
+def _end(task: Any = None, **_: Any) -> None:
+    mine = getattr(task.request, _RUNNING, None)
+    if mine is not None:
+        mine.__exit__(None, None, None)
+
+
+def _received(request: Any) -> Bound:
+    said = getattr(request, HEADER, None) or (request.headers or {}).get(HEADER)
+    try:
+        distinct_id, properties = jsonable.decode(str(said))
+        return Bound(distinct_id, {str(key): value for key, value in properties.items()})
+    except Exception:  # no header, or one that somebody else wrote
+        return Bound()
+
+
+def _report(handler: Any, exception: Any = None, **_: Any) -> None:
+    capture = getattr(handler, "capture_exception", None)
+    if capture is not None:
+        capture(exception, TASK)
+
+
+def _deliver(handler: Any, **_: Any) -> None:
+    if handler is not None:
+        handler.flush()
