@@ -1,0 +1,76 @@
+"""
+The commands of ``posthog-logging``, one module each; a table in `cli` names them.
+
+A module has `HELP`, one line; `add_arguments`; and `run`, which returns an exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+import time
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+__all__ = [
+    "FAILED",
+    "OK",
+    "PORT",
+    "USAGE",
+    "CommandError",
+    "port",
+    "until_interrupted",
+    "wait_for_ever",
+]
+
+#: Exit statuses; `cli` documents them all.
+OK = 0
+FAILED = 1
+USAGE = 2
+
+#: Where the inspector listens if nobody says otherwise, and where `tail` looks for it.
+PORT = 8969
+
+
+class CommandError(Exception):
+    """What ends a command, told in one sentence, without a traceback."""
+
+    def __init__(self, text: str, status: int = USAGE) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def port(text: str) -> int:
+    """Return *text* as a port number; 0 stands for a free one."""
+    if text.isdecimal() and int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"a number from 0 to 65535, not {text!r}")
+
+
+@contextmanager
+def until_interrupted() -> Iterator[None]:
+    """End the block quietly at Ctrl-C and at SIGTERM, which service managers send."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's alone
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def wait_for_ever() -> None:
+    """
+    Sleep; unlike a lock, a sleep ends at Ctrl-C on every system.
+
+    In short naps: a signal between Python's look for signals and the system call is seen
+    only after the call.
+    """
+    while True:
+        time.sleep(0.2)

@@ -1,0 +1,77 @@
+"""
+Where a command sends to: the options for it, and the handler that they amount to.
+
+What the handler's constructor refuses is wrong usage here.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from typing import Any
+
+from .. import options as checks
+from ..handler import PostHogHandler
+from ..wire import DIALECTS
+from . import CommandError
+
+
+__all__ = ["DIRECT", "add_arguments", "add_dialect", "handler_for"]
+
+#: For what runs on this machine: a proxy has no business there.
+DIRECT = {"no_proxy": "127.0.0.1"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where events go."""
+    parser.add_argument(
+        "--host", metavar="URL", help="the base URL (default POSTHOG_HOST, else the dialect's own)"
+    )
+    parser.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help="the project's key (default POSTHOG_API_KEY, which process lists do not show)",
+    )
+    add_dialect(parser)
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long to try (default 10)",
+    )
+
+
+def add_dialect(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says which protocol to speak."""
+    parser.add_argument(
+        "--dialect",
+        choices=DIALECTS,
+        default="posthog",
+        metavar="NAME",
+        help=f"the protocol: {', '.join(DIALECTS)} (default posthog)",
+    )
+
+
+def handler_for(options: argparse.Namespace, **more: Any) -> PostHogHandler:
+    """Return a handler for the destination that *options* name."""
+    try:
+        if not checks.api_key(options.api_key):
+            raise CommandError("no key: give --api-key, or set POSTHOG_API_KEY")
+        return PostHogHandler(
+            options.api_key,
+            options.host,
+            dialect=options.dialect,
+            timeout=options.timeout,
+            shutdown_timeout=options.timeout,
+            **more,
+        )
+    except (TypeError, ValueError) as error:
+        raise CommandError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        return checks.seconds("--timeout", float(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number of seconds, not {text!r}") from None

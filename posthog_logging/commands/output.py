@@ -1,0 +1,159 @@
+"""
+What commands print: tables and sentences for people, one JSON object a line on request.
+
+The only module of the command line that prints. What came over the network is made
+harmless first: no control character of an event's name reaches a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import unicodedata
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, TextIO
+
+from .. import jsonable
+
+
+__all__ = ["Output", "brief", "clock", "harmless"]
+
+#: The properties of PostHog's own that say what their event is about.
+_SAYING = ("$set", "$set_once", "$group_set", "$screen_name")
+
+_WIDEST_CELL = 60
+_NO_TERMINAL = 160
+
+
+class Output:
+    """
+    Where a command's results go.
+
+    Args:
+        as_json: print only what `give` is given.
+        stream: standard output where None.
+    """
+
+    def __init__(self, as_json: bool = False, stream: TextIO | None = None) -> None:
+        self.as_json = as_json
+        self._stream = stream or sys.stdout
+
+    def say(self, *lines: str) -> None:
+        """Print sentences, for people only."""
+        if not self.as_json:
+            self._write(lines)
+
+    def give(self, value: Mapping[str, Any]) -> None:
+        """Print *value* as one line of JSON, for programs only."""
+        if self.as_json:
+            self._write([json.dumps(jsonable.jsonable(value), ensure_ascii=False)])
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print a table, for people only: with ``rich`` if it is there and this is a terminal."""
+        if self.as_json:
+            return
+        cells = [[_fitted(harmless(cell)) for cell in row] for row in rows]
+        if not (self._stream.isatty() and _rich_table(columns, cells, self._stream)):
+            self._write(_plain_table(columns, cells, _width(self._stream)))
+
+    def counts(self, name: str, counts: Mapping[str, Any]) -> None:
+        """Print numbers with their names in one line, for people only."""
+        numbers = (f"{reason} {n}" for reason, n in counts.items() if isinstance(n, int))
+        self.say(f"{name:<10} {'  '.join(numbers)}")
+
+    def _write(self, lines: Iterable[str]) -> None:
+        # A terminal without UTF-8 must not end the command.
+        coding = self._stream.encoding or "utf-8"
+        for line in lines:
+            text = line.encode(coding, "backslashreplace").decode(coding)
+            self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+
+def harmless(text: str) -> str:
+    """Return *text* on one line, with escapes for all that a terminal would act upon."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def brief(properties: Mapping[str, Any], most: int = 3) -> str:
+    """Return the first few properties that the caller gave, as ``name=value``."""
+    own = [name for name in properties if not name.startswith("$") and name != "distinct_id"]
+    names = [*(name for name in _SAYING if name in properties), *own]
+    said = [f"{name}={_value(properties[name])}" for name in names[:most]]
+    return " ".join([*said, "…"] if len(names) > most else said)
+
+
+def clock(timestamp: str) -> str:
+    """Return the time of day in an RFC 3339 timestamp, in UTC as it is sent."""
+    return timestamp[11:23] if timestamp[10:11] == "T" else timestamp
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _fitted(cell: str) -> str:
+    return cell if len(cell) <= _WIDEST_CELL else f"{cell[: _WIDEST_CELL - 1]}…"
+
+
+def _rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]], stream: TextIO) -> bool:
+    """Print by way of ``rich``; tell whether it is installed."""
+    try:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        return False
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        # A `Text` is taken as it is; in a string rich would look for its markup.
+        table.add_row(*map(Text, row))
+    Console(file=stream).print(table)
+    return True
+
+
+def _plain_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], most: int
+) -> Iterable[str]:
+    everything = [columns, *rows]
+    widths = [max(map(_columns_of, column)) for column in zip(*everything, strict=True)]
+    for row in everything:
+        cells = (
+            cell + " " * (width - _columns_of(cell))
+            for cell, width in zip(row, widths, strict=True)
+        )
+        yield _cut("  ".join(cells).rstrip(), most)
+
+
+def _columns_of(text: str) -> int:
+    """Return how many columns of a terminal *text* takes (UAX 11)."""
+    return sum(map(_columns_of_one, text))
+
+
+def _columns_of_one(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 1 + (unicodedata.east_asian_width(character) in "WF")
+
+
+def _cut(line: str, most: int) -> str:
+    if _columns_of(line) <= most:
+        return line
+    kept = list(accumulate(map(_columns_of_one, line)))
+    return f"{line[: bisect_right(kept, most - 1)]}…"
+
+
+def _width(stream: TextIO) -> int:
+    if not stream.isatty():
+        return _NO_TERMINAL
+    # Python 3.10 returns the 0 of a terminal that does not know its size.
+    return shutil.get_terminal_size().columns or 80
