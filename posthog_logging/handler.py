@@ -23,7 +23,7 @@ from .pipeline import Pipeline
 from .sender import DeliveryError, OnError, Sender, Settings
 from .shapes import said_in_message
 from .spool import MemorySpool, Spool
-from .transport import RequestsTransport, Transport
+from .transport import RequestsTransport, Transport, diverted
 from .version import LIBRARY, VERSION
 from .wire import Dialect, Endpoint, find_dialect
 
@@ -212,6 +212,8 @@ class PostHogHandler(logging.Handler):
             return MemorySpool()
         if not isinstance(spool, (str, os.PathLike)):
             return options.spool(spool)
+        if diverted(host) is not None:
+            return MemorySpool()  # what other processes left in the folder is not a test's to lose
         from .journal import JournalSpool  # needs flock, which Windows has not
 
         return JournalSpool(

@@ -25,7 +25,7 @@ import requests
 from .wire import Request, Response
 
 
-__all__ = ["LOCAL_ONLY", "MemoryTransport", "RequestsTransport", "Transport", "use"]
+__all__ = ["LOCAL_ONLY", "MemoryTransport", "RequestsTransport", "Transport", "diverted", "use"]
 
 #: The environment variable by which the children of a process that keeps events here do, too.
 LOCAL_ONLY = "POSTHOG_LOGGING_LOCAL_ONLY"
@@ -90,6 +90,14 @@ def use(stand_in: Transport | None, *, everywhere: bool = False) -> Iterator[Non
         _detour = before
 
 
+def diverted(url: str) -> Transport | None:
+    """Return what takes requests to *url* for now, see `use`; None where they are sent."""
+    stand_in, everywhere = _detour
+    if stand_in is None or everywhere or urlsplit(url).hostname not in _THIS_MACHINE:
+        return stand_in
+    return None
+
+
 class RequestsTransport:
     """
     Send with ``requests``, over one pooled connection.
@@ -149,8 +157,8 @@ class RequestsTransport:
             session.close()
 
     def _attempt(self, request: Request, deadline: float) -> Response:
-        stand_in, everywhere = _detour
-        if stand_in is not None and (everywhere or not _is_here(request.url)):
+        stand_in = diverted(request.url)
+        if stand_in is not None:
             return stand_in.send(request, deadline - time.monotonic())
         session = self._open(request.url)
         # An auth of ours, even one that does nothing, keeps `requests` from reading .netrc.
@@ -187,10 +195,6 @@ class RequestsTransport:
         if self._given is None:
             session.trust_env = False  # asked once, above; asking for each request costs 0.2 ms
         return session
-
-
-def _is_here(url: str) -> bool:
-    return urlsplit(url).hostname in _THIS_MACHINE
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
