@@ -7,6 +7,7 @@ A plain `logging.Handler` on purpose: from Python 3.12 on ``dictConfig`` builds 
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -155,8 +156,10 @@ class PostHogHandler(logging.Handler):
         settings = Settings(
             flush_at=options.whole("flush_at", flush_at, 1),
             flush_interval=options.seconds("flush_interval", flush_interval),
-            max_retries=max_retries and options.whole("max_retries", max_retries, 0),
-            max_age=max_age and options.seconds("max_age", max_age),
+            max_retries=(
+                None if max_retries is None else options.whole("max_retries", max_retries, 0)
+            ),
+            max_age=None if max_age is None else options.seconds("max_age", max_age),
             timeout=options.seconds("timeout", timeout),
             bisect=options.boolean("bisect", bisect),
         )
@@ -386,6 +389,8 @@ class PostHogHandler(logging.Handler):
         """Take and send events again."""
         self._opted_out = not self._sender.has_key
         self._sender.held = False
+        if not self._opted_out:
+            self._pipeline.open()  # the thread may be asleep with nothing to wait for
 
     def is_opted_out(self) -> bool:
         """Tell whether nothing is taken nor sent."""
@@ -435,8 +440,8 @@ def _checked(event: Any, before: Message) -> Message:
 
 
 def _message(record: logging.LogRecord) -> str:
-    """Return the formatted message; where the arguments do not fit, the bare one."""
-    try:
-        return record.getMessage()
-    except Exception:
-        return str(record.msg)
+    """Return the formatted message; where the arguments do not fit, the bare one; else none."""
+    for text in (record.getMessage, functools.partial(str, record.msg)):
+        with suppress(Exception):
+            return text()
+    return ""

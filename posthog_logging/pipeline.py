@@ -534,6 +534,9 @@ def _after_fork() -> None:
         pipeline.after_fork()
 
 
+# `weakref` registers its hook with its first finaliser. Made here, it runs after ours: urllib3
+# closes its connections by one, and the last events still need them.
+weakref.finalize(Pipeline, int)
 # Registered after logging's own hook, so it runs before: handlers are closed with events sent.
 atexit.register(close_all)
 if hasattr(os, "register_at_fork"):

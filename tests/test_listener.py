@@ -1,4 +1,4 @@
-"""`MessageHandler` and `Listener` by the contract of CPython's `QueueHandler` and `QueueListener`."""
+"""`MessageHandler` and `Listener` by the contract of CPython's own pair."""
 
 from __future__ import annotations
 
@@ -330,7 +330,8 @@ def test_ids_are_fixed_on_this_side(make_log: Any) -> None:
 
     assert "user-7" == first.distinct_id
     assert {"plan": "gold", "own": 1} == first.properties
-    assert first.uuid and first.timestamp.endswith("Z")
+    assert first.uuid
+    assert first.timestamp.endswith("Z")
     assert "other" == second.distinct_id
     assert "mine" == second.uuid
 
@@ -415,9 +416,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_children_to_a_parent(
-    method: str, inspector: Any, tmp_path: Any, run_script: Any
-) -> None:
+def test_children_to_a_parent(method: str, inspector: Any, tmp_path: Any, run_script: Any) -> None:
     """Children put, the parent sends; each event bears the identity of its child."""
     script = tmp_path / "parent.py"
     script.write_text(CHILD)

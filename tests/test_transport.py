@@ -90,7 +90,15 @@ def test_an_unknown_host_is_an_error(sender: RequestsTransport) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "nonsense", "ftp://x/", "http://", "http://[::1", "http://a b/", "http://127.0.0.1:99999"],
+    [
+        "",
+        "nonsense",
+        "ftp://x/",
+        "http://",
+        "http://[::1",
+        "http://a b/",
+        "http://127.0.0.1:99999",
+    ],
     ids=repr,
 )
 def test_no_url_raises(url: str, sender: RequestsTransport) -> None:
