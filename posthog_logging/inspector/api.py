@@ -7,14 +7,16 @@ Everything that leaves here is masked, and only programs of this machine are ans
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .. import jsonable
+from . import told
 from .answers import Script, answer_from, describe
-from .store import Event, Received, Store, masked, masked_headers
+from .store import Event, Store
 
 
 __all__ = ["Api", "Reply", "is_local"]
@@ -28,7 +30,7 @@ class Reply(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | Iterator[bytes]  # what is iterated ends with the connection
 
 
 def is_local(headers: Mapping[str, str]) -> bool:
@@ -63,32 +65,48 @@ class Api:
 
     def answer(self, method: str, path: str, query: Query, body: bytes) -> Reply:
         """Return the answer to one request."""
+        reply = self._answer(method, path, query, body)
+        return reply._replace(headers={**_SAFE, **reply.headers})
+
+    def _answer(self, method: str, path: str, query: Query, body: bytes) -> Reply:
+        if path in _FILES:
+            return _file(*_FILES[path]) if method == "GET" else _wrong_method(path, ["GET"])
         methods = _PATHS.get(path)
         if methods is None:
             return _json({"error": f"nothing lives at {path}"}, 404)
         if method not in methods:
-            reply = _json({"error": f"{path} takes {' or '.join(methods)}"}, 405)
-            return reply._replace(headers={**reply.headers, "Allow": ", ".join(methods)})
+            return _wrong_method(path, methods)
         try:
             return methods[method](self, query, body)
         except ValueError as error:
             return _json({"error": str(error)}, 400)
 
-    def page(self, query: Query, body: bytes) -> Reply:
-        """Return the page."""
-        return Reply(200, _HTML, _PAGE)
-
     def events(self, query: Query, body: bytes) -> Reply:
         """Return the events that *query* selects, and the number to go on ``since``."""
         events = self._selected(query)
         last = max((one.number for one in events), default=_number(query, "since", 0))
-        return _json({"events": [_event(one) for one in events], "last": last})
+        return _json({"events": [told.event(one) for one in events], "last": last})
+
+    def event(self, query: Query, body: bytes) -> Reply:
+        """Return one event by its ``number``, its request, and the numbers of all that had it."""
+        found = self.store.find(_number(query, "number", 0))
+        if found is None:
+            return _json({"error": "no such event, or it is forgotten"}, 404)
+        event, numbers = found
+        its = (one for one in self.store.requests() if one.number == event.request_number)
+        about = next((told.request(one, "payload") for one in its), None)
+        return _json({"event": told.event(event), "request": about, "requests": list(numbers)})
+
+    def stream(self, query: Query, body: bytes) -> Reply:
+        """Return what arrives, as it arrives."""
+        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        return Reply(200, headers, told.stream(self.store, self.script, query.get("after", "")))
 
     def requests(self, query: Query, body: bytes) -> Reply:
         """Return the requests, keys masked."""
         since, limit = _number(query, "since", 0), _number(query, "limit", 100)
         requests = (one for one in self.store.requests() if one.number > since)
-        return _json({"requests": [_request(one) for one in deque(requests, limit)]})
+        return _json({"requests": [told.request(one) for one in deque(requests, limit)]})
 
     def counts(self, query: Query, body: bytes) -> Reply:
         """Return how much arrived."""
@@ -105,7 +123,7 @@ class Api:
         timeout = min(_number(query, "timeout", 5.0, float), _LONGEST_WAIT)
         events = self.store.wait(event, count, timeout)
         found = len(events) >= count
-        return _json({"found": found, "events": [_event(one) for one in events]})
+        return _json({"found": found, "events": [told.event(one) for one in events]})
 
     def answers(self, query: Query, body: bytes) -> Reply:
         """Return the answers to come."""
@@ -126,7 +144,7 @@ class Api:
 
     def export(self, query: Query, body: bytes) -> Reply:
         """Return the selected events, one a line."""
-        lines = [jsonable.encode(_event(one)) + b"\n" for one in self._selected(query)]
+        lines = [jsonable.encode(told.event(one)) + b"\n" for one in self._selected(query)]
         return Reply(200, {"Content-Type": "application/x-ndjson"}, b"".join(lines))
 
     def _selected(self, query: Query) -> deque[Event]:
@@ -153,55 +171,47 @@ class Api:
 _Method = Callable[[Api, Query, bytes], Reply]
 
 _PATHS: Mapping[str, Mapping[str, _Method]] = {
-    "/": {"GET": Api.page},
     "/api/answers": {"GET": Api.answers, "POST": Api.set_answers},
     "/api/counts": {"GET": Api.counts},
+    "/api/event": {"GET": Api.event},
     "/api/events": {"GET": Api.events},
     "/api/export": {"GET": Api.export},
     "/api/requests": {"GET": Api.requests},
     "/api/reset": {"POST": Api.reset},
+    "/api/stream": {"GET": Api.stream},
     "/api/wait": {"GET": Api.wait},
 }
 
-_HTML = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+# The page's files; the types are all that a browser needs, with no sniffing.
+_FILES: Mapping[str, tuple[str, str]] = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
 }
-_PAGE = b"""<!doctype html>
-<meta charset="utf-8"><title>posthog_logging inspector</title>
-<h1>posthog_logging inspector</h1>
-<p>Events are at <a href="/api/events">/api/events</a>,
-counts at <a href="/api/counts">/api/counts</a>.
-"""
+_SAFE: Mapping[str, str] = {
+    # Trusted types take innerHTML and its like away even from our own script.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def _file(name: str, kind: str) -> Reply:
+    headers = {"Content-Type": f"{kind}; charset=utf-8", "Cache-Control": "no-cache"}
+    return Reply(200, headers, files(__package__).joinpath(name).read_bytes())
+
+
+def _wrong_method(path: str, methods: Iterable[str]) -> Reply:
+    reply = _json({"error": f"{path} takes {' or '.join(methods)}"}, 405)
+    return reply._replace(headers={**reply.headers, "Allow": ", ".join(methods)})
 
 
 def _json(value: Any, status: int = 200) -> Reply:
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    return Reply(status, headers, _encode(value))
-
-
-def _encode(value: Any) -> bytes:
-    """Encode a whole answer: `jsonable.encode` would cut what is longer than an event may be."""
-    parts = []
-    for name, member in value.items():
-        members = member if isinstance(member, list) else [member]
-        inner = b",".join(map(jsonable.encode, members))
-        form = b"%b:[%b]" if members is member else b"%b:%b"
-        parts.append(form % (jsonable.encode(name), inner))
-    return b"{%b}" % b",".join(parts)
-
-
-def _event(event: Event) -> dict[str, Any]:
-    return {one.name: masked(getattr(event, one.name)) for one in fields(event)}
-
-
-def _request(request: Received) -> dict[str, Any]:
-    said = {one.name: getattr(request, one.name) for one in fields(request) if one.name != "body"}
-    return {
-        **said,
-        "headers": masked_headers(request.headers),
-        "payload": masked(request.payload),
-    }
+    return Reply(status, headers, told.whole(value))
 
 
 def _number(query: Query, name: str, default: Any = None, kind: Callable[[str], Any] = int) -> Any:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -147,7 +147,11 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(body, int):
             self._send(body, _CLOSE, b"")
         elif is_local(headers):
-            self._send(*self.server.api.answer(self.command, path, query, body))
+            status, fields, said = self.server.api.answer(self.command, path, query, body)
+            if isinstance(said, bytes):
+                self._send(status, fields, said)
+            else:
+                self._stream(status, fields, said)
         else:
             self._send(403, {"Content-Type": "application/json"}, _FOREIGN)
 
@@ -222,11 +226,21 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.wfile.write(head + body)
 
-    def _head(self, status: int, headers: Mapping[str, str], body: bytes) -> tuple[bytes, bytes]:
+    def _stream(self, status: int, headers: Mapping[str, str], parts: Iterator[bytes]) -> None:
+        """Write what comes as it comes; the end of the connection is the end of the body."""
+        head, _ = self._head(status, {**headers, **_CLOSE}, None)
+        self.wfile.write(head)
+        for part in parts:
+            self.wfile.write(part)
+
+    def _head(
+        self, status: int, headers: Mapping[str, str], body: bytes | None
+    ) -> tuple[bytes, bytes]:
+        """Return the head and the body; None is one whose length nobody knows yet."""
         fields = {"Server": "posthog-logging-inspector", "Date": formatdate(usegmt=True)}
         if status < 200 or status in (204, 304):  # they have no body (RFC 9110, 6.4.1)
             body = b""
-        else:
+        elif body is not None:
             fields["Content-Length"] = str(len(body))
         names = {name.lower() for name in headers}
         fields = {name: value for name, value in fields.items() if name.lower() not in names}
@@ -235,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}"]
         lines += [f"{name}: {value}" for name, value in fields.items()]
-        return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace"), body
+        return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace"), body or b""
 
     def _drip(self, body: bytes, pause: float) -> None:
         for index in range(len(body)):

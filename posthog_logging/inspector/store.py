@@ -2,17 +2,19 @@
 What the inspector remembers: requests and events, in rings that forget the oldest first.
 
 The raw requests hold keys, so they stay in the process and out of every ``repr``; whatever
-leaves it goes through `masked` first.
+leaves it goes through `told` first.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from itertools import takewhile
+from typing import Any, NamedTuple, TypeVar
 
 from .. import jsonable
 from ..message import Message
@@ -20,10 +22,11 @@ from ..wire import Request, find_dialect
 from .rules import Asked, Finding, Judged
 
 
-__all__ = ["Event", "Received", "Store", "mask", "masked", "masked_headers"]
+__all__ = ["Event", "News", "Position", "Received", "Store"]
 
 # What the kept requests may say together, unpacked; parsed it takes some four times as much.
 _MOST_BYTES = 64 * 1024 * 1024
+_MOST_SIGHTINGS = 20  # of one uuid
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,32 @@ class Received:
     bytes: int  # as they came
     size: int  # unpacked
     events: int
+    kept: int  # of the events: those that were accepted, or are known as bad
     error: str
 
 
+class Position(NamedTuple):
+    """How far somebody has read: up to which event and request; a reset begins a generation."""
+
+    generation: str
+    event: int = 0
+    request: int = 0
+
+
+class News(NamedTuple):
+    """What came after a position, each request before its events, and the position then."""
+
+    position: Position
+    arrived: list[Event | Received]
+    counts: Mapping[str, int]
+
+
 class _Sighting(NamedTuple):
-    """How often a uuid has arrived, and whether one of them was accepted."""
+    """How often a uuid has arrived, lately in which requests, and whether one was accepted."""
 
     attempts: int = 0
     accepted: bool = False
+    requests: tuple[int, ...] = ()
 
 
 class Store:
@@ -93,11 +114,12 @@ class Store:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._changed = threading.Condition()
-        self._interrupts = 0
+        self.interrupts = 0
         self._numbers = Counter[str]()
         self._clear()
 
     def _clear(self) -> None:
+        self._generation = secrets.token_hex(4)
         self._good: deque[Event] = deque(maxlen=self._capacity)
         self._bad: deque[Event] = deque(maxlen=self._capacity)
         self._requests: deque[Received] = deque()
@@ -111,7 +133,7 @@ class Store:
         with self._changed:
             request = self._add_request(asked, dialect, judged)
             for name in judged.uuids:
-                self._saw(name)
+                self._saw(name, request.number)
             for kind, ring, found in (
                 ("good", self._good, judged.good),
                 ("bad", self._bad, judged.bad),
@@ -138,28 +160,63 @@ class Store:
     def counts(self) -> dict[str, Any]:
         """Return how much arrived since the last reset, also of what the rings forgot."""
         with self._changed:
-            counts = {name: self._counts[name] for name in _COUNTS}
-            return {"total": counts["good"] + counts["bad"], **counts, "events": dict(self._names)}
+            return {**self._counted(), "events": dict(self._names)}
 
     def reset(self) -> None:
         """Forget everything but the running numbers."""
         with self._changed:
             self._clear()
+            self._changed.notify_all()
 
     def interrupt(self) -> None:
         """End every `wait` now."""
         with self._changed:
-            self._interrupts += 1
+            self.interrupts += 1
             self._changed.notify_all()
 
     def wait(self, event: str | None, count: int, timeout: float) -> list[Event]:
         """Wait until *count* events (named *event*) were accepted; return those that are there."""
         with self._changed:
-            interrupts = self._interrupts
+            interrupts = self.interrupts
             self._changed.wait_for(
-                lambda: self._accepted(event) >= count or self._interrupts > interrupts, timeout
+                lambda: self._accepted(event) >= count or self.interrupts > interrupts, timeout
             )
             return [one for one in self._good if event in (None, one.event)]
+
+    def news(self, seen: Position, interrupts: int, timeout: float) -> News | None:
+        """
+        Wait for what came after *seen*, and return it; it may be nothing.
+
+        Args:
+            interrupts: how often there had been an `interrupt`; one more, and None is returned.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._latest() != seen or self.interrupts > interrupts, timeout
+            )
+            if self.interrupts > interrupts:
+                return None
+            if seen.generation != self._generation:
+                seen = Position(self._generation)
+            events = [*_since(seen.event, self._good), *_since(seen.event, self._bad)]
+            arrived: list[Event | Received] = [*_since(seen.request, self._requests), *events]
+            return News(self._latest(), sorted(arrived, key=_order), self._counted())
+
+    def find(self, number: int) -> tuple[Event, tuple[int, ...]] | None:
+        """Return the event of that number, and the numbers of the requests with its uuid."""
+        with self._changed:
+            events = (one for ring in (self._good, self._bad) for one in ring)
+            event = next((one for one in events if one.number == number), None)
+            if event is None:
+                return None
+            return event, self._sightings.get(event.uuid, _Sighting()).requests
+
+    def _counted(self) -> dict[str, int]:
+        counts = {name: self._counts[name] for name in _COUNTS}
+        return {"total": counts["good"] + counts["bad"], **counts}
+
+    def _latest(self) -> Position:
+        return Position(self._generation, self._numbers["event"], self._numbers["request"])
 
     def _accepted(self, event: str | None) -> int:
         return self._counts["good"] if event is None else self._names[event]
@@ -180,6 +237,7 @@ class Store:
             bytes=len(asked.body),
             size=judged.size,
             events=len(judged.uuids),
+            kept=len(judged.good) + len(judged.bad),
             error=judged.error,
         )
         self._requests.append(request)
@@ -192,11 +250,13 @@ class Store:
     def _is_full(self) -> bool:
         return len(self._requests) > self._capacity or self._bytes > _MOST_BYTES
 
-    def _saw(self, name: str) -> None:
+    def _saw(self, name: str, request: int) -> None:
         if not name:
             return
         seen = self._sightings.pop(name, _Sighting())
-        self._sightings[name] = seen._replace(attempts=seen.attempts + 1)
+        self._sightings[name] = _Sighting(
+            seen.attempts + 1, seen.accepted, (*seen.requests[1 - _MOST_SIGHTINGS :], request)
+        )
         if len(self._sightings) > max(4 * self._capacity, 200_000):
             self._sightings.popitem(last=False)
 
@@ -227,47 +287,15 @@ class Store:
         )
 
 
+_Numbered = TypeVar("_Numbered", Event, Received)
+
+
+def _since(number: int, ring: deque[_Numbered]) -> list[_Numbered]:
+    return list(takewhile(lambda one: one.number > number, reversed(ring)))
+
+
+def _order(one: Event | Received) -> tuple[int, int]:
+    return (one.request_number, one.number) if isinstance(one, Event) else (one.number, 0)
+
+
 _COUNTS = ("good", "bad", "duplicates", "requests")
-
-
-_SECRET_NAMES = frozenset(
-    """api_key apikey token $token writekey write_key appid secret password""".split()
-)
-_SECRET_HEADERS = frozenset(
-    {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-write-key"}
-)
-
-
-def mask(key: str) -> str:
-    """Return enough of a key to tell it from another, and too little to use it."""
-    return f"{key[:4]}…{key[-4:]}" if len(key) >= 16 else "…"
-
-
-def masked(value: Any) -> Any:
-    """Return a JSON value with every key in it masked."""
-    if isinstance(value, dict):
-        return {name: _masked_member(name, member) for name, member in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [masked(member) for member in value]
-    return value
-
-
-def _masked_member(name: str, member: Any) -> Any:
-    if isinstance(member, str) and name.lower() in _SECRET_NAMES:
-        return mask(member)
-    return masked(member)
-
-
-def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return *headers* with the keys in them masked; of ``Basic`` nothing is left to decode."""
-    return {
-        name: _masked_header(value) if name in _SECRET_HEADERS else value
-        for name, value in headers.items()
-    }
-
-
-def _masked_header(value: str) -> str:
-    scheme, space, key = value.partition(" ")
-    if not space:
-        return mask(value)
-    return f"{scheme} {mask(key) if scheme.lower() == 'bearer' else '…'}"
