@@ -384,6 +384,69 @@ def test_asgi_passes_others_through(kind: str, look: Looks) -> None:
     assert [None] == look.ids
 
 
+class Waiting(Reports):
+    """A handler that counts how often it was asked to deliver."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flushed = 0
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+
+def live(application: Any, handler: Any) -> list[str]:
+    """Run a lifespan as a server does; return what the application answered."""
+    moments = iter(["lifespan.startup", "lifespan.shutdown"])
+    answers: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": next(moments)}
+
+    async def send(event: dict[str, Any]) -> None:
+        answers.append(event["type"])
+
+    served = asgi.PostHogMiddleware(application, handler=handler)
+    asyncio.run(served({"type": "lifespan"}, receive, send))  # type: ignore[arg-type]
+    return answers
+
+
+async def lives(scope: Any, receive: Any, send: Any) -> None:
+    for _ in range(2):
+        await send({"type": f"{(await receive())['type']}.complete"})
+
+
+async def knows_no_lifespan(scope: Any, receive: Any, send: Any) -> None:
+    raise ValueError("only http")
+
+
+async def fails_to_start(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    raise ValueError("no database")
+
+
+@pytest.mark.parametrize("application", [lives, knows_no_lifespan], ids=lambda one: one.__name__)
+def test_asgi_delivers_at_the_end_of_the_lifespan(application: Any) -> None:
+    """What waits is delivered before the server ends, also for an application without lifespan."""
+    handler = Waiting()
+
+    assert ["lifespan.startup.complete", "lifespan.shutdown.complete"] == live(
+        application, handler
+    )
+    assert 1 == handler.flushed
+
+
+@pytest.mark.parametrize(
+    ("application", "handler"),
+    [(fails_to_start, Waiting()), (knows_no_lifespan, None)],
+    ids=["start", "no handler"],
+)
+def test_asgi_failing_lifespan(application: Any, handler: Any) -> None:
+    """An application that fails to start fails to start."""
+    with pytest.raises(ValueError, match=r"no database|only http"):
+        live(application, handler)
+
+
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
