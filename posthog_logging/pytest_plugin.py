@@ -5,8 +5,8 @@ It imports the rest of the package only inside functions, and nothing of the pro
 
 Under pytest no `PostHogHandler` reaches another machine, but with ``--posthog-live``, or in a
 test that is marked ``@pytest.mark.posthog_live``. It makes no difference where or when the
-handler was made; requests to this machine go out, and child processes obey, too.
-(``-p no:posthog_logging`` switches all of this off.)
+handler was made; requests to this machine go out, and child processes obey, too. A folder of
+spooled events is left alone. (``-p no:posthog_logging`` switches all of this off.)
 
 ``posthog_messages`` sees the events of the process, from log calls, structlog and `Analytics`,
 whether or not there is a key, and without a wait for the thread that would send them::
