@@ -9,12 +9,13 @@ from xml.sax.saxutils import escape
 
 from .contenders import CONTENDERS
 from .runner import Results
+from .scenarios import SCENARIOS
 
 
 __all__ = ["svg"]
 
 _WIDTH = 860
-_LABELS = 270
+_LABELS = 310
 _ROW = 22
 _HEAD = 44
 _RIGHT = 80
@@ -45,8 +46,14 @@ _PANELS = (
         "µs",
         ("null", "capture_fast", *_OURS, *_RIVALS),
     ),
-    _Panel("CPU for 100,000 delivered", "burst", "cpu_100k", "s", (*_OURS, *_RIVALS)),
-    _Panel("20,000 to a server that takes 50 ms", "latency", "seconds", "s", (*_OURS, *_RIVALS)),
+    _Panel("CPU for 100,000 delivered events", "burst", "cpu_100k", "s", (*_OURS, *_RIVALS)),
+    _Panel(
+        "{count:,} to a server that takes 50 ms to answer",
+        "latency",
+        "seconds",
+        "s",
+        (*_OURS, *_RIVALS),
+    ),
 )
 
 
@@ -56,7 +63,9 @@ def svg(results: Results) -> str:
     for panel in _PANELS:
         values = _values(results, panel)
         if values:
-            parts.append(_drawn(panel, values, top))
+            count = results.plan.count(SCENARIOS[panel.scenario])
+            title = panel.title.format(count=count)
+            parts.append(_drawn(panel._replace(title=title), values, top))
             top += _HEAD + _ROW * len(values)
     size = f'width="{_WIDTH}" height="{top + 12}" viewBox="0 0 {_WIDTH} {top + 12}"'
     body = "\n".join(parts)
