@@ -30,6 +30,8 @@ _COMMANDS = {
     "demo": "demo",
     "serve": "serve",
     "send": "send",
+    "tail": "tail",
+    "import": "importing",
 }
 
 _INTERRUPTED = 130
@@ -42,6 +44,7 @@ exit statuses:
   {USAGE}    wrong usage, an unknown option, a missing key, a port in use
   {_INTERRUPTED}  interrupted by Ctrl-C (128 + SIGINT)
   {_NO_READER}  whoever read the output went away (128 + SIGPIPE)
+  serve -- COMMAND ends with the status of COMMAND; 127: there is no such program
 
 environment:
   POSTHOG_API_KEY  the project's key, where --api-key is not given

@@ -497,6 +497,307 @@ def wait_for_request(inspector: Inspector) -> None:
     assert [] != inspector.wait(timeout=20)
 
 
+# serve -- COMMAND
+
+LOGS = """
+import logging, sys
+from posthog_logging import PostHogHandler
+log = logging.getLogger("app")
+log.addHandler(PostHogHandler())
+log.warning("from the program", extra={"distinct_id": "u"})
+print("its own output")
+sys.exit(7)
+"""
+
+
+def test_serve_command() -> None:
+    """A program's events come here; its output and its status are the command's."""
+    done = run("serve", "--port", "0", "--json", "--", sys.executable, "-c", LOGS)
+    said = json.loads(done.stderr)
+
+    assert (7, "its own output\n") == (done.returncode, done.stdout)
+    assert {"from the program": 1} == said["counts"]["events"]
+
+
+def test_serve_command_that_is_killed() -> None:
+    """A program that a signal ended has the status that a shell would give."""
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+
+    assert 137 == main(["serve", "--port", "0", "--", sys.executable, "-c", program])
+
+
+def test_serve_command_is_terminated() -> None:
+    """SIGTERM is passed on, and the counts are told all the same."""
+    program = "import time; print('{}', flush=True); time.sleep(60)"
+    with running("serve", "--port", "0", "--", sys.executable, "-c", program) as process:
+        first_line(process)
+        process.send_signal(signal.SIGTERM)
+
+        assert 143 == process.wait(20)
+        assert process.stderr is not None
+        assert "arrived" in process.stderr.read()
+
+
+def test_serve_command_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """A program that is not there has a shell's status for it."""
+    assert 127 == main(["serve", "--port", "0", "--", "no-such-program-anywhere"])
+    assert "cannot run 'no-such-program-anywhere'" in capsys.readouterr().err
+
+
+# tail
+
+
+def test_tail(inspector: Inspector, capsys: pytest.CaptureFixture[str]) -> None:
+    """Past events are shown on a line each, with nothing that a terminal would act upon."""
+    send(inspector, "played", "--distinct-id", "u-1", "film=\x1b[2J")
+    capsys.readouterr()
+
+    status = main(["tail", "--url", inspector.url, "--no-follow"])
+    shown = capsys.readouterr().out
+
+    assert 0 == status
+    assert shown.endswith("  played  u-1  film=\\x1b[2J\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], ["a", "b", "a"]),
+        (["--lines", "1"], ["a"]),
+        (["--lines", "0"], []),
+        (["--event", "b"], ["b"]),
+        (["--distinct-id", "u-2"], ["a"]),
+        (["--bad"], []),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0].startswith("-") else "",
+)
+def test_tail_selects(
+    words: list[str], expected: list[str], inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options select events; JSON has one a line."""
+    for name, who in (("a", "u-1"), ("b", "u-1"), ("a", "u-2")):
+        send(inspector, name, "--distinct-id", who)
+    capsys.readouterr()
+
+    main(["tail", "--url", inspector.url, "--no-follow", "--json", *words])
+    lines = capsys.readouterr().out.splitlines()
+
+    assert expected == [json.loads(line)["event"] for line in lines]
+
+
+def test_tail_follows(inspector: Inspector) -> None:
+    """What arrives later is shown when it arrives, until Ctrl-C."""
+    send(inspector, "before")
+    with running("tail", "--json", "--lines", "1", POSTHOG_HOST=inspector.url) as process:
+        before = first_line(process)["event"]
+        send(inspector, "after")
+
+        assert ("before", "after") == (before, first_line(process)["event"])
+        process.send_signal(signal.SIGINT)
+        assert 0 == process.wait(20)
+
+
+def test_tail_without_inspector(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no inspector listens, the command says how to start one."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+    assert 1 == main(["tail", "--url", f"http://127.0.0.1:{port}"])
+    assert "posthog-logging serve starts one" in capsys.readouterr().err
+
+
+# import
+
+JOURNAL = """\
+{"posthog_logging":1,"dialect":"posthog","host":"h","acked":           0}
+{"uuid":"0195a8b6-0000-7000-8000-000000000001","event":"a","distinct_id":"u","timestamp":"2024-01-01T00:00:00.000000Z","properties":{"n":1}}
+{"uuid":"0195a8b6-0000-7000-8000-000000000002","event":"$identify","distinct_id":"u","timestamp":"2024-01-01T00:00:01.000000Z","properties":{"$set":{"x":1}}}
+"""
+
+
+def bring(inspector: Inspector, *words: str | Path) -> int:
+    """Run ``import`` here, into *inspector*."""
+    return main(["import", *map(str, words), "--host", inspector.url, "--api-key", KEY])
+
+
+def test_import_journal(tmp_path: Path, inspector: Inspector) -> None:
+    """A journal's events keep their uuids and times; its header and its zeros are no events."""
+    journal = tmp_path / "journal.ndjson"
+    journal.write_text(JOURNAL + "\0" * 100)
+
+    status = bring(inspector, journal)
+
+    assert 0 == status
+    assert [line["uuid"] for line in map(json.loads, JOURNAL.splitlines()[1:])] == [
+        event.uuid for event in inspector.events
+    ]
+    assert "2024-01-01T00:00:00.000000Z" == inspector.events[0].timestamp
+    assert {"x": 1} == inspector.events[1].properties["$set"]
+
+
+def test_import_into_another_dialect(tmp_path: Path, inspector: Inspector) -> None:
+    """What one dialect wrote can be sent in another's words, and back."""
+    journal = tmp_path / "journal.ndjson"
+    journal.write_text(JOURNAL)
+    bring(inspector, journal, "--dialect", "segment")
+    exported = tmp_path / "segment.ndjson"
+    exported.write_text("".join(json.dumps(event.raw) + "\n" for event in inspector.events))
+    inspector.reset()
+
+    status = bring(inspector, exported)
+
+    assert (0, ["a", "$identify"]) == (status, [event.event for event in inspector.events])
+    assert 0 == inspector.counts()["bad"]
+
+
+def test_import_logs(
+    tmp_path: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of structured logs, the records that say who are events; a broken line is told by number."""
+    logs = tmp_path / "app.log"
+    logs.write_text(
+        '{"event": "started", "level": "info"}\n'
+        '{"event": "played", "distinct_id": "u", "timestamp": "2024-05-05T10:00:00Z"}\n'
+        '{"event": "played", "distinct\n'
+        "[1]\n"
+        '{"event": "paid", "distinct_id": "u"}\n'
+    )
+
+    status = bring(inspector, logs, "--format", "log", "--json")
+    shown = capsys.readouterr()
+    said = json.loads(shown.out)
+
+    assert (1, ["played", "paid"]) == (status, [event.event for event in inspector.events])
+    assert {
+        "lines": 5,
+        "imported": 2,
+        "left_out": 1,
+        "broken": 2,
+        "lost": 0,
+    }.items() <= said.items()
+    assert f"{logs}:3: not JSON" in shown.err
+    assert f"{logs}:4: not a JSON object" in shown.err
+
+
+def test_import_mapping(tmp_path: Path, inspector: Inspector) -> None:
+    """Any object will do with a mapping; twice imported, its event is the same one."""
+    file = tmp_path / "old.ndjson"
+    file.write_text('{"name": "bought", "user": {"id": 7}, "at": 1700000000, "price": 3}\n')
+    words = ("--map", "event=name,distinct_id=user.id,timestamp=at", "--historical-migration")
+
+    statuses = [bring(inspector, file, *words), bring(inspector, file, "--again", *words)]
+    first, second = inspector.events
+
+    assert [0, 0] == statuses
+    assert ("bought", "7", first.uuid, True) == (
+        first.event,
+        first.distinct_id,
+        second.uuid,
+        second.duplicate,
+    )
+    assert ("2023-11-14T22:13:20.000000Z", 3) == (first.timestamp, first.properties["price"])
+    assert inspector.requests[0].payload["historical_migration"] is True
+
+
+def test_import_goes_on(tmp_path: Path, inspector: Inspector) -> None:
+    """A file that was imported is not imported again; what was added to it is."""
+    file = tmp_path / "app.log"
+    file.write_text('{"event": "a", "distinct_id": "u"}\n')
+    bring(inspector, file)
+    bring(inspector, file)
+    with file.open("a") as stream:
+        stream.write('{"event": "b", "distinct_id": "u"}\n')
+    bring(inspector, file)
+
+    assert ["a", "b"] == [event.event for event in inspector.events]
+
+
+def test_import_after_an_outage(
+    tmp_path: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the server goes away in the middle, the same command goes on there later."""
+    file = tmp_path / "app.log"
+    file.write_text("".join(f'{{"event": "e{n}", "distinct_id": "u"}}\n' for n in range(2500)))
+    inspector.script(Answer())
+    inspector.answer_always = Answer(status=503)
+    broken_off = bring(inspector, file, "--timeout", "0.5")
+    arrived = len(inspector.events)
+    inspector.answer_always = None
+    resumed = bring(inspector, file)
+
+    assert (1, 1000, 0) == (broken_off, arrived, resumed)
+    assert [f"e{n}" for n in range(2500)] == [event.event for event in inspector.events]
+    assert "goes on where this one ended" in capsys.readouterr().err
+
+
+def test_import_interrupted(tmp_path: Path, inspector: Inspector) -> None:
+    """Ctrl-C ends an import with status 130; the same command completes it."""
+    file = tmp_path / "app.log"
+    file.write_text("".join(f'{{"event": "e{n}", "distinct_id": "u"}}\n' for n in range(1500)))
+    inspector.script(Answer(), Answer(delay=30.0))
+    words = ("import", str(file), "--host", inspector.url, "--api-key", KEY, "--timeout", "1")
+    with running(*words) as process:
+        assert process.stderr is not None
+        inspector.wait(count=1500, timeout=20)
+        process.send_signal(signal.SIGINT)
+        ended = process.wait(20)
+        told = process.stderr.read()
+    resumed = bring(inspector, file)
+
+    assert (130, 0) == (ended, resumed)
+    assert "Traceback" not in told
+    assert {f"e{n}" for n in range(1500)} == {event.event for event in inspector.events}
+    assert 1500 == len({event.uuid for event in inspector.events})
+
+
+def test_import_reports_what_the_server_refuses(
+    tmp_path: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An event that is lost is told by its line, and does not stop the others."""
+    file = tmp_path / "app.log"
+    file.write_text(
+        '{"event": "a", "distinct_id": "u"}\n{"event": "$set", "distinct_id": "u"}\n'
+        '{"event": "b", "distinct_id": "u"}\n'
+    )
+    inspector.answer_always = Answer(verdicts={"b": "drop"})
+
+    status = bring(inspector, file, "--dialect", "posthog-v1")
+    shown = capsys.readouterr().err
+
+    assert (1, ["a"]) == (status, [event.event for event in inspector.events])
+    assert f"{file}:2: lost: empty_set" in shown
+    assert f"{file}:3: lost: dropped" in shown
+
+
+def test_import_on_a_terminal(tmp_path: Path, inspector: Inspector) -> None:
+    """On a terminal there is a table at the end."""
+    file = tmp_path / "app.log"
+    file.write_text('{"event": "a", "distinct_id": "u"}\n')
+    words = ("import", str(file), "--host", inspector.url, "--api-key", KEY)
+
+    assert "imported" in on_a_terminal(PROGRAM, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ([], "which files?"),
+        (["no-such-file"], "no such file"),
+        ([__file__, "--map", "event"], "--map: FIELD=path"),
+        ([__file__, "--map", "colour=a"], "--map: FIELD=path"),
+        ([__file__, "--map", "timestamp=a"], "where the event's name is"),
+        ([__file__, "--map", "event=a", "--format", "log"], "not allowed with"),
+    ],
+    ids=["nothing", "no file", "no path", "no field", "no event", "both"],
+)
+def test_import_wrong_usage(
+    words: list[str], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be imported at all is wrong usage."""
+    assert 2 == main(["import", *words, "--api-key", KEY, "--host", "http://127.0.0.1:9"])
+    assert part in capsys.readouterr().err
+
+
 # output
 
 

@@ -13,7 +13,8 @@ import sys
 import unicodedata
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, TextIO
 
@@ -64,6 +65,22 @@ class Output:
         """Print numbers with their names in one line, for people only."""
         numbers = (f"{reason} {n}" for reason, n in counts.items() if isinstance(n, int))
         self.say(f"{name:<10} {'  '.join(numbers)}")
+
+    @contextmanager
+    def progress(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar for *total* bytes on a terminal's standard error; yields what moves it on."""
+        try:
+            from rich.console import Console
+            from rich.markup import escape
+            from rich.progress import Progress
+        except ImportError:
+            yield lambda size: None
+            return
+        console = Console(stderr=True)
+        hidden = self.as_json or not console.is_terminal or not total
+        with Progress(console=console, disable=hidden, transient=True) as bars:
+            task = bars.add_task(escape(harmless(name)), total=total)
+            yield lambda size: bars.advance(task, size)
 
     def _write(self, lines: Iterable[str]) -> None:
         # A terminal without UTF-8 must not end the command.

@@ -1,12 +1,21 @@
 """
 Run the inspector: a local server that judges events as the real ones do, and shows them.
 
-It listens on 127.0.0.1 only, until Ctrl-C or SIGTERM.
+It listens on 127.0.0.1 only, until Ctrl-C or SIGTERM. With a COMMAND it runs that, with the
+environment set so that its events come here, and ends with it and with its status.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from ..inspector import Inspector
 from . import OK, PORT, CommandError, port, until_interrupted, wait_for_ever
@@ -14,6 +23,16 @@ from .output import Output
 
 
 __all__ = ["HELP", "KEY", "add_arguments", "run", "started"]
+
+USAGE_LINE = "posthog-logging serve [-h] [--port PORT] [--json] [-- COMMAND ...]"
+
+EPILOG = """\
+examples:
+  posthog-logging serve
+  posthog-logging serve --port 0 -- python my_service.py --fast
+
+exit statuses: 0, or with a COMMAND its own; 2 wrong usage, a port in use
+"""
 
 HELP = "run the inspector, a local server that shows what arrives"
 
@@ -30,9 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="print the address, and the counts, as lines of JSON"
     )
 
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="COMMAND",
+        help="after --: a program to run, with its arguments; what is said of it goes to "
+        "standard error",
+    )
+
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until told to end."""
+    """Serve until told to end, or for as long as a program runs."""
+    if options.words:
+        return _serve_command(options)
     output = Output(options.json)
     with until_interrupted(), started(options.port) as inspector:
         try:
@@ -51,6 +80,51 @@ def started(number: int) -> Inspector:
     except OSError as error:
         hint = "take another with --port, or a free one with --port 0"
         raise CommandError(f"{error.strerror or error}; {hint}") from None
+
+
+def _serve_command(options: argparse.Namespace) -> int:
+    output = Output(options.json, sys.stderr)
+    with started(options.port) as inspector:
+        output.say(f"The inspector listens on {inspector.url}")
+        status = _run(options.words, {**os.environ, **_environment(inspector.url)})
+        output.counts("arrived", inspector.counts())
+        output.give({"url": inspector.url, "status": status, "counts": inspector.counts()})
+    return status
+
+
+def _run(words: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a program to its end; return its status as a shell does."""
+    try:
+        process = subprocess.Popen(words, env=environment)
+    except OSError as error:
+        status = 127 if isinstance(error, FileNotFoundError) else 126
+        raise CommandError(f"cannot run {words[0]!r}: {error.strerror}", status) from None
+    with process, _signals_for(process):
+        status = process.wait()
+    return status if status >= 0 else 128 - status
+
+
+@contextmanager
+def _signals_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Leave Ctrl-C to the program, which the terminal gives it too, and pass SIGTERM on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's alone
+        return
+    before = [
+        (signal.SIGINT, signal.signal(signal.SIGINT, lambda number, frame: None)),
+        (signal.SIGTERM, signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())),
+    ]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _environment(url: str) -> dict[str, str]:
+    """Return what sends a program's events to *url*, past any proxy."""
+    direct = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"]))
+    return {"POSTHOG_HOST": url, "POSTHOG_API_KEY": KEY, "NO_PROXY": direct, "no_proxy": direct}
 
 
 def _introduce(output: Output, url: str) -> None:
