@@ -71,7 +71,7 @@ class Plan:
         """Return the patience for one measurement of *scenario*."""
         if scenario.name.startswith("close"):
             return self.patience_closing
-        return self.patience + self.hold + self.count(scenario) / 10_000
+        return self.patience + self.hold + self.count(scenario) / 2_000
 
 
 @dataclass
