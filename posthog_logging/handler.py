@@ -141,7 +141,6 @@ class PostHogHandler(logging.Handler):
         debug: bool = False,
         transport: Transport | None = None,
     ) -> None:
-        super().__init__(level)
         self._dialect = find_dialect(dialect)
         self._hooks = options.hooks("before_send", before_send)
         self._flat = options.boolean("flat", flat)
@@ -198,6 +197,8 @@ class PostHogHandler(logging.Handler):
             shutdown_timeout=options.seconds("shutdown_timeout", shutdown_timeout),
             synchronous=options.boolean("sync_mode", sync_mode),
         )
+        # Last: a handler that `logging` knows is flushed and closed by it, so it must be whole.
+        super().__init__(level)
         self._in_memory = spool is None
         self._finisher = finisher(self._dialect, {**self._defaults, **_OWNED})
         self._short_way = self._sends and not self._hooks and self._finisher is not finish_nothing

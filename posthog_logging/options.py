@@ -78,7 +78,7 @@ def mapping(name: str, value: Any) -> Mapping[str, Any]:
         raise TypeError(f"{name}: a mapping, not {_kind(value)}")
     if not all(isinstance(key, str) for key in value):
         raise TypeError(f"{name}: a mapping whose keys are strings")
-    return value
+    return {key: value[key] for key in value}  # by key: so dictConfig's resolve ext://
 
 
 def headers(value: Any) -> Mapping[str, str]:
@@ -100,6 +100,8 @@ def hooks(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
     several = (value,) if callable(value) else value
     if isinstance(several, (str, bytes)) or not isinstance(several, Iterable):
         raise TypeError(f"{name}: a callable or a list of them, not {_kind(value)}")
+    if isinstance(several, list):  # by number: that is how dictConfig's lists resolve ext://
+        several = [several[number] for number in range(len(several))]
     found = tuple(several)
     if not all(map(callable, found)):
         raise TypeError(f"{name}: a callable or a list of them, and not all of the list are")

@@ -113,7 +113,7 @@ class Listener(QueueListener):
             self._running_in = None
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Pass *record* to each handler; what one raises ends neither the others nor the thread."""
+        """Pass *record* to each handler; what one raises ends nothing but its own turn."""
         with self._surviving():
             record = self.prepare(record)
             for handler in self.handlers:
@@ -284,6 +284,8 @@ class Pipeline:
 
     def flush(self, timeout: float) -> bool:
         """Make one attempt for all that was put before; tell whether nothing is left."""
+        if _configuring():
+            return False  # `close` comes next, and delivers
         deadline = time.monotonic() + timeout
         with self._my_turn(timeout) as mine:
             if not mine:
@@ -300,6 +302,13 @@ class Pipeline:
         deadline = time.monotonic() + (self.shutdown_timeout if timeout is None else timeout)
         self._hurry.set()
         self._wake.set()
+        if _configuring():
+            with suppress(RuntimeError):  # no thread to be had
+                threading.Thread(target=self._close, args=(deadline,), name=_NAME).start()
+                return
+        self._close(deadline)
+
+    def _close(self, deadline: float) -> None:
         with self._my_turn(max(0.0, deadline - time.monotonic())) as mine:
             if mine:
                 self._sender.append(self._drain())
@@ -326,7 +335,7 @@ class Pipeline:
         if self.closed:
             raise queue.Empty
         self._thread = threading.current_thread()
-        self._thread.name = "posthog-logging"
+        self._thread.name = _NAME
         self._wake.clear()
         self.idle = True
         due = self._sender.due_in()
@@ -496,6 +505,19 @@ class Pipeline:
             self._bytes_in -= item[1] if type(item) is tuple else len(item)
             self._ledger.lose("queue_full")
         return True
+
+
+_NAME = "posthog-logging"
+
+
+def _configuring() -> bool:
+    """
+    Tell whether this thread holds logging's own lock, as ``dictConfig`` does to close handlers.
+
+    The sending thread may need that lock, for urllib3 logs: to wait for it would be for ever.
+    """
+    owned = getattr(getattr(logging, "_lock", None), "_is_owned", None)
+    return bool(owned and owned())
 
 
 _open: weakref.WeakSet[Pipeline] = weakref.WeakSet()
