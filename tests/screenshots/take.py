@@ -1,0 +1,139 @@
+"""
+Take the README's pictures of the inspector's page: ``python tests/screenshots/take.py``.
+
+Everything on them is real: a handler sends, the inspector judges, and Chromium looks.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from posthog_logging import PostHogHandler
+from posthog_logging.inspector import Answer, Inspector
+
+
+HERE = Path(__file__).parent
+FILMS = ("Amélie", "Brief Encounter", "Paterson", "Past Lives", "When Harry Met Sally")
+PEOPLE = ("ada@example.org", "grace@example.org", "linus@example.org", "user-1042", "user-77")
+CATEGORIES = ("romcom", "drama", "documentary")
+EVENTS = (
+    ("movie played", lambda: {"movie": random.choice(FILMS), "category": random.choice(CATEGORIES)}),
+    ("movie played", lambda: {"movie": random.choice(FILMS), "resumed": True}),
+    ("movie paused", lambda: {"movie": random.choice(FILMS), "minute": random.randint(1, 110)}),
+    ("search made", lambda: {"words": "slow cinema", "results": random.randint(0, 40)}),
+    ("checkout started", lambda: {"plan": "family", "price": 12.9, "currency": "EUR"}),
+    ("signed up", lambda: {"plan": "trial", "referrer": "newsletter"}),
+)
+CHROMIUM = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run
+    --disable-background-networking --disable-component-update --disable-sync
+    --hide-scrollbars --force-device-scale-factor=1""".split()
+
+
+def browser(folder: str) -> webdriver.Chrome:
+    """Return a Chromium without a window."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in [*CHROMIUM, f"--user-data-dir={folder}"]:
+        options.add_argument(flag)
+    return webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+
+
+def send(inspector: Inspector, seconds: float) -> None:
+    """Log for so many seconds, with a short outage and three bad events among them."""
+    log = logging.getLogger("films")
+    log.setLevel(logging.INFO)
+    handler = PostHogHandler("phc_films_0123456789abcdef", host=inspector.url, flush_interval=0.2)
+    log.addHandler(handler)
+    started = time.monotonic()
+    while (passed := time.monotonic() - started) < seconds:
+        if len(inspector.requests) in (5, 40):
+            inspector.script(Answer(503, {"Retry-After": "1"}))
+        for _ in range(random.randint(0, round(6 + 5 * math.sin(passed / 4)))):
+            name, properties = random.choices(EVENTS, (9, 4, 6, 5, 2, 1))[0]
+            log.info(name, extra={"distinct_id": random.choice(PEOPLE), "properties": properties()})
+        time.sleep(0.25)
+    bad(inspector)
+    log.info("movie played", extra=FEATURED)
+    handler.close()
+
+
+FEATURED = {
+    "distinct_id": "ada@example.org",
+    "properties": {
+        "movie": "Brief Encounter",
+        "category": "drama",
+        "minutes": 86,
+        "device": {"kind": "television", "hdr": True},
+        "watched_with": ["grace@example.org", "user-77"],
+    },
+}
+
+
+def bad(inspector: Inspector) -> None:
+    """Send what the servers refuse, and what they only warn of."""
+    batch = [
+        {"event": "", "distinct_id": "user-77"},
+        {"event": "movie rated", "distinct_id": "null", "properties": {"stars": 4}},
+        {"event": "movie rated", "distinct_id": "user-1042", "timestamp": "yesterday"},
+    ]
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    for one in batch:
+        one.update({"uuid": str(uuid.uuid4()), "timestamp": one.get("timestamp", moment)})
+    headers = {
+        "Authorization": "Bearer phc_films_0123456789abcdef",
+        "Content-Type": "application/json",
+        "User-Agent": "films/1.0",
+        "PostHog-Sdk-Info": "films/1.0",
+        "PostHog-Attempt": "1",
+        "PostHog-Request-Id": str(uuid.uuid4()),
+        "PostHog-Request-Timestamp": moment,
+    }
+    said = json.dumps({"created_at": moment, "batch": batch}).encode()
+    url = f"{inspector.url}/i/v1/analytics/events"
+    urllib.request.urlopen(urllib.request.Request(url, said, headers)).close()
+
+
+def take(driver: webdriver.Chrome, theme: str) -> None:
+    """Save one picture."""
+    script = "document.documentElement.dataset.theme = arguments[0]"
+    driver.execute_script(script, theme)
+    driver.save_screenshot(str(HERE / f"page-{theme}.png"))
+
+
+def main(seconds: float = 40.0) -> None:
+    """Fill an inspector and take its picture in both themes."""
+    random.seed(7)
+    with tempfile.TemporaryDirectory() as folder, Inspector() as inspector:
+        driver = browser(folder)
+        try:
+            driver.set_window_size(1440, 900)
+            driver.get(inspector.url)
+            send(inspector, seconds)
+            rows = WebDriverWait(driver, 5).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".row"))
+            rows[0].click()
+            WebDriverWait(driver, 5).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".json .k"))
+            for theme in ("light", "dark"):
+                take(driver, theme)
+        finally:
+            driver.quit()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,797 @@
+"""The inspector's page, in a real Chromium, used as a person would."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import shutil
+import urllib.request
+import uuid
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from selenium import webdriver
+from selenium.webdriver import Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
+from selenium.webdriver.support.wait import WebDriverWait
+
+from posthog_logging import PostHogHandler
+from posthog_logging.inspector import Inspector
+
+
+KEY = "phc_0123456789abcdefghij"
+CHROMIUM = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run
+    --disable-background-networking --disable-component-update --disable-sync
+    --window-size=1440,900""".split()
+
+T = TypeVar("T")
+
+
+class Page:
+    """What a person sees and does, in a few verbs."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+
+    def open(self, url: str) -> None:
+        self.driver.get(url)
+        self.until(lambda: self.all("#live[data-on]"))
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """Return the texts in one step: elements come and go."""
+        script = "return [...document.querySelectorAll(arguments[0])].map(one => one.innerText)"
+        return [text.strip() for text in self.run(script, selector)]
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def click(self, selector: str) -> None:
+        self.run("document.querySelector(arguments[0]).scrollIntoView()", selector)
+        self.one(selector).click()
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            webdriver.ActionChains(self.driver).send_keys(key).perform()
+
+    def search(self, query: str) -> None:
+        """Paste *query* into the search box."""
+        self.run("query.value = arguments[0]; query.dispatchEvent(new Event('input'))", query)
+
+    def until(self, check: Callable[[], T]) -> T:
+        return WebDriverWait(self.driver, 10, 0.03).until(lambda _: check())
+
+    def shows(self, selector: str, expected: list[str]) -> bool:
+        """Wait until the texts are *expected*, and tell what they are if they never get to be."""
+        try:
+            self.until(lambda: self.texts(selector) == expected)
+        except Exception:
+            assert expected == self.texts(selector)
+        return True
+
+    def resize(self, width: int, height: int = 844) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the browser puts what it downloads."""
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def chromium(
+    downloads: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[webdriver.Chrome]:
+    """One headless Chromium for all tests."""
+    binary, server = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or server is None:
+        pytest.skip("needs chromium and chromedriver on the PATH")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    for flag in [*CHROMIUM, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(server))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture
+def page(chromium: webdriver.Chrome, inspector: Inspector) -> Iterator[Page]:
+    """The page of an inspector of its own; a complaint in the browser's console is a failure."""
+    shown = Page(chromium)
+    shown.open(inspector.url)
+    yield shown
+    complaints = [one for one in chromium.get_log("browser") if one["level"] == "SEVERE"]
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    chromium.get("about:blank")
+    assert [] == complaints
+
+
+@contextmanager
+def logger(inspector: Inspector) -> Iterator[tuple[logging.Logger, PostHogHandler]]:
+    """A logger with a handler that sends to *inspector*."""
+    log = logging.getLogger("films")
+    log.setLevel(logging.INFO)
+    handler = PostHogHandler(KEY, inspector.url, flush_interval=0.05)
+    log.addHandler(handler)
+    try:
+        yield log, handler
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def event(name: str = "movie played", person: str = "user-1", **fields: Any) -> dict[str, Any]:
+    moment = "2026-03-04T05:06:07.000Z"
+    known = {"event": name, "distinct_id": person, "uuid": str(uuid.uuid4()), "timestamp": moment}
+    return {**known, "properties": {}, **fields}
+
+
+def post(inspector: Inspector, *events: Any, path: str = "/batch/", **head: str) -> None:
+    said = json.dumps({"api_key": KEY, "created_at": "2026-03-04T05:06:08Z", "batch": events})
+    request = urllib.request.Request(f"{inspector.url}{path}", said.encode(), head)
+    urllib.request.urlopen(request, timeout=20).close()
+
+
+def post_v1(inspector: Inspector, *events: Any) -> None:
+    head = {
+        "Authorization": f"Bearer {KEY}",
+        "Content-Type": "application/json",
+        "User-Agent": "test/1",
+        "PostHog-Sdk-Info": "test/1",
+        "PostHog-Attempt": "1",
+        "PostHog-Request-Id": str(uuid.uuid4()),
+        "PostHog-Request-Timestamp": "2026-03-04T05:06:08Z",
+    }
+    post(inspector, *events, path="/i/v1/analytics/events", **head)
+
+
+def facts(page: Page) -> dict[str, str]:
+    return dict(zip(page.texts(".facts dt"), page.texts(".facts dd"), strict=True))
+
+
+# Events as they arrive.
+
+
+def test_events_appear_without_a_reload(page: Page, inspector: Inspector) -> None:
+    """What is logged shows up by itself, the newest first, with its person and properties."""
+    page.run("window.isSame = true")
+    with logger(inspector) as (log, handler):
+        log.info("signed up", extra={"distinct_id": "user-1"})
+        assert handler.flush(5)
+        page.shows(".row .name", ["signed up"])
+        log.info("movie played", extra={"distinct_id": "user-2", "movie": "Amélie"})
+        assert handler.flush(5)
+        page.shows(".row .name", ["movie played", "signed up"])
+
+    assert ["user-2", "user-1"] == page.texts(".row .who")
+    assert "Amélie" in page.texts(".row .what")[0]
+    assert page.run("return window.isSame")
+    assert "Inspector (2)" == page.driver.title
+
+
+def test_what_was_there_before_is_shown(page: Page, inspector: Inspector) -> None:
+    """Who opens the page later sees all that is remembered, once."""
+    post(inspector, event("a"), event("b"))
+    page.shows(".row .name", ["b", "a"])
+
+    page.driver.refresh()
+
+    page.shows(".row .name", ["b", "a"])
+
+
+def test_bad_events_say_why(page: Page, inspector: Inspector) -> None:
+    """Bad events have their reason and another shape, doubtful ones their warnings."""
+    post_v1(inspector, event(""), event("b", "null"))
+    page.shows(".row .name", ["(no name)", "b"])
+
+    assert ["missing_event_name"] == page.texts(".row.is-bad .what")
+    assert ["1 warning"] == page.texts(".note")
+    assert ["bad"] == [one.get_attribute("aria-label") for one in page.all(".is-bad .mark")]
+    page.click(".row:last-child .name")
+    assert any("illegal distinct_id" in text for text in page.texts(".verdict"))
+
+
+def test_the_empty_page_says_what_to_do(page: Page, inspector: Inspector) -> None:
+    """The two lines of an empty page work as they stand: events arrive."""
+    shell, python = page.texts(".empty pre code")
+    log = logging.getLogger("mine")
+
+    exec(python, {"log": log, "PostHogHandler": PostHogHandler})
+    (handler,) = log.handlers
+    log.warning("it works", extra={"distinct_id": "user-1"})
+    log.removeHandler(handler)
+    handler.close()
+
+    assert f"export POSTHOG_HOST={inspector.url} POSTHOG_API_KEY=phc_local" == shell
+    page.shows(".row .name", ["it works"])
+    assert not page.one("#empty").is_displayed()
+
+
+def test_the_page_comes_back(page: Page, inspector: Inspector) -> None:
+    """An inspector that was away is found again, and nothing is shown twice."""
+    post(inspector, event("before"))
+    page.shows(".row .name", ["before"])
+
+    inspector.stop()
+    page.until(lambda: not page.all("#live[data-on]"))
+    inspector.start()
+    page.until(lambda: page.all("#live[data-on]"))
+    post(inspector, event("after"))
+
+    page.shows(".row .name", ["after", "before"])
+    page.driver.get_log("browser")  # Chromium complains of the connection, as it should
+
+
+# Looking for something.
+
+
+PAUSED = {"title": "Past Lives", "device": {"kind": "tv"}}
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("romcom", ["movie played"]),
+        ("ROMCOM", ["movie played"]),
+        ("user-2", ["movie paused", "movie"]),
+        ("event:movie", ["movie paused", "movie played", "movie"]),
+        ('event:"movie"', ["movie"]),
+        ('event:"movie played" person:user-1', ["movie played"]),
+        ("person:user-1", ["", "movie played"]),
+        ("prop:category=rom", ["movie played"]),
+        ('prop:category="rom"', []),
+        ('prop:title="Past Lives"', ["movie paused"]),
+        ("prop:device.kind=tv", ["movie paused"]),
+        ("prop:device", ["movie paused"]),
+        ("prop:stars=5", ["movie"]),
+        ("is:bad", [""]),
+        ("is:good event:movie -person:user-2", ["movie played"]),
+        ("-is:bad", ["movie paused", "movie played", "movie"]),
+        ("missing_event_name", [""]),
+        ("is:nonsense", []),
+        ('"', ["", "movie paused", "movie played", "movie"]),
+        ("event:", []),
+    ],
+)
+def test_search(page: Page, inspector: Inspector, query: str, expected: list[str]) -> None:
+    """Words match anywhere, fields where they say, quotes exactly, and a minus turns it round."""
+    post_v1(
+        inspector,
+        event("movie", "user-2", properties={"stars": 5}),
+        event("movie played", properties={"category": "romcom"}),
+        event("movie paused", "user-2", properties=PAUSED),
+        event(""),
+    )
+    page.until(lambda: len(page.all(".row")) == 4)
+
+    page.search(query)
+
+    page.shows(".row .name", [name or "(no name)" for name in expected])
+    assert page.one("#nothing").is_displayed() == (expected == [])
+
+
+def test_search_goes_on_with_what_arrives(page: Page, inspector: Inspector) -> None:
+    """What arrives later is shown if it fits the search."""
+    post(inspector, event("a"), event("b"))
+    page.until(lambda: len(page.all(".row")) == 2)
+    page.search("event:a")
+    page.shows(".row .name", ["a"])
+
+    post(inspector, event("b"), event("ab"))
+
+    page.shows(".row .name", ["ab", "a"])
+    assert ["2 of 4"] == page.texts("#found")
+
+
+def test_timeline_of_a_person(page: Page, inspector: Inspector) -> None:
+    """A click on a person shows what they did, in the order of their time, and grows."""
+    post(inspector, event("third", timestamp="2026-03-04T05:06:10Z"), event("other", "user-2"))
+    post(inspector, event("first", timestamp="2026-03-04T05:06:07Z"))
+    page.until(lambda: len(page.all(".row")) == 3)
+
+    page.click(".row:last-child .who span")
+    page.shows(".line-of .link", ["first", "third"])
+    post(inspector, event("second", timestamp="2026-03-04T05:06:08.500Z"))
+
+    page.shows(".line-of .link", ["first", "second", "third"])
+    assert "1.5 s later" in page.texts(".line-of p")[1]
+    page.click("#detail-body .soft .link")
+    page.shows(".row .name", ["second", "first", "third"])
+    page.click(".line-of li:first-child .link")
+    page.shows("#detail-body h2", ["first"])
+
+
+def test_detail_of_an_event(page: Page, inspector: Inspector) -> None:
+    """An event is shown as it came, with where it came from."""
+    with logger(inspector) as (log, handler):
+        log.info("a", extra={"distinct_id": "user-1"})
+        said = {"deep": [{"n": 1.5}, None], "large": 12345678901234567890}
+        log.info("b", extra={"distinct_id": "user-1", "properties": said})
+        assert handler.flush(5)
+    page.until(lambda: len(page.all(".row")) == 2)
+
+    page.click(".row:first-child .name")
+    shown = [json.loads(text) for text in page.until(lambda: page.texts(".json"))]
+
+    kept, request = inspector.events[1], inspector.requests[-1]
+    assert {**kept.raw, "api_key": ...} == {**shown[0], "api_key": ...}
+    assert "gzip" == shown[1]["content-encoding"]
+    said = facts(page)
+    wanted = {"Dialect": "posthog", "Path": "/batch/", "Compression": "gzip", "Attempt": "1"}
+    assert wanted == {name: said[name] for name in wanted}
+    assert f"{request.bytes}, unpacked {request.size}" == said["Bytes"].replace(",", "", 0)
+    assert said["Latency"].endswith((" ms", " s"))
+    assert said["Request"].startswith(f"{request.number}, answered 200")
+
+
+def test_duplicates_are_marked(page: Page, inspector: Inspector) -> None:
+    """The same uuid once more is a duplicate, its attempts are counted and named."""
+    one = event("twice")
+    post(inspector, one)
+    post(inspector, one)
+    page.shows(".row .name", ["twice", "twice"])
+
+    assert ["duplicate", "attempt 2"] == page.texts(".note")
+    assert ["1"] == page.texts('[data-count="duplicates"]')
+    page.click(".row:first-child .name")
+    page.until(lambda: "request 1 (200), request 2 (200)" in facts(page)["Attempt"])
+
+
+def test_overview_counts(page: Page, inspector: Inspector) -> None:
+    """Events by name are bars that filter; events per second are a line that rises."""
+    assert "" == (page.one("#rate-line").get_attribute("points") or "")
+    post(inspector, event("a"), event("b"), event("b"))
+
+    page.shows(".bars button", ["b\n2", "a\n1"])
+    heights = page.until(lambda: page.one("#rate-line").get_attribute("points")).split()
+    assert 60 == len(heights)
+    assert {2.0, 39.0} == {float(point.partition(",")[2]) for point in heights}
+    page.click(".bars li:last-child button")
+    page.shows(".row .name", ["a"])
+
+
+# Chaos, clearing, exporting.
+
+
+def test_chaos_on_and_off(page: Page, inspector: Inspector) -> None:
+    """A handler retries while chaos is on, and has delivered once it is off."""
+    page.click("#chaos-button")
+    Select(page.one("[name=status]")).select_by_value("503")
+    page.one("[name=retry]").send_keys("1")
+    page.click("#chaos .primary")
+    page.shows("#alarm-text", ["status 503, Retry-After 1"])
+
+    with logger(inspector) as (log, handler):
+        log.info("movie played", extra={"distinct_id": "user-1"})
+        assert not handler.flush(5)
+        page.until(lambda: page.texts(".row.is-request .what"))
+        assert "503 Service Unavailable: 1 event, none kept" == page.texts(".row .what")[0]
+        page.click("#alarm-off")
+        page.until(lambda: not page.one("#alarm").is_displayed())
+        assert handler.flush(5)
+
+    page.until(lambda: page.texts(".row:not(.is-request) .name") == ["movie played"])
+    page.click(".row:first-child .name")
+    page.until(lambda: "request 1 (503)" in facts(page)["Attempt"])
+    assert inspector.answer_always is None
+
+
+def test_chaos_says_what_it_can_do(page: Page, inspector: Inspector) -> None:
+    """Every part of the form reaches the inspector's answer; a mistake is explained."""
+    page.press("c")
+    page.one("[name=latency]").send_keys("250")
+    Select(page.one("[name=reset]")).select_by_value("1")
+    Select(page.one("[name=verdict]")).select_by_value("missing")
+    page.click("#chaos .primary")
+    page.shows("#chaos-error", ["A verdict needs the names of the events that get it."])
+    page.one("[name=named]").send_keys("movie played, b")
+    page.one("[name=share]").send_keys(Keys.HOME)
+    page.click("#chaos .primary")
+
+    answer = page.until(lambda: inspector.answer_always)
+
+    assert (0.25, 1, 0.05) == (answer.delay, answer.reset_after, answer.rate)
+    assert {"movie played": None, "b": None} == answer.verdicts
+    page.click("#chaos-off")
+    page.until(lambda: inspector.answer_always is None)
+
+
+def test_clear_forgets(page: Page, inspector: Inspector) -> None:
+    """Cleared is cleared, on the page and in the inspector; what comes later is shown."""
+    post(inspector, event("old"))
+    page.shows(".row .name", ["old"])
+
+    page.click("#clear")
+
+    page.until(lambda: page.one("#empty").is_displayed())
+    assert ([], ["0"]) == (inspector.events, page.texts('[data-count="total"]'))
+    post(inspector, event("new"))
+    page.shows(".row .name", ["new"])
+
+
+def test_export_is_a_file(page: Page, inspector: Inspector, downloads: Path) -> None:
+    """The export is a download with one event a line."""
+    post(inspector, event("a"), event("b"))
+    page.until(lambda: len(page.all(".row")) == 2)
+    page.click("#export")
+    file = downloads / "events.ndjson"
+
+    lines = page.until(lambda: file.exists() and file.read_text().splitlines())
+
+    assert ["a", "b"] == [json.loads(line)["event"] for line in lines]
+
+
+# What must not happen.
+
+
+HOSTILE = (
+    "<script>window.isTaken = true</script>",
+    "<img src=x onerror='window.isTaken = true'>",
+    "</pre><svg onload=alert(1)>",
+    '" onmouseover="window.isTaken = true',
+    'a\\"b',
+    "\u202egnp.exe\u2066",
+    "__proto__",
+    "{{constructor.constructor('window.isTaken = true')()}}",
+    "line\nbreak\ttab",
+    "W" * 5000,
+    "😀 ünï",
+)
+
+
+def test_hostile_text_stays_text(page: Page, inspector: Inspector) -> None:
+    """Whatever is in names, ids, properties and reasons is shown as text, and can be found."""
+    for text in HOSTILE:
+        post(inspector, event(text, text, properties={text: text, "$set": {text: [text]}}))
+    page.until(lambda: len(page.all(".row")) == len(HOSTILE))
+
+    for text in HOSTILE:
+        page.search(f"event:{json.dumps(text)}")
+        page.until(lambda: page.texts("#found") == [f"1 of {len(HOSTILE)}"])
+        page.click(".row .name")
+        page.until(lambda: page.all(".json"))
+        page.click(".facts .link")
+        page.until(lambda: page.all(".line-of"))
+
+    assert page.run("return window.isTaken") is None
+    assert page.run("return ({}).polluted") is None
+    assert [] == page.all("main script, main img, main svg:not(.line), [onmouseover], [onload]")
+    assert "\u202e" not in page.run("return document.body.innerText")
+    page.search("")
+    assert HOSTILE[0] in page.texts(".row .name")
+    assert any(text.startswith(HOSTILE[1]) for text in page.texts(".bars span"))
+
+
+def test_markup_cannot_be_made_of_text(page: Page, inspector: Inspector) -> None:
+    """The policy forbids inline scripts, foreign requests, and innerHTML to our own script."""
+    attempt = """
+    const place = document.body.appendChild(document.createElement("p"));
+    try { place.innerHTML = "<b>x</b>"; } catch (error) { return error.name; }"""
+
+    assert "TypeError" == page.run(attempt)
+    page.driver.get_log("browser")  # it complained, as it should
+
+
+def test_files_say_what_they_are(inspector: Inspector) -> None:
+    """Each file has its type and the policy; there is nothing else to read."""
+    types = {"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript"}
+    for path, kind in types.items():
+        with urllib.request.urlopen(f"{inspector.url}{path}") as answer:
+            assert f"{kind}; charset=utf-8" == answer.headers["Content-Type"]
+            assert "nosniff" == answer.headers["X-Content-Type-Options"]
+            policy = answer.headers["Content-Security-Policy"]
+            assert {"default-src 'none'", "script-src 'self'"} <= set(policy.split("; "))
+            assert "unsafe" not in policy
+    for path in ("/page.py", "/../store.py", "/page.js/"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{inspector.url}{path}")
+
+
+def test_no_key_is_shown(page: Page, inspector: Inspector) -> None:
+    """Keys are masked in all that the page has, wherever they stood."""
+    said = {"token": KEY, "note": f"my key is {KEY}!", f"{KEY}": 1}
+    post(inspector, event(f"with {KEY}", properties=said))
+    post_v1(inspector, event(), event(""))
+    page.until(lambda: len(page.all(".row")) == 3)
+
+    seen = []
+    for row in page.all(".row .name"):
+        row.click()
+        page.until(lambda: page.all(".json"))
+        seen.append(page.driver.page_source)
+
+    assert [] == [text for text in seen if KEY in text]
+    assert "phc_…ghij" in seen[-1]
+
+
+# Hands and eyes.
+
+
+def test_keyboard_alone_is_enough(page: Page, inspector: Inspector) -> None:
+    """Every part of the page can be reached and left with keys, and shows where one is."""
+    post(inspector, event("a"), event("b"), event("c", "user-2"))
+    page.until(lambda: len(page.all(".row")) == 3)
+
+    page.press("j", "j")
+    page.shows(".row.chosen .name", ["b"])
+    chosen = page.one(".row.chosen").get_attribute("id")
+    assert chosen == page.one("#list").get_attribute("aria-activedescendant")
+    page.press(Keys.ENTER)
+    page.shows("#detail-body h2", ["b"])
+    page.press(Keys.ARROW_DOWN)
+    page.shows("#detail-body h2", ["a"])
+    page.press("p")
+    page.shows(".line-of .link", ["a", "b"])
+    page.press(Keys.ESCAPE)
+    page.until(lambda: not page.one("#detail").is_displayed())
+    page.press("g")
+    page.shows(".row.chosen .name", ["c"])
+    page.press("/", "e", "v", "e", "n", "t", ":", "b")
+    page.shows(".row .name", ["b"])
+    page.press(Keys.ESCAPE)
+    page.shows(".row .name", ["c", "b", "a"])
+    page.press("?")
+    page.until(lambda: page.one("#help").is_displayed())
+    page.press(Keys.ESCAPE)
+    page.until(lambda: not page.one("#help").is_displayed())
+    page.press("c")
+    assert "status" == page.run("return document.activeElement.name")
+    page.press(Keys.ESCAPE)
+    assert "list" == page.run("return document.activeElement.id")
+    assert not page.one("#chaos").is_displayed()
+
+
+def test_focus_is_visible(page: Page, inspector: Inspector) -> None:
+    """Tab reaches every control, and each has an outline then."""
+    seen = {}
+    script = """const one = document.activeElement, style = getComputedStyle(one);
+    return [one.id || one.innerText || one.name, style.outlineStyle, style.outlineWidth]"""
+    for _ in range(16):
+        page.press(Keys.TAB)
+        name, *outline = page.run(script)
+        seen[name.strip()] = outline
+
+    wanted = {"chaos-button", "export", "clear", "theme", "help-button", "query", "list", "Copy"}
+    assert wanted <= set(seen)
+    assert [["solid", "2px"]] * len(wanted) == [seen[name] for name in wanted]
+
+
+def test_screen_readers_are_told(page: Page, inspector: Inspector) -> None:
+    """New events are announced together, politely; the list says how long it is."""
+    post(inspector, event("a"), event("b"))
+
+    page.until(lambda: "2 new events" == page.run("return said.textContent"))
+    assert "polite" == page.one("#said").get_attribute("aria-live")
+    assert "2" == page.one("#list").get_attribute("aria-rowcount")
+    unnamed = """return [...document.querySelectorAll("button, a, input, select, [role=grid]")]
+    .filter(one => !(one.innerText || one.textContent || one.labels?.length || one.ariaLabel))
+    .map(one => one.outerHTML)"""
+    assert [] == page.run(unnamed)
+
+
+def test_ten_thousand_events(page: Page, inspector: Inspector) -> None:
+    """However many events there are, few elements exist, all can be reached, and none jumps."""
+    for start in range(0, 10_000, 1000):
+        numbers = range(start, start + 1000)
+        post(inspector, *(event(f"event {n}", f"user-{n % 7}") for n in numbers))
+    page.until(lambda: page.texts('[data-count="total"]') == ["10,000"])
+
+    def elements() -> int:
+        return int(page.run("return document.querySelectorAll('*').length"))
+
+    page.until(lambda: page.texts(".row .name")[:1] == ["event 9999"])
+    assert elements() < 1500
+    page.run("list.scrollTop = list.scrollHeight")
+    page.until(lambda: page.texts(".row .name")[-1:] == ["event 0"])
+    page.run("list.scrollTop = 5000 * 44")
+    page.until(lambda: "event 4995" in page.texts(".row .name"))
+    before = page.run("return list.scrollTop")
+    post(inspector, event("latest"))
+    page.shows("#newer", ["1 newer"])
+    assert before + 44 == page.run("return list.scrollTop")
+    page.click("#newer")
+    page.until(lambda: page.texts(".row .name")[:1] == ["latest"])
+    page.search("person:user-3 event:99")
+    page.until(lambda: page.texts("#found")[0].endswith(" of 10,001"))
+    page.click(".row .who span")
+    page.until(lambda: len(page.all(".line-of li")) == 200)
+    assert elements() < 2500
+
+
+@pytest.mark.parametrize("width", [320, 390, 700, 1000])
+def test_narrow_screens_do_not_overflow(page: Page, inspector: Inspector, width: int) -> None:
+    """No part of the page is wider than the screen, whatever it shows."""
+    page.resize(width)
+    long = "w" * 180
+    post_v1(inspector, event(long, long, properties={long: 5 * long}), event("", long))
+    page.until(lambda: len(page.all(".row")) == 2)
+    overflow = """return [...document.querySelectorAll("body *")].filter(one =>
+    one.getBoundingClientRect().right > innerWidth + 1 && one.checkVisibility()
+    && !one.closest(".cut, .canvas, .unseen")).map(one => one.outerHTML.slice(0, 200))"""
+
+    def check() -> None:
+        assert width == page.run("return Math.max(innerWidth, document.body.scrollWidth)")
+        assert [] == page.run(overflow)
+
+    check()
+    page.click(".row:last-child .name")
+    page.until(lambda: page.all(".json"))
+    check()
+    page.click("#close")
+    for key, selector in (("c", "#chaos"), ("?", "#help")):
+        page.press(key)
+        page.until(lambda: page.one(selector).is_displayed())  # noqa: B023 - called at once
+        check()
+        page.press(Keys.ESCAPE)
+
+
+def test_a_phone_shows_one_thing_at_a_time(page: Page, inspector: Inspector) -> None:
+    """On a phone the detail covers the list, and a button leads back."""
+    page.resize(390)
+    post(inspector, event("a"))
+    page.until(lambda: page.all(".row"))
+
+    page.click(".row .name")
+
+    assert {"width": 390, "height": 844} == page.one("#detail").size
+    page.click("#close")
+    assert "a" == page.one(".row .name").text
+
+
+CONTRAST = """
+const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+const rgb = (colour) => {
+  canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+  return [...canvas.getImageData(0, 0, 1, 1).data];
+};
+const light = (colour) => rgb(colour).slice(0, 3).map((c) => c / 255)
+  .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
+const behind = (one) => {
+  for (; one; one = one.parentElement) {
+    const colour = getComputedStyle(one).backgroundColor;
+    if (rgb(colour)[3] === 255) return colour;
+  }
+};
+return arguments[0].map((selector) => {
+  const one = document.querySelector(selector);
+  const [high, low] = [light(getComputedStyle(one).color), light(behind(one))].sort().reverse();
+  return [selector, (Math.max(high, low) + 0.05) / (Math.min(high, low) + 0.05)];
+})"""
+
+
+MEASURED = """h1; .live; .counts; .counts .some b; nav button; .bars b; .row time; .row .who;
+    .is-bad .what; .note; .verdict.ok; .verdict.hm; .facts dt; .facts .link; .json .k; .json .s;
+    .json .n; #chaos .primary; #chaos label; #rate-peak; #query""".split(";")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_themes_can_be_read(page: Page, inspector: Inspector, scheme: str) -> None:
+    """The page follows the system's theme, and all its text has WCAG AA's contrast of 4.5."""
+    wanted = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", wanted)
+    one = event("b", "null", properties={"n": 1, "s": "x"})
+    post_v1(inspector, event(""), one)
+    post_v1(inspector, one)
+    page.until(lambda: len(page.all(".row")) == 3)
+    page.click(".row:first-child .name")
+    page.until(lambda: page.all(".json .n") and page.all(".bars b"))
+    page.press("c")
+
+    measured = dict(page.run(CONTRAST, MEASURED))
+
+    assert {} == {name: ratio for name, ratio in measured.items() if ratio < 4.5}
+
+
+def test_theme_can_be_turned(page: Page, inspector: Inspector) -> None:
+    """The other theme is one key away, and stays after a reload."""
+    colour = "return getComputedStyle(document.body).backgroundColor"
+    first = page.run(colour)
+
+    page.press("t")
+    second = page.run(colour)
+    page.driver.refresh()
+
+    assert first != second
+    assert second == page.run(colour)
+    page.press("t")
+    assert first == page.run(colour)
+
+
+# The stream below it.
+
+
+class Stream:
+    """The messages of a stream, read one by one."""
+
+    def __init__(self, inspector: Inspector, after: str = "") -> None:
+        self._connection = http.client.HTTPConnection(inspector.url[7:], timeout=10)
+        self._connection.request("GET", f"/api/stream?after={after}")
+        self.response = self._connection.getresponse()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.response.close()
+        self._connection.close()
+
+    def message(self) -> Any:
+        line = self.response.readline()
+        assert b"\n" == self.response.readline()
+        return json.loads(line.removeprefix(b"data: "))
+
+
+def names(message: Any) -> list[str]:
+    return [one.get("event", one.get("path")) for one in message["arrived"]]
+
+
+def test_stream_goes_on_where_it_was(inspector: Inspector) -> None:
+    """A position is enough to get all that came after it, and only that."""
+    post(inspector, event("a"))
+    with Stream(inspector) as stream:
+        first = stream.message()
+        assert ["/batch/", "a"] == names(first)
+        assert "text/event-stream" == stream.response.headers["Content-Type"]
+        post(inspector, event("b"))
+        assert ["/batch/", "b"] == names(stream.message())
+
+    with Stream(inspector, f"{first['generation']}.1.1") as stream:
+        assert ["/batch/", "b"] == names(stream.message())
+
+
+@pytest.mark.parametrize("after", ["", "x", "1.2", "other.5.5", "..", "x.-1.2"])
+def test_stream_of_who_is_lost_begins_anew(inspector: Inspector, after: str) -> None:
+    """A position that is none, or of before a reset, begins with all that is there."""
+    post(inspector, event("a"))
+
+    with Stream(inspector, after) as stream:
+        assert ["/batch/", "a"] == names(stream.message())
+
+
+def test_stream_tells_of_a_reset(inspector: Inspector) -> None:
+    """After a reset there is a new generation, with nothing in it."""
+    post(inspector, event("a"))
+    with Stream(inspector) as stream:
+        first = stream.message()
+        inspector.reset()
+        second = stream.message()
+
+    assert first["generation"] != second["generation"]
+    assert ([], 0) == (second["arrived"], second["counts"]["total"])
+
+
+def test_stream_ends_with_the_inspector(inspector: Inspector) -> None:
+    """Who reads the stream is let go at once when the inspector stops."""
+    with Stream(inspector) as stream:
+        stream.message()
+        inspector.stop()
+
+        assert b"" == stream.response.read()
+
+
+def test_forgotten_events_are_said_to_be(inspector: Inspector) -> None:
+    """An event that is not there, or no longer, is a 404."""
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{inspector.url}/api/event?number=99")
