@@ -544,6 +544,42 @@ def test_serve_command_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert "cannot run 'no-such-program-anywhere'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("dialect", ["posthog", "posthog-v1", "segment"])
+def test_serve_forward(dialect: str, inspector: Inspector) -> None:
+    """What arrives is passed on as it came, with the program's own key."""
+    words = ("--port", "0", "--json", "--forward", inspector.url)
+    with running("serve", *words) as process:
+        url = first_line(process)["url"]
+        status = main(["send", "a", "--host", url, "--api-key", KEY, "--dialect", dialect])
+        arrived = inspector.wait(timeout=20)
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+        counts = first_line(process)["counts"]
+
+    assert (0, 1, ["a"]) == (status, counts["good"], [event.event for event in arrived])
+    assert dialect == arrived[0].dialect
+
+
+def test_serve_forward_to_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the other server cannot be reached, that is told once; the program notices nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+    done = run(
+        "serve", "--port", "0", "--forward", url, "--", *PROGRAM, "send", "a", POSTHOG_API_KEY=KEY
+    )
+
+    assert 0 == done.returncode
+    assert 1 == done.stderr.count(f"{url} cannot be reached (ConnectionError)")
+    assert KEY not in done.stdout + done.stderr
+
+
+def test_serve_forward_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """An address that is none is wrong usage."""
+    assert 2 == main(["serve", "--port", "0", "--forward", "ftp://h"])
+    assert "--forward: host: a URL" in capsys.readouterr().err
+
+
 # tail
 
 

@@ -16,15 +16,17 @@ import threading
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from ..inspector import Inspector
 from . import OK, PORT, CommandError, port, until_interrupted, wait_for_ever
+from .forwarding import Forwarder
 from .output import Output
 
 
 __all__ = ["HELP", "KEY", "add_arguments", "run", "started"]
 
-USAGE_LINE = "posthog-logging serve [-h] [--port PORT] [--json] [-- COMMAND ...]"
+USAGE_LINE = "posthog-logging serve [-h] [--port PORT] [--forward URL] [--json] [-- COMMAND ...]"
 
 EPILOG = """\
 examples:
@@ -50,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     parser.add_argument(
+        "--forward",
+        metavar="URL",
+        help="pass what is accepted on to the server at this base URL, as it came; its answers "
+        "are told where they are no 2xx. The real key must then be the program's own",
+    )
+    parser.add_argument(
         "words",
         nargs="*",
         metavar="COMMAND",
@@ -63,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     if options.words:
         return _serve_command(options)
     output = Output(options.json)
-    with until_interrupted(), started(options.port) as inspector:
+    with until_interrupted(), _served(options) as inspector:
         try:
             _introduce(output, inspector.url)
             wait_for_ever()
@@ -73,10 +81,24 @@ def run(options: argparse.Namespace) -> int:
     return OK
 
 
-def started(number: int) -> Inspector:
+@contextmanager
+def _served(options: argparse.Namespace) -> Iterator[Inspector]:
+    """Run the inspector, and what passes on where that is wanted."""
+    if options.forward is None:
+        with started(options.port) as inspector:
+            yield inspector
+        return
+    with (
+        Forwarder(options.forward) as forward,
+        started(options.port, forward=forward) as inspector,
+    ):
+        yield inspector
+
+
+def started(number: int, **more: Any) -> Inspector:
     """Return an inspector that listens; a port that cannot be had is wrong usage."""
     try:
-        return Inspector(number)
+        return Inspector(number, **more)
     except OSError as error:
         hint = "take another with --port, or a free one with --port 0"
         raise CommandError(f"{error.strerror or error}; {hint}") from None
@@ -84,9 +106,10 @@ def started(number: int) -> Inspector:
 
 def _serve_command(options: argparse.Namespace) -> int:
     output = Output(options.json, sys.stderr)
-    with started(options.port) as inspector:
+    with _served(options) as inspector:
         output.say(f"The inspector listens on {inspector.url}")
-        status = _run(options.words, {**os.environ, **_environment(inspector.url)})
+        key = os.environ.get("POSTHOG_API_KEY", KEY) if options.forward else KEY
+        status = _run(options.words, {**os.environ, **_environment(inspector.url, key)})
         output.counts("arrived", inspector.counts())
         output.give({"url": inspector.url, "status": status, "counts": inspector.counts()})
     return status
@@ -121,10 +144,10 @@ def _signals_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _environment(url: str) -> dict[str, str]:
+def _environment(url: str, key: str) -> dict[str, str]:
     """Return what sends a program's events to *url*, past any proxy."""
     direct = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"]))
-    return {"POSTHOG_HOST": url, "POSTHOG_API_KEY": KEY, "NO_PROXY": direct, "no_proxy": direct}
+    return {"POSTHOG_HOST": url, "POSTHOG_API_KEY": key, "NO_PROXY": direct, "no_proxy": direct}
 
 
 def _introduce(output: Output, url: str) -> None:

@@ -7,10 +7,12 @@ tests, the other end of the demo, and something to look at while developing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from .answers import Answer, Script
+from .rules import Asked
 from .server import HOST, Server
 from .store import Event, Received, Store
 
@@ -27,12 +29,20 @@ class Inspector:
     Args:
         port: the port to listen on; 0 takes a free one.
         capacity: how many good events, bad events and requests are remembered, each.
+        forward: called with every ingestion request that was answered with a 2xx; must not block.
     """
 
-    def __init__(self, port: int = 0, *, capacity: int = 10_000) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        capacity: int = 10_000,
+        forward: Callable[[Asked], None] = lambda asked: None,
+    ) -> None:
         self._store = Store(capacity)
         self._script = Script()
-        self._server: Server | None = Server(port, self._store, self._script)
+        self._forward = forward
+        self._server: Server | None = Server(port, self._store, self._script, forward)
         self._serving = False
         self._port = self._server.server_port
         self.url = f"http://{HOST}:{self._port}"
@@ -55,7 +65,7 @@ class Inspector:
         """Serve, if it does not already."""
         if not self._serving:
             if self._server is None:
-                self._server = Server(self._port, self._store, self._script)
+                self._server = Server(self._port, self._store, self._script, self._forward)
             self._server.start()
             self._serving = True
         return self

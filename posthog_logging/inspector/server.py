@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,8 +41,11 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int, store: Store, script: Script) -> None:
+    def __init__(
+        self, port: int, store: Store, script: Script, forward: Callable[[Asked], None]
+    ) -> None:
         self.store = store
+        self.forward = forward
         self.script = script
         self.api = Api(store, script)
         self.stopping = threading.Event()
@@ -170,6 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
         judged = decide(judge, asked, answer)
         # Before the answer goes out: who has read it finds the events here.
         self.server.store.add(asked, judge.dialect, judged)
+        if 200 <= judged.status < 300:  # what was refused is the client's to send again
+            self.server.forward(asked)
         if self.server.stopping.wait(None if answer.hang else answer.delay):
             self.close_connection = True
             return
