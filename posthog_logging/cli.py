@@ -32,6 +32,7 @@ _COMMANDS = {
     "send": "send",
     "tail": "tail",
     "import": "importing",
+    "doctor": "doctor",
 }
 
 _INTERRUPTED = 130

@@ -834,6 +834,103 @@ def test_import_wrong_usage(
     assert part in capsys.readouterr().err
 
 
+# doctor
+
+
+def examine(
+    capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, dict[str, tuple[str, str]]]:
+    """Return the status of ``doctor`` and each finding by what was checked."""
+    status = main(["doctor", "--json", "--timeout", "5", *words])
+    findings = map(json.loads, capsys.readouterr().out.splitlines())
+    return status, {one["checked"]: (one["verdict"], one["found"]) for one in findings}
+
+
+@pytest.mark.parametrize("dialect", ["posthog", "posthog-v1", "segment"])
+def test_doctor_finds_nothing(
+    dialect: str, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where all is well it says so, sends nothing, and shows no key."""
+    words = ("--host", inspector.url, "--api-key", KEY, "--dialect", dialect)
+
+    status, found = examine(capsys, *words)
+
+    assert (0, {"ok"}, []) == (
+        status,
+        {verdict for verdict, _ in found.values()},
+        inspector.requests,
+    )
+    assert {"installed", "key", "host", "proxy", "name", "connection", "protocol", "clock"} == set(
+        found
+    )
+    assert KEY not in str(found)
+
+
+def test_doctor_finds_a_missing_key(
+    inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A missing key is wrong, and the other checks are made all the same."""
+    status, found = examine(capsys, "--host", inspector.url, "--api-key", "")
+
+    assert (1, "WRONG", "ok") == (status, found["key"][0], found["connection"][0])
+
+
+def test_doctor_finds_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    """A server that cannot be reached is wrong, by the name of the cause."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+    status, found = examine(capsys, "--host", url, "--api-key", KEY)
+
+    assert (1, "WRONG") == (status, found["connection"][0])
+    assert "ConnectionRefusedError" in found["connection"][1]
+
+
+def test_doctor_finds_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """A name that nobody has is wrong (RFC 6761, 6.4: ``invalid`` never resolves)."""
+    status, found = examine(capsys, "--host", "http://posthog.invalid", "--api-key", KEY)
+
+    assert (1, "WRONG") == (status, found["name"][0])
+
+
+def test_doctor_finds_no_protocol(
+    inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address that the server does not know is wrong."""
+    status, found = examine(capsys, "--host", f"{inspector.url}/elsewhere", "--api-key", KEY)
+
+    assert (1, "WRONG") == (status, found["protocol"][0])
+
+
+def test_doctor_hides_the_proxys_password(inspector: Inspector) -> None:
+    """A proxy is named without its user and password."""
+    done = run(
+        "doctor",
+        "--json",
+        "--host",
+        inspector.url.replace("127.0.0.1", "localhost"),
+        http_proxy="http://user:secret@127.0.0.1:9",
+        no_proxy="",
+    )
+
+    assert 1 == done.returncode
+    assert "http://127.0.0.1:9" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
+
+
+def test_doctor_looks_into_a_spool(
+    tmp_path: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What waits in a spool is counted; a folder that is not there is wrong."""
+    words = ("--host", inspector.url, "--api-key", KEY, "--spool")
+
+    empty, found = examine(capsys, *words, str(tmp_path))
+    missing, not_found = examine(capsys, *words, str(tmp_path / "none"))
+
+    assert (0, "ok") == (empty, found["spool"][0])
+    assert (1, "WRONG") == (missing, not_found["spool"][0])
+
+
 # output
 
 

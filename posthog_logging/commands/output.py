@@ -27,7 +27,8 @@ __all__ = ["Output", "brief", "clock", "harmless"]
 _SAYING = ("$set", "$set_once", "$group_set", "$screen_name")
 
 _WIDEST_CELL = 60
-_NO_TERMINAL = 160
+_WIDEST_LAST = 120
+_NO_TERMINAL = 200
 
 
 class Output:
@@ -57,7 +58,7 @@ class Output:
         """Print a table, for people only: with ``rich`` if it is there and this is a terminal."""
         if self.as_json:
             return
-        cells = [[_fitted(harmless(cell)) for cell in row] for row in rows]
+        cells = [_fitted(list(map(harmless, row))) for row in rows]
         if not (self._stream.isatty() and _rich_table(columns, cells, self._stream)):
             self._write(_plain_table(columns, cells, _width(self._stream)))
 
@@ -115,8 +116,13 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _fitted(cell: str) -> str:
-    return cell if len(cell) <= _WIDEST_CELL else f"{cell[: _WIDEST_CELL - 1]}…"
+def _fitted(cells: Sequence[str]) -> list[str]:
+    """Cut long cells; the last one of a row moves nothing aside, so it may be longer."""
+    widths = [_WIDEST_CELL] * (len(cells) - 1) + [_WIDEST_LAST]
+    return [
+        cell if len(cell) <= width else f"{cell[: width - 1]}…"
+        for cell, width in zip(cells, widths, strict=True)
+    ]
 
 
 def _rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]], stream: TextIO) -> bool:
@@ -129,8 +135,9 @@ def _rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]], stream: T
     except ImportError:
         return False
     table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    for column in columns:
+    for column in columns[:-1]:
         table.add_column(column, no_wrap=True, overflow="ellipsis")
+    table.add_column(columns[-1])
     for row in rows:
         # A `Text` is taken as it is; in a string rich would look for its markup.
         table.add_row(*map(Text, row))
