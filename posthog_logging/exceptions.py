@@ -19,6 +19,8 @@ from itertools import islice
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
+from .span import active_span
+
 
 __all__ = [
     "CONTEXT_FREE",
@@ -184,8 +186,15 @@ def _event(
         **{key: value for key, value in known.items() if _is_text(value)},
         "$exception_type": first["type"],
         "$exception_message": first["value"],
-        **_active_span(),
+        **_span_ids(),
     }
+
+
+def _span_ids() -> dict[str, Any]:
+    return {key: value for key, value in active_span().items() if key in _SPAN_IDS}
+
+
+_SPAN_IDS = frozenset({"$trace_id", "$span_id"})
 
 
 def _is_text(value: Any) -> bool:
@@ -606,20 +615,6 @@ def _source_of(path: str, names: dict[str, Any]) -> list[str]:
         return linecache.getlines(path, names)
     except Exception:  # whatever a foreign loader raises
         return []
-
-
-def _active_span() -> dict[str, str]:
-    """Return the ids of OpenTelemetry's active span, where the program uses OpenTelemetry."""
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        return {}
-    try:
-        context = trace.get_current_span().get_span_context()
-        if not context.is_valid:
-            return {}
-        return {"$trace_id": f"{context.trace_id:032x}", "$span_id": f"{context.span_id:016x}"}
-    except Exception:  # half imported, or a foreign span
-        return {}
 
 
 _TRACEBACK = "Traceback (most recent call last):"

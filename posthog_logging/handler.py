@@ -17,23 +17,21 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from . import context, jsonable, options
+from .delivery import DeliveryHandler
 from .draft import ROUGHLY, Draft, drafted, finish_nothing, finisher
-from .ledger import Ledger, logger
 from .message import Message, Refused, assemble, is_event, said_in
-from .pipeline import Pipeline
-from .sender import DeliveryError, OnError, Sender, Settings
+from .sender import DeliveryError, OnError
 from .shapes import said_in_message
-from .spool import MemorySpool, Spool
-from .transport import RequestsTransport, Transport, diverted
+from .spool import Spool
+from .transport import Transport
 from .version import LIBRARY, VERSION
-from .wire import Dialect, Endpoint, find_dialect
+from .wire import Dialect, find_dialect
 
 
 __all__ = ["DeliveryError", "PostHogHandler", "observe"]
 
 BeforeSend = Callable[["dict[str, Any]"], "dict[str, Any] | None"]
 
-_OVERFLOWS = ("drop_newest", "drop_oldest", "block")
 _OWNED = {"$lib": LIBRARY, "$lib_version": VERSION}
 
 Observer = Callable[[Message], None]
@@ -56,7 +54,7 @@ def observe(observer: Observer) -> Iterator[None]:
         _observers = tuple(other for other in _observers if other is not observer)
 
 
-class PostHogHandler(logging.Handler):
+class PostHogHandler(DeliveryHandler):
     """
     Send the log records that are events to PostHog, or to another endpoint of its kind.
 
@@ -141,100 +139,47 @@ class PostHogHandler(logging.Handler):
         debug: bool = False,
         transport: Transport | None = None,
     ) -> None:
-        self._dialect = find_dialect(dialect)
+        found = find_dialect(dialect)
         self._hooks = options.hooks("before_send", before_send)
         self._flat = options.boolean("flat", flat)
         self._defaults = {"$is_server": True, **options.mapping("properties", properties)}
         if options.boolean("disable_geoip", disable_geoip):
             self._defaults.setdefault("$geoip_disable", True)
-        self._sends = options.boolean("send", send)
-        self._ledger = Ledger()
-        self._opted_out = False
-        if options.boolean("debug", debug):
-            logger.setLevel(logging.DEBUG)
-        settings = Settings(
-            flush_at=options.whole("flush_at", flush_at, 1),
-            flush_interval=options.seconds("flush_interval", flush_interval),
-            max_retries=(
-                None if max_retries is None else options.whole("max_retries", max_retries, 0)
-            ),
-            max_age=None if max_age is None else options.seconds("max_age", max_age),
-            timeout=options.seconds("timeout", timeout),
-            bisect=options.boolean("bisect", bisect),
-        )
-        key = options.api_key(api_key)
-        url = options.host(host, self._dialect.default_host)
-        endpoint = Endpoint(
-            self._dialect.ingestion_host(url, key),
-            key,
-            options.coding(compression, self._dialect),
-            options.headers(headers),
-            options.boolean("historical_migration", historical_migration),
-        )
-        if transport is None:
-            transport = RequestsTransport(
-                proxies=proxies, verify=verify, cert=cert, auth=auth, session=session
-            )
-        room = options.whole("max_spool_bytes", max_spool_bytes, 1)
-        sync = options.one_of("fsync", fsync, ("never", "interval", "always"))
-        self._sender = Sender(
-            self._make_spool(spool, endpoint.host, room, sync, overflow),
-            self._dialect,
-            endpoint,
-            transport,
-            self._ledger,
-            settings,
-            on_error=next(iter(options.hooks("on_error", on_error)), None),
-        )
-        self._pipeline = Pipeline(
-            self._sender,
-            self._ledger,
-            self._finish,
-            max_queue_size=options.whole("max_queue_size", max_queue_size, 1),
-            max_queue_bytes=options.whole("max_queue_bytes", max_queue_bytes, 1),
-            overflow=options.one_of("overflow", overflow, _OVERFLOWS),
-            block_timeout=options.seconds("block_timeout", block_timeout),
-            shutdown_timeout=options.seconds("shutdown_timeout", shutdown_timeout),
-            synchronous=options.boolean("sync_mode", sync_mode),
-        )
-        # Last: a handler that `logging` knows is flushed and closed by it, so it must be whole.
-        super().__init__(level)
-        self._in_memory = spool is None
-        self._finisher = finisher(self._dialect, {**self._defaults, **_OWNED})
-        self._short_way = self._sends and not self._hooks and self._finisher is not finish_nothing
-        if not endpoint.api_key:
-            self._opted_out = True
-            logger.warning("no api_key, and no POSTHOG_API_KEY: events are not taken")
-
-        elif spool is not None:
-            self._pipeline.open()
-
-    def _make_spool(
-        self, spool: Any, host: str, max_bytes: int, fsync: str, overflow: str
-    ) -> Spool:
-        if spool is None:
-            return MemorySpool()
-        if not isinstance(spool, (str, os.PathLike)):
-            return options.spool(spool)
-        if diverted(host) is not None:
-            return MemorySpool()  # what other processes left in the folder is not a test's to lose
-        from .journal import JournalSpool  # needs flock, which Windows has not
-
-        return JournalSpool(
-            spool,
-            dialect=self._dialect.name,
+        self._finisher = finisher(found, {**self._defaults, **_OWNED})
+        self._short_way = send and not self._hooks and self._finisher is not finish_nothing
+        super().__init__(
+            level,
+            found,
+            api_key=api_key,
             host=host,
-            max_bytes=max_bytes,
-            drop_oldest=overflow == "drop_oldest",
+            flush_at=flush_at,
+            flush_interval=flush_interval,
+            max_queue_size=max_queue_size,
+            max_queue_bytes=max_queue_bytes,
+            overflow=overflow,
+            block_timeout=block_timeout,
+            spool=spool,
+            max_spool_bytes=max_spool_bytes,
             fsync=fsync,
-            tell=self._ledger.tell,
-            lose=self._ledger.lose,
-            adopt=self._ledger.adopt,
+            max_retries=max_retries,
+            max_age=max_age,
+            timeout=timeout,
+            shutdown_timeout=shutdown_timeout,
+            compression=compression,
+            bisect=bisect,
+            on_error=on_error,
+            historical_migration=historical_migration,
+            headers=headers,
+            proxies=proxies,
+            verify=verify,
+            cert=cert,
+            auth=auth,
+            session=session,
+            sync_mode=sync_mode,
+            send=send,
+            debug=debug,
+            transport=transport,
         )
-
-    def __repr__(self) -> str:
-        level = logging.getLevelName(self.level)
-        return f"<{type(self).__name__} {self._dialect.name} {self._sender.host} ({level})>"
 
     def handle(self, record: logging.LogRecord) -> Any:
         """
@@ -348,54 +293,6 @@ class PostHogHandler(logging.Handler):
             tell=self._ledger.tell,
         )
         return self._hooked(message) if self._hooks else message
-
-    def refuse(self, reason: str, detail: str = "") -> None:
-        """Count, and tell of, an event that could not even be built."""
-        if not self._opted_out:
-            self._ledger.accept()
-            self._ledger.lose(reason, 1, detail)
-
-    def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]
-        """
-        Make one attempt now for everything that waits, also during back-off.
-
-        Returns True when nothing is left. Waits for *timeout* seconds at most,
-        ``shutdown_timeout`` where None. Never raises; what failed is tried again later.
-        """
-        if self._pipeline.closed:
-            return True
-        limit = self._pipeline.shutdown_timeout if timeout is None else timeout
-        return self._pipeline.flush(limit)
-
-    def close(self) -> None:
-        """Take nothing more, deliver what waits within ``shutdown_timeout``. Idempotent."""
-        self._pipeline.close()
-        super().close()
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """
-        What became of the events of this process, by reason.
-
-        ``accepted`` is always the sum of ``delivered``, ``waiting`` and every loss, where a
-        loss is any key but those three and ``retried``.
-        """
-        return self._ledger.counts
-
-    def opt_out(self) -> None:
-        """Take and send nothing until `opt_in`; what waits goes on waiting."""
-        self._opted_out = self._sender.held = True
-
-    def opt_in(self) -> None:
-        """Take and send events again."""
-        self._opted_out = not self._sender.has_key
-        self._sender.held = False
-        if not self._opted_out:
-            self._pipeline.open()  # the thread may be asleep with nothing to wait for
-
-    def is_opted_out(self) -> bool:
-        """Tell whether nothing is taken nor sent."""
-        return self._opted_out
 
     def _emit_shaped(self, record: logging.LogRecord) -> None:
         """Send what *record* says in its message, if it says anything to us."""

@@ -32,12 +32,13 @@ PUBLIC = [
 
 #: From the ground up; a name ending in ``.*`` stands for a package and all that is in it.
 FLOORS = (
-    "version jsonable ledger",
+    "version jsonable ledger span",
     "message extras context exceptions shapes",
     "wire wire.compression wire.posthog wire.segment wire.otlp spool journal",
-    "policy transport options",
+    "policy transport options draft",
     "sender",
     "pipeline",
+    "delivery",
     "handler analytics structlog inspector.* broker middleware.*",
     "cli commands.* pytest_plugin",
     "__main__ __init__",

@@ -112,8 +112,9 @@ class LogsDialect:
     The dialect of PostHog Logs, and what the program that logs is called there.
 
     Args:
-        token_in_url: whether the key is in the query too, as the specification has it; the
-            server reads it from the header as well, which keeps it out of access logs.
+        token_in_url: whether the key is in the query too, as the specification has it. The
+            server prefers the header, and a URL ends up in access logs, and in what urllib3
+            logs at DEBUG.
     """
 
     name: str = "posthog-logs"
@@ -121,7 +122,7 @@ class LogsDialect:
     service_version: str | None = None
     environment: str | None = None
     resource_attributes: Mapping[str, Any] = field(default_factory=dict)
-    token_in_url: bool = True
+    token_in_url: bool = False
     default_host: str = V0.default_host
     limits: Limits = _LIMITS
     # A project over its quota is told to come back in 15 minutes (4.2).
