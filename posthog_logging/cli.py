@@ -33,6 +33,7 @@ _COMMANDS = {
     "tail": "tail",
     "import": "importing",
     "doctor": "doctor",
+    "spool": "spool",
 }
 
 _INTERRUPTED = 130

@@ -931,6 +931,79 @@ def test_doctor_looks_into_a_spool(
     assert (1, "WRONG") == (missing, not_found["spool"][0])
 
 
+# spool
+
+CRASH = """
+import logging, os
+from posthog_logging import PostHogHandler
+log = logging.getLogger("app")
+log.addHandler(PostHogHandler(spool=os.environ["SPOOL"]))
+for n in range(3):
+    log.warning("before the crash", extra={"distinct_id": "u", "n": n})
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def crashed(tmp_path: Path, inspector: Inspector) -> Path:
+    """The spool of a program that was killed before anything was sent."""
+    inspector.answer_always = Answer(status=503)
+    program = (sys.executable, "-c", CRASH)
+    folder = tmp_path / "spool"
+    run(program=program, SPOOL=str(folder), POSTHOG_HOST=inspector.url, POSTHOG_API_KEY=KEY)
+    inspector.answer_always = None
+    return folder
+
+
+def test_spool_show(crashed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What waits is shown, for people and for programs, and goes on waiting."""
+    statuses = [main(["spool", "show", str(crashed)]) for _ in range(2)]
+    shown = capsys.readouterr().out
+    main(["spool", "show", str(crashed), "--json"])
+    said = json.loads(capsys.readouterr().out)
+
+    assert ([0, 0], 2) == (statuses, shown.count("3 events wait."))
+    assert (3, False) == (said["events"], said["in_use"])
+
+
+def test_spool_drain(
+    crashed: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a dead program left is delivered to where it was meant to go, once."""
+    statuses = [main(["spool", "drain", str(crashed), "--api-key", KEY]) for _ in range(2)]
+
+    assert [0, 0] == statuses
+    assert [0, 1, 2] == [event.properties["n"] for event in inspector.events]
+    assert "Nothing waits" in capsys.readouterr().out
+
+
+def test_spool_drain_in_an_outage(
+    crashed: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be delivered stays: status 1, and nothing is lost."""
+    inspector.answer_always = Answer(status=503)
+    words = ["spool", "drain", str(crashed), "--api-key", KEY]
+
+    failed = main([*words, "--timeout", "0.5"])
+    inspector.answer_always = None
+    delivered = main(words)
+
+    assert (1, 0, 3) == (failed, delivered, len(inspector.events))
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [([], "show or drain"), (["empty", "."], "show or drain"), (["show", "/nowhere"], "no such")],
+    ids=["nothing", "verb", "folder"],
+)
+def test_spool_wrong_usage(
+    words: list[str], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A verb and a folder are needed."""
+    assert 2 == main(["spool", *words])
+    assert part in capsys.readouterr().err
+
+
 # output
 
 

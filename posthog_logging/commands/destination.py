@@ -16,7 +16,7 @@ from ..wire import DIALECTS
 from . import CommandError
 
 
-__all__ = ["DIRECT", "add_arguments", "add_dialect", "handler_for"]
+__all__ = ["DIRECT", "add_arguments", "add_dialect", "add_timeout", "handler_for"]
 
 #: For what runs on this machine: a proxy has no business there.
 DIRECT = {"no_proxy": "127.0.0.1"}
@@ -33,13 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the project's key (default POSTHOG_API_KEY, which process lists do not show)",
     )
     add_dialect(parser)
-    parser.add_argument(
-        "--timeout",
-        type=_seconds,
-        default=10.0,
-        metavar="SECONDS",
-        help="how long to try (default 10)",
-    )
+    add_timeout(parser)
 
 
 def add_dialect(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +44,17 @@ def add_dialect(parser: argparse.ArgumentParser) -> None:
         default="posthog",
         metavar="NAME",
         help=f"the protocol: {', '.join(DIALECTS)} (default posthog)",
+    )
+
+
+def add_timeout(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how long to try."""
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long to try (default 10)",
     )
 
 
