@@ -123,6 +123,7 @@ ROUTES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "/i/v0/e": (".rules_posthog", "V0"),
         "/track": (".rules_posthog", "V0"),
         "/i/v1/analytics/events": (".rules_posthog_v1", "V1"),
+        "/i/v1/logs": (".rules_otlp", "LOGS"),
         **dict.fromkeys(_SEGMENT_PATHS, (".rules_segment", "SEGMENT")),
     }
 )

@@ -1,0 +1,169 @@
+"""
+PostHog's Logs server: OTLP's JSON, of which one bad record refuses all (wire notes, 4.2).
+
+A record is read as its dialect reads it, so what cannot be read there is bad here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import jsonable
+from ..message import Message
+from ..wire import Request
+from ..wire.otlp import LOGS as DIALECT
+from .moments import parse_strictly
+from .rules import (
+    JSON,
+    Asked,
+    Finding,
+    Judged,
+    Reading,
+    Refusal,
+    Types,
+    key_fault,
+    one_of,
+    parsed,
+    phrase,
+    type_fault,
+    unpacked,
+)
+
+
+__all__ = ["LOGS", "LogsJudge"]
+
+_MOST_BYTES = 2 * 1024 * 1024
+_FARTHEST = 24 * 3600.0
+_GZIP = b"\x1f\x8b\x08"
+_ID_LENGTHS = {"traceId": 32, "spanId": 16}
+
+# What OTLP says of a record's own fields; attributes and body are the dialect's to read.
+_TYPES: Mapping[str, Types] = {
+    "timeUnixNano": one_of(str, int),
+    "observedTimeUnixNano": one_of(str, int),
+    "severityNumber": one_of(int),
+    "severityText": one_of(str),
+    "traceId": one_of(str),
+    "spanId": one_of(str),
+    "flags": one_of(int),
+}
+
+
+@dataclass(frozen=True)
+class LogsJudge:
+    """``POST /i/v1/logs``."""
+
+    dialect: str = "posthog-logs"
+
+    def judge(self, asked: Asked) -> Judged:
+        """Return the answer for the whole request: all good, or all bad."""
+        read = Reading()
+        try:
+            _check_key(asked)
+            read.plain = _plain(asked.body)
+            read.payload = parsed(read.plain, "invalid_json", "failed to decode: ")
+            read.events = _records(read.payload)
+            messages = [_message(one, index) for index, one in enumerate(read.events)]
+        except Refusal as refusal:
+            return _refused(read, refusal)
+        found = [
+            _finding(raw, message, _warnings(raw, message, asked.now))
+            for raw, message in zip(read.events, messages, strict=True)
+        ]
+        return read.answered(b"{}", found)
+
+    def refuse(self, status: int, asked: Asked) -> Judged:
+        """Return *status* as an object with an error."""
+        return _refused(Reading(), Refusal(status, f"status_{status}", phrase(status)))
+
+
+LOGS = LogsJudge()
+
+
+def _refused(read: Reading, refusal: Refusal) -> Judged:
+    return read.refused(refusal, jsonable.encode({"error": refusal.text}), _bad, JSON)
+
+
+def _check_key(asked: Asked) -> None:
+    """Look for the key in the header, which wins, then in the query (4.1)."""
+    scheme, _, key = asked.headers.get("authorization", "").partition(" ")
+    key = key if scheme.lower() == "bearer" else asked.query.get("token", "")
+    fault = key_fault(key)
+    if fault:
+        raise Refusal(401, "invalid_token", fault)
+
+
+def _plain(body: bytes) -> bytes:
+    """Unpack what begins like gzip, whatever the headers say."""
+    if len(body) > _MOST_BYTES:
+        raise Refusal(413, "payload_too_large", f"body of more than {_MOST_BYTES} bytes")
+    coding = "gzip" if body.startswith(_GZIP) else None
+    return unpacked(body, coding, _MOST_BYTES, "request_decoding_error")
+
+
+def _records(payload: Any) -> list[Any]:
+    """Return each record in an envelope of its own, with its resource and its scope."""
+    return [
+        {"resourceLogs": [{**resource, "scopeLogs": [{**scope, "logRecords": [record]}]}]}
+        for resource in _members(payload, "resourceLogs")
+        for scope in _members(resource, "scopeLogs")
+        for record in _members(scope, "logRecords")
+    ]
+
+
+def _members(holder: Any, name: str) -> list[Any]:
+    if type(holder) is not dict or type(holder.get(name, [])) is not list:
+        raise Refusal(400, "invalid_request", f"{name}: a list of objects")
+    members: list[Any] = holder.get(name, [])
+    return members
+
+
+def _record(raw: Any) -> Any:
+    return raw["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
+
+
+def _message(raw: Any, index: int) -> Message:
+    record = _record(raw)
+    fault = type_fault(record, _TYPES) if type(record) is dict else "a record is an object"
+    if fault:
+        raise Refusal(400, "invalid_record", fault, index)
+    try:
+        return DIALECT.decode(Request("", {}, jsonable.encode(raw)))[0]
+    except ValueError as error:
+        raise Refusal(400, "invalid_record", str(error), index) from error
+
+
+def _warnings(raw: Any, message: Message, now: float) -> tuple[str, ...]:
+    """Return what the server changes in a record that it takes (4.1)."""
+    record = _record(raw)
+    warnings = tuple(
+        f"{name} is not {length} hexadecimal digits: the server forgets it"
+        for name, length in _ID_LENGTHS.items()
+        if record.get(name) and len(record[name]) != length
+    )
+    moment = parse_strictly(message.timestamp)
+    if moment is None or abs(moment - now) > _FARTHEST:
+        warnings += ("more than 24 hours from now: the server takes its own time",)
+    return warnings
+
+
+def _finding(raw: Any, message: Message, warnings: tuple[str, ...]) -> Finding:
+    return Finding(
+        message.event,
+        message.distinct_id,
+        message.uuid,
+        message.timestamp,
+        message.properties,
+        raw,
+        warnings=warnings,
+    )
+
+
+def _bad(raw: Any, reason: str) -> Finding:
+    """Read what can be read, also of a record that was refused for another's fault."""
+    try:
+        return _finding(raw, _message(raw, 0), ())._replace(reason=reason)
+    except Refusal:
+        return Finding("", "", "", "", {}, raw, reason)
