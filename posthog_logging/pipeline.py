@@ -230,7 +230,6 @@ class Pipeline:
         self._wanted = 0
         self._wake = threading.Event()
         self._hurry = threading.Event()
-        self._room = threading.Event()
         self._starting = threading.RLock()
         self._put = self.queue.put
         self._lines_in = 0
@@ -386,7 +385,6 @@ class Pipeline:
             self._note_room()
             self._holder = 0
             self._turn.release()
-            self._room.set()
 
     def _note_room(self) -> None:
         """Note up to which number of lines and bytes, ever taken in, memory is not full."""
@@ -480,15 +478,13 @@ class Pipeline:
         return False
 
     def _wait_for_room(self) -> bool:
+        """Look every millisecond: an `Event` would lock a signal handler out that logs, too."""
         deadline = time.monotonic() + self._block_timeout
-        while self._holder != threading.get_ident():
-            self._room.clear()
-            if not self._is_full():
-                return True
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._room.wait(left):
-                break
-        return False
+        while self._is_full():
+            if self._holder == threading.get_ident() or time.monotonic() >= deadline:
+                return False
+            time.sleep(0.001)
+        return True
 
     def _drop_oldest(self) -> bool:
         """Drop the oldest event that is still in memory and in no batch."""
