@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from . import extras
+from .exceptions import MANUAL, Boundary
 from .handler import PostHogHandler
 
 
@@ -197,6 +198,18 @@ class Analytics:
         """Say that *user_id* saw the screen *name*."""
         said = extras.screen(user_id, name, properties, category, **more)
         return self._accept(said, context, timestamp, anonymous_id, integrations, message_id)
+
+    @_never_raises
+    def capture_exception(
+        self,
+        error: Any = None,
+        distinct_id: Any = None,
+        properties: Mapping[str, Any] | None = None,
+        *,
+        boundary: Boundary = MANUAL,
+    ) -> str | None:
+        """Report *error*, or the exception that is being handled, to error tracking."""
+        return self.handler.capture_exception(error, boundary, distinct_id, properties)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Make one attempt now for everything that waits; tell whether nothing is left."""

@@ -7,9 +7,9 @@ A plain `logging.Handler` on purpose: from Python 3.12 on ``dictConfig`` builds 
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
+import sys
 import time
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,9 +17,13 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from . import context, jsonable, options
+from .context import Bound
 from .delivery import DeliveryHandler
 from .draft import ROUGHLY, Draft, drafted, finish_nothing, finisher
-from .message import Message, Refused, assemble, is_event, said_in
+from .exceptions import MANUAL, Boundary, without_owned
+from .message import Message, Refused, assemble, is_event, said_in, text_of
+from .pipeline import is_ours
+from .reporting import ExceptHooks, Reporter
 from .sender import DeliveryError, OnError
 from .shapes import said_in_message
 from .spool import Spool
@@ -94,6 +98,11 @@ class PostHogHandler(DeliveryHandler):
         historical_migration: whether events are marked as imported history.
         headers: further HTTP headers.
         proxies, verify, cert, auth, session: as in ``requests``.
+        exceptions: whether log calls with ``exc_info`` report it to error tracking, as an
+            event beside whatever else they are; or the least level of those that do.
+        exception_rate: how many exceptions of one type may go at once, and how many more a
+            second; None: all of them.
+        exception_hooks: whether what nobody catches is reported, in any thread.
         sync_mode: send in the caller's thread, for serverless.
         send: False builds and counts events and sends none.
         debug: set the library's own logger to DEBUG: names and sizes, never keys or payloads.
@@ -134,6 +143,9 @@ class PostHogHandler(DeliveryHandler):
         cert: str | tuple[str, str] | None = None,
         auth: Any = None,
         session: Any = None,
+        exceptions: bool | int | str = False,
+        exception_rate: tuple[int, float] | None = (10, 1.0),
+        exception_hooks: bool = False,
         sync_mode: bool = False,
         send: bool = True,
         debug: bool = False,
@@ -142,11 +154,24 @@ class PostHogHandler(DeliveryHandler):
         found = find_dialect(dialect)
         self._hooks = options.hooks("before_send", before_send)
         self._flat = options.boolean("flat", flat)
-        self._defaults = {"$is_server": True, **options.mapping("properties", properties)}
+        given = without_owned(options.mapping("properties", properties))
+        self._defaults = {"$is_server": True, **given}
         if options.boolean("disable_geoip", disable_geoip):
             self._defaults.setdefault("$geoip_disable", True)
         self._finisher = finisher(found, {**self._defaults, **_OWNED})
         self._short_way = send and not self._hooks and self._finisher is not finish_nothing
+        #: Makes events of exceptions; `capture_exception` is its front.
+        self.reporter = Reporter(
+            self._take,
+            self.refuse,
+            self._is_deaf,
+            options.level("exceptions", exceptions),
+            options.rate("exception_rate", exception_rate),
+        )
+        hooked = options.boolean("exception_hooks", exception_hooks)
+        #: Whether any record may be more than it says: an exception, or a log.
+        self._minds_all = self.reporter.level is not None
+        self._excepthooks: ExceptHooks | None = None
         super().__init__(
             level,
             found,
@@ -180,6 +205,8 @@ class PostHogHandler(DeliveryHandler):
             debug=debug,
             transport=transport,
         )
+        if hooked:
+            self._excepthooks = ExceptHooks(self.reporter.capture)
 
     def handle(self, record: logging.LogRecord) -> Any:
         """
@@ -187,6 +214,8 @@ class PostHogHandler(DeliveryHandler):
 
         (Under eight threads that lock turns 12 µs into 300: there is nothing here to guard.)
         """
+        if self._minds_all:
+            return self._handle_any(record)
         attributes = record.__dict__
         if "distinct_id" not in attributes and "event" not in attributes:
             text = attributes["msg"]
@@ -207,6 +236,23 @@ class PostHogHandler(DeliveryHandler):
             if isinstance(passed, logging.LogRecord):  # Python 3.12: a filter may replace it
                 record = passed
         self.emit(record)
+        return True
+
+    def _handle_any(self, record: logging.LogRecord) -> Any:
+        """Take *record* as all that it is: an exception, and perhaps an event."""
+        passed: Any = self.filter(record)
+        if not passed:
+            return passed
+        if isinstance(passed, logging.LogRecord):
+            record = passed
+        if not is_ours(record):
+            self.reporter.record(record)
+        quick = self._short_way and not _observers and not self._opted_out and is_event(record)
+        draft = drafted(record, record.__dict__) if quick else None
+        if draft is not None:
+            self._leave(draft)
+        else:
+            self.emit(record)
         return True
 
     def _leave(self, draft: Draft) -> None:
@@ -242,7 +288,7 @@ class PostHogHandler(DeliveryHandler):
             return
         said = said_in(record)
         name = said.get("event")
-        self.accept(said, _message(record) if name is None else "", record.created)
+        self.accept(said, text_of(record) if name is None else "", record.created)
 
     def accept(
         self, said: Mapping[str, Any], name: str = "", created: float | None = None
@@ -255,13 +301,48 @@ class PostHogHandler(DeliveryHandler):
             name: the event's name where *said* has none.
             created: epoch seconds; now where None.
         """
-        if self._opted_out and (self._sender.has_key or not _observers):
+        return self._take(said, time.time() if created is None else created, name=name)
+
+    def capture_exception(
+        self,
+        error: Any = None,
+        boundary: Boundary = MANUAL,
+        distinct_id: Any = None,
+        properties: Mapping[str, Any] | None = None,
+    ) -> str | None:
+        """
+        Report *error* to error tracking; return its event's uuid, None if it was refused.
+
+        An exception is reported once, however many see it pass: then the uuid is the first
+        report's. What is no exception is reported as one that says what it is.
+
+        Args:
+            error: the exception; the one that is being handled where None.
+            boundary: where it was caught; see `posthog_logging.exceptions`.
+            distinct_id: whom it happened to; who is bound in the context where None.
+            properties: further properties of the event.
+        """
+        return self.reporter.capture(
+            sys.exc_info()[1] if error is None else error, boundary, distinct_id, properties
+        )
+
+    def _is_deaf(self) -> bool:
+        """Tell whether nothing is taken, nor shown to anybody."""
+        return self._opted_out and (self._sender.has_key or not _observers)
+
+    def _take(
+        self,
+        said: Mapping[str, Any],
+        created: float,
+        bound: Bound | None = None,
+        name: str = "",
+    ) -> str | None:
+        """Take one event; where *bound* is None, that of the context holds."""
+        if self._is_deaf():
             return None
         self._ledger.accept()
         try:
-            message = self._message(
-                said, name, time.time() if created is None else created, context.current()
-            )
+            message = self._message(said, name, created, bound or context.current())
             if _observers and not self._observed(message):
                 return None
             line = self._dialect.line(message)
@@ -279,7 +360,7 @@ class PostHogHandler(DeliveryHandler):
         said: Mapping[str, Any],
         name: str,
         created: float,
-        bound: context.Bound | None = None,
+        bound: Bound | None = None,
     ) -> Message:
         """Return the message that *said* amounts to, after the hooks."""
         message = assemble(
@@ -293,6 +374,12 @@ class PostHogHandler(DeliveryHandler):
             tell=self._ledger.tell,
         )
         return self._hooked(message) if self._hooks else message
+
+    def close(self) -> None:
+        """Take nothing more, deliver what waits within ``shutdown_timeout``. Idempotent."""
+        if self._excepthooks is not None:
+            self._excepthooks.remove()
+        super().close()
 
     def _emit_shaped(self, record: logging.LogRecord) -> None:
         """Send what *record* says in its message, if it says anything to us."""
@@ -335,11 +422,3 @@ def _checked(event: Any, before: Message) -> Message:
     if not (isinstance(name, str) and name and isinstance(distinct_id, str) and distinct_id):
         raise TypeError("an event has a name and a distinct_id")
     return Message(name, distinct_id, dict(properties), before.uuid, before.timestamp)
-
-
-def _message(record: logging.LogRecord) -> str:
-    """Return the formatted message; where the arguments do not fit, the bare one; else none."""
-    for text in (record.getMessage, functools.partial(str, record.msg)):
-        with suppress(Exception):
-            return text()
-    return ""

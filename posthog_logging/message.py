@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import functools
 import hashlib
 import itertools
 import logging
@@ -19,6 +20,7 @@ import time
 import uuid
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from .context import Bound
@@ -33,6 +35,7 @@ __all__ = [
     "is_event",
     "said_in",
     "stamp",
+    "text_of",
 ]
 
 
@@ -128,6 +131,14 @@ def said_in(record: logging.LogRecord) -> dict[str, Any]:
     ):
         keys = keys[_STANDARD:]  # extras come last; this saves 23 look-ups an event
     return {key: attributes[key] for key in keys if key not in RESERVED}
+
+
+def text_of(record: logging.LogRecord) -> str:
+    """Return the formatted message; where the arguments do not fit, the bare one; else none."""
+    for text in (record.getMessage, functools.partial(str, record.msg)):
+        with suppress(Exception):
+            return text()
+    return ""
 
 
 def is_plain(event: str, distinct_id: str) -> bool:

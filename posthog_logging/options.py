@@ -6,6 +6,7 @@ Values are never quoted where they may be secret: a key, a header, a host with a
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -26,8 +27,10 @@ __all__ = [
     "headers",
     "hooks",
     "host",
+    "level",
     "mapping",
     "one_of",
+    "rate",
     "seconds",
     "spool",
     "whole",
@@ -52,6 +55,27 @@ def seconds(name: str, value: Any) -> float:
     if not 0 <= value <= threading.TIMEOUT_MAX:  # what a wait takes: 292 years
         raise ValueError(f"{name}: {value} is not a number of seconds from 0 on")
     return float(value)
+
+
+def level(name: str, value: Any) -> int | None:
+    """Return the least level that *value* means: any for True, none for False."""
+    if isinstance(value, bool):
+        return logging.NOTSET if value else None
+    found = logging.getLevelName(value) if isinstance(value, str) else value
+    if isinstance(value, str) and not isinstance(found, int):
+        raise ValueError(f"{name}: {value!r} is no level")
+    if not isinstance(found, int):
+        raise TypeError(f"{name}: True, False or a level, not {_kind(value)}")
+    return found
+
+
+def rate(name: str, value: Any) -> tuple[int, float] | None:
+    """Return *value* if it is a number at once and a number a second; None is no limit."""
+    if value is None:
+        return None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name}: how many at once and how many a second, not {_kind(value)}")
+    return whole(name, value[0], 1), seconds(name, value[1])
 
 
 def boolean(name: str, value: Any) -> bool:

@@ -29,7 +29,20 @@ from .sender import Sender
 from .spool import RECEIPT
 
 
-__all__ = ["Listener", "MessageHandler", "Pipeline"]
+__all__ = ["Listener", "MessageHandler", "Pipeline", "is_ours"]
+
+_at_work = threading.local()
+
+
+def is_ours(record: logging.LogRecord) -> bool:
+    """
+    Tell whether *record* is the library's own, or of what it uses while this thread sends.
+
+    Whoever takes any record asks, as otherwise each request would be something to send.
+    """
+    if getattr(_at_work, "sending", False):
+        return True
+    return f"{record.name}.".startswith("posthog_logging.")
 
 
 class MessageHandler(QueueHandler):
@@ -379,9 +392,11 @@ class Pipeline:
             yield False
             return
         self._holder = me
+        outer, _at_work.sending = getattr(_at_work, "sending", False), True
         try:
             yield True
         finally:
+            _at_work.sending = outer
             self._note_room()
             self._holder = 0
             self._turn.release()

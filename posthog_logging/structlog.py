@@ -68,8 +68,11 @@ class PostHogProcessor:
     ) -> MutableMapping[str, Any]:
         """Send *event_dict* if it is an event; return it unchanged in any case."""
         try:
+            created = time.time()
+            level = _LEVELS.get(method_name, _HIGHEST)
+            if level >= self._handler.level:
+                self._handler.reporter.entry(event_dict, method_name, level, created)
             if self._takes(method_name, event_dict):
-                created = time.time()
                 said, name = said_in_entry(event_dict, created)
                 self._handler.accept(said, name, created)
         except Exception as error:  # a log call never raises

@@ -38,7 +38,7 @@ FLOORS = (
     "policy transport options draft",
     "sender",
     "pipeline",
-    "delivery",
+    "delivery reporting",
     "handler analytics structlog inspector.* broker middleware.*",
     "cli commands.* pytest_plugin",
     "__main__ __init__",
