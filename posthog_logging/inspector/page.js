@@ -16,6 +16,8 @@ const state = {
 };
 const pending = [];
 const rows = new Map();
+// Where the browser forbids storage, the theme lasts as long as the page.
+const kept = (() => { try { return localStorage; } catch { return {}; } })();
 const narrow = matchMedia("(max-width: 700px)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const $ = (id) => document.getElementById(id);
@@ -174,7 +176,13 @@ function takeIn() {
     list.scrollTop += added * ROW; // what is looked at stays where it is
     state.unseen += added;
   }
-  if (state.open && fresh.some((item) => item.distinct_id === state.open.person)) openTimeline(state.open.person);
+  if (state.open && fresh.some((item) => item.distinct_id === state.open.person)) prolong(state.open.person);
+}
+
+function prolong(person) {
+  const held = [...$("detail-body").querySelectorAll("button")].indexOf(document.activeElement);
+  openTimeline(person);
+  if (held >= 0) $("detail-body").querySelectorAll("button")[held].focus({ preventScroll: true });
 }
 
 function accept(message) {
@@ -262,7 +270,12 @@ function draw() {
 
 function drawCounts() {
   const { view, items, counts, unseen } = state;
-  for (const one of document.querySelectorAll("[data-count]")) one.textContent = (counts[one.dataset.count] ?? 0).toLocaleString("en");
+  for (const one of document.querySelectorAll("[data-count]")) {
+    const number = counts[one.dataset.count] ?? 0;
+    one.textContent = number.toLocaleString("en");
+    const noun = one.nextElementSibling;
+    if (noun) noun.textContent = noun.textContent.replace(/s?$/, number === 1 ? "" : "s");
+  }
   document.querySelector('[data-query="is:bad"]').classList.toggle("some", counts.bad > 0);
   $("found").textContent = view.length === items.length ? "" : `${view.length.toLocaleString("en")} of ${items.length.toLocaleString("en")}`;
   $("newer").hidden = !unseen;
@@ -339,7 +352,7 @@ function choose(at) {
   if (state.open) openItem(view[view.length - 1 - index]);
 }
 
-const chosenItem = () => state.view[place(state.chosen)];
+const chosenItem = () => (state.chosen === null ? undefined : state.view[place(state.chosen)]);
 const chosenAt = () => (state.chosen === null ? -1 : state.view.length - 1 - place(state.chosen));
 
 // The detail: one event, one request, or one person.
@@ -582,7 +595,7 @@ function setTheme(name) {
 
 function toggleTheme() {
   const name = setTheme() ? "light" : "dark";
-  localStorage.setItem("theme", name);
+  kept.theme = name;
   setTheme(name);
 }
 
@@ -611,7 +624,7 @@ function onKey(event) {
   const isElsewhere = event.target.matches("button, a, summary, pre") || $("detail").contains(event.target);
   if (isTyping && event.target === $("query") && ["Enter", "ArrowDown"].includes(event.key)) { event.preventDefault(); step(0)(); return; }
   if (isTyping && event.key !== "Escape") return;
-  if (event.key === "Enter" && !isElsewhere && state.chosen !== null) { event.preventDefault(); openItem(chosenItem()); return; }
+  if (event.key === "Enter" && !isElsewhere && chosenItem()) { event.preventDefault(); openItem(chosenItem()); return; }
   if (isElsewhere && /^(Arrow|Page|Home|End)/.test(event.key)) return;
   if (!Object.hasOwn(KEYS, event.key)) return;
   event.preventDefault();
@@ -649,7 +662,7 @@ function start() {
   dark.addEventListener("change", () => setTheme());
   narrow.addEventListener("change", () => { $("overview").open = !narrow.matches; });
   $("overview").open = !narrow.matches;
-  setTheme(localStorage.getItem("theme"));
+  setTheme(kept.theme);
   setInterval(drawOverview, 500);
   connect();
 }

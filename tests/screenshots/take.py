@@ -34,7 +34,10 @@ FILMS = ("Amélie", "Brief Encounter", "Paterson", "Past Lives", "When Harry Met
 PEOPLE = ("ada@example.org", "grace@example.org", "linus@example.org", "user-1042", "user-77")
 CATEGORIES = ("romcom", "drama", "documentary")
 EVENTS = (
-    ("movie played", lambda: {"movie": random.choice(FILMS), "category": random.choice(CATEGORIES)}),
+    (
+        "movie played",
+        lambda: {"movie": random.choice(FILMS), "category": random.choice(CATEGORIES)},
+    ),
     ("movie played", lambda: {"movie": random.choice(FILMS), "resumed": True}),
     ("movie paused", lambda: {"movie": random.choice(FILMS), "minute": random.randint(1, 110)}),
     ("search made", lambda: {"words": "slow cinema", "results": random.randint(0, 40)}),
@@ -67,11 +70,19 @@ def send(inspector: Inspector, seconds: float) -> None:
             inspector.script(Answer(503, {"Retry-After": "1"}))
         for _ in range(random.randint(0, round(6 + 5 * math.sin(passed / 4)))):
             name, properties = random.choices(EVENTS, (9, 4, 6, 5, 2, 1))[0]
-            log.info(name, extra={"distinct_id": random.choice(PEOPLE), "properties": properties()})
+            log.info(
+                name, extra={"distinct_id": random.choice(PEOPLE), "properties": properties()}
+            )
         time.sleep(0.25)
+    handler.flush(5)
     bad(inspector)
+    inspector.script(Answer(reset_after=1))  # it has the event, and the client does not know
+    log.info("list shared", extra={"distinct_id": "user-77", "properties": {"movies": 12}})
+    inspector.wait("list shared", count=2)
+    inspector.script(Answer(503, {"Retry-After": "1"}))
     log.info("movie played", extra=FEATURED)
     handler.close()
+    time.sleep(1.5)  # until what is new looks like all else
 
 
 FEATURED = {
@@ -112,8 +123,9 @@ def bad(inspector: Inspector) -> None:
 
 def take(driver: webdriver.Chrome, theme: str) -> None:
     """Save one picture."""
-    script = "document.documentElement.dataset.theme = arguments[0]"
-    driver.execute_script(script, theme)
+    turn = driver.find_element(By.ID, "theme")  # named after what it turns to
+    if turn.text.lower() == theme:
+        turn.click()
     driver.save_screenshot(str(HERE / f"page-{theme}.png"))
 
 
@@ -123,11 +135,14 @@ def main(seconds: float = 40.0) -> None:
     with tempfile.TemporaryDirectory() as folder, Inspector() as inspector:
         driver = browser(folder)
         try:
-            driver.set_window_size(1440, 900)
+            size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
             driver.get(inspector.url)
             send(inspector, seconds)
-            rows = WebDriverWait(driver, 5).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".row"))
-            rows[0].click()
+            rows = WebDriverWait(driver, 5).until(
+                lambda d: d.find_elements(By.CSS_SELECTOR, ".row")
+            )
+            next(row for row in rows if "Brief Encounter" in row.text).click()
             WebDriverWait(driver, 5).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".json .k"))
             for theme in ("light", "dark"):
                 take(driver, theme)
