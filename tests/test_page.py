@@ -6,26 +6,28 @@ import http.client
 import json
 import logging
 import shutil
+import urllib.error
 import urllib.request
 import uuid
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-
-from selenium import webdriver
-from selenium.webdriver import Keys
-from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import Select
-from selenium.webdriver.support.wait import WebDriverWait
 
 from posthog_logging import PostHogHandler
 from posthog_logging.inspector import Inspector
 
+
+if TYPE_CHECKING:
+    from selenium import webdriver
+    from selenium.webdriver.remote.webelement import WebElement
+    from selenium.webdriver.support import ui
+else:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    ui = pytest.importorskip("selenium.webdriver.support.ui")
 
 KEY = "phc_0123456789abcdefghij"
 CHROMIUM = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run
@@ -46,10 +48,10 @@ class Page:
         self.until(lambda: self.all("#live[data-on]"))
 
     def all(self, selector: str) -> list[WebElement]:
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+        return self.driver.find_elements("css selector", selector)
 
     def one(self, selector: str) -> WebElement:
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
+        return self.driver.find_element("css selector", selector)
 
     def texts(self, selector: str) -> list[str]:
         """Return the texts in one step: elements come and go."""
@@ -72,7 +74,7 @@ class Page:
         self.run("query.value = arguments[0]; query.dispatchEvent(new Event('input'))", query)
 
     def until(self, check: Callable[[], T]) -> T:
-        return WebDriverWait(self.driver, 10, 0.03).until(lambda _: check())
+        return ui.WebDriverWait(self.driver, 10, 0.03).until(lambda _: check())
 
     def shows(self, selector: str, expected: list[str]) -> bool:
         """Wait until the texts are *expected*, and tell what they are if they never get to be."""
@@ -378,7 +380,7 @@ def test_overview_counts(page: Page, inspector: Inspector) -> None:
 def test_chaos_on_and_off(page: Page, inspector: Inspector) -> None:
     """A handler retries while chaos is on, and has delivered once it is off."""
     page.click("#chaos-button")
-    Select(page.one("[name=status]")).select_by_value("503")
+    ui.Select(page.one("[name=status]")).select_by_value("503")
     page.one("[name=retry]").send_keys("1")
     page.click("#chaos .primary")
     page.shows("#alarm-text", ["status 503, Retry-After 1"])
@@ -402,12 +404,12 @@ def test_chaos_says_what_it_can_do(page: Page, inspector: Inspector) -> None:
     """Every part of the form reaches the inspector's answer; a mistake is explained."""
     page.press("c")
     page.one("[name=latency]").send_keys("250")
-    Select(page.one("[name=reset]")).select_by_value("1")
-    Select(page.one("[name=verdict]")).select_by_value("missing")
+    ui.Select(page.one("[name=reset]")).select_by_value("1")
+    ui.Select(page.one("[name=verdict]")).select_by_value("missing")
     page.click("#chaos .primary")
     page.shows("#chaos-error", ["A verdict needs the names of the events that get it."])
     page.one("[name=named]").send_keys("movie played, b")
-    page.one("[name=share]").send_keys(Keys.HOME)
+    page.one("[name=share]").send_keys(webdriver.Keys.HOME)
     page.click("#chaos .primary")
 
     answer = page.until(lambda: inspector.answer_always)
@@ -538,27 +540,27 @@ def test_keyboard_alone_is_enough(page: Page, inspector: Inspector) -> None:
     page.shows(".row.chosen .name", ["b"])
     chosen = page.one(".row.chosen").get_attribute("id")
     assert chosen == page.one("#list").get_attribute("aria-activedescendant")
-    page.press(Keys.ENTER)
+    page.press(webdriver.Keys.ENTER)
     page.shows("#detail-body h2", ["b"])
-    page.press(Keys.ARROW_DOWN)
+    page.press(webdriver.Keys.ARROW_DOWN)
     page.shows("#detail-body h2", ["a"])
     page.press("p")
     page.shows(".line-of .link", ["a", "b"])
-    page.press(Keys.ESCAPE)
+    page.press(webdriver.Keys.ESCAPE)
     page.until(lambda: not page.one("#detail").is_displayed())
     page.press("g")
     page.shows(".row.chosen .name", ["c"])
     page.press("/", "e", "v", "e", "n", "t", ":", "b")
     page.shows(".row .name", ["b"])
-    page.press(Keys.ESCAPE)
+    page.press(webdriver.Keys.ESCAPE)
     page.shows(".row .name", ["c", "b", "a"])
     page.press("?")
     page.until(lambda: page.one("#help").is_displayed())
-    page.press(Keys.ESCAPE)
+    page.press(webdriver.Keys.ESCAPE)
     page.until(lambda: not page.one("#help").is_displayed())
     page.press("c")
     assert "status" == page.run("return document.activeElement.name")
-    page.press(Keys.ESCAPE)
+    page.press(webdriver.Keys.ESCAPE)
     assert "list" == page.run("return document.activeElement.id")
     assert not page.one("#chaos").is_displayed()
 
@@ -569,7 +571,7 @@ def test_focus_is_visible(page: Page, inspector: Inspector) -> None:
     script = """const one = document.activeElement, style = getComputedStyle(one);
     return [one.id || one.innerText || one.name, style.outlineStyle, style.outlineWidth]"""
     for _ in range(16):
-        page.press(Keys.TAB)
+        page.press(webdriver.Keys.TAB)
         name, *outline = page.run(script)
         seen[name.strip()] = outline
 
@@ -644,7 +646,7 @@ def test_narrow_screens_do_not_overflow(page: Page, inspector: Inspector, width:
         page.press(key)
         page.until(lambda: page.one(selector).is_displayed())  # noqa: B023 - called at once
         check()
-        page.press(Keys.ESCAPE)
+        page.press(webdriver.Keys.ESCAPE)
 
 
 def test_a_phone_shows_one_thing_at_a_time(page: Page, inspector: Inspector) -> None:
