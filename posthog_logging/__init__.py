@@ -7,6 +7,7 @@ from typing import Any
 from . import context, extras
 from .analytics import Analytics
 from .handler import DeliveryError, PostHogHandler
+from .logs import PostHogLogsHandler
 from .pipeline import Listener, MessageHandler
 
 
@@ -16,6 +17,7 @@ __all__ = [
     "Listener",
     "MessageHandler",
     "PostHogHandler",
+    "PostHogLogsHandler",
     "context",
     "extras",
 ]

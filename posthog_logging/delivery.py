@@ -166,9 +166,9 @@ class DeliveryHandler(logging.Handler):
         limit = self._pipeline.shutdown_timeout if timeout is None else timeout
         return self._pipeline.flush(limit)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Take nothing more, deliver what waits within ``shutdown_timeout``. Idempotent."""
-        self._pipeline.close()
+        self._pipeline.close(timeout)
         super().close()
 
     @property

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from . import context, jsonable, options
+from . import context, extras, jsonable, options
 from .context import Bound
 from .delivery import DeliveryHandler
-from .draft import ROUGHLY, Draft, drafted, finish_nothing, finisher
+from .draft import ROUGHLY, Draft, captured, drafted, finish_nothing, finisher
 from .exceptions import MANUAL, Boundary, without_owned
+from .logs import PostHogLogsHandler
 from .message import Message, Refused, assemble, is_event, said_in, text_of
 from .pipeline import is_ours
 from .reporting import ExceptHooks, Reporter
@@ -103,6 +104,9 @@ class PostHogHandler(DeliveryHandler):
         exception_rate: how many exceptions of one type may go at once, and how many more a
             second; None: all of them.
         exception_hooks: whether what nobody catches is reported, in any thread.
+        logs: whether every record goes to PostHog Logs, too; or the least level of those that
+            do, or a mapping of options for the `PostHogLogsHandler` that takes them. What it
+            does not name is as here.
         sync_mode: send in the caller's thread, for serverless.
         send: False builds and counts events and sends none.
         debug: set the library's own logger to DEBUG: names and sizes, never keys or payloads.
@@ -146,6 +150,7 @@ class PostHogHandler(DeliveryHandler):
         exceptions: bool | int | str = False,
         exception_rate: tuple[int, float] | None = (10, 1.0),
         exception_hooks: bool = False,
+        logs: bool | int | str | Mapping[str, Any] = False,
         sync_mode: bool = False,
         send: bool = True,
         debug: bool = False,
@@ -169,42 +174,52 @@ class PostHogHandler(DeliveryHandler):
             options.rate("exception_rate", exception_rate),
         )
         hooked = options.boolean("exception_hooks", exception_hooks)
-        #: Whether any record may be more than it says: an exception, or a log.
-        self._minds_all = self.reporter.level is not None
         self._excepthooks: ExceptHooks | None = None
-        super().__init__(
-            level,
-            found,
-            api_key=api_key,
-            host=host,
-            flush_at=flush_at,
-            flush_interval=flush_interval,
-            max_queue_size=max_queue_size,
-            max_queue_bytes=max_queue_bytes,
-            overflow=overflow,
-            block_timeout=block_timeout,
-            spool=spool,
-            max_spool_bytes=max_spool_bytes,
-            fsync=fsync,
-            max_retries=max_retries,
-            max_age=max_age,
-            timeout=timeout,
-            shutdown_timeout=shutdown_timeout,
-            compression=compression,
-            bisect=bisect,
-            on_error=on_error,
-            historical_migration=historical_migration,
-            headers=headers,
-            proxies=proxies,
-            verify=verify,
-            cert=cert,
-            auth=auth,
-            session=session,
-            sync_mode=sync_mode,
-            send=send,
-            debug=debug,
-            transport=transport,
-        )
+        delivery: dict[str, Any] = {
+            "api_key": api_key,
+            "host": host,
+            "timeout": timeout,
+            "shutdown_timeout": shutdown_timeout,
+            "headers": headers,
+            "proxies": proxies,
+            "verify": verify,
+            "cert": cert,
+            "auth": auth,
+            "session": session,
+            "sync_mode": sync_mode,
+            "send": send,
+            "debug": debug,
+            "transport": transport,
+        }
+        #: Takes records for PostHog Logs; None where they are not wanted.
+        self.logs = _make_logs(logs, found, {**delivery, "compression": compression})
+        # Whether any record may be more than it says: an exception, or a log.
+        self._minds_all = self.logs is not None or self.reporter.level is not None
+        try:
+            super().__init__(
+                level,
+                found,
+                flush_at=flush_at,
+                flush_interval=flush_interval,
+                max_queue_size=max_queue_size,
+                max_queue_bytes=max_queue_bytes,
+                overflow=overflow,
+                block_timeout=block_timeout,
+                spool=spool,
+                max_spool_bytes=max_spool_bytes,
+                fsync=fsync,
+                max_retries=max_retries,
+                max_age=max_age,
+                compression=compression,
+                bisect=bisect,
+                on_error=on_error,
+                historical_migration=historical_migration,
+                **delivery,
+            )
+        except BaseException:
+            if self.logs is not None:
+                self.logs.close()
+            raise
         if hooked:
             self._excepthooks = ExceptHooks(self.reporter.capture)
 
@@ -239,7 +254,7 @@ class PostHogHandler(DeliveryHandler):
         return True
 
     def _handle_any(self, record: logging.LogRecord) -> Any:
-        """Take *record* as all that it is: an exception, and perhaps an event."""
+        """Take *record* as all that it is: an exception, a log, and perhaps an event."""
         passed: Any = self.filter(record)
         if not passed:
             return passed
@@ -247,6 +262,8 @@ class PostHogHandler(DeliveryHandler):
             record = passed
         if not is_ours(record):
             self.reporter.record(record)
+            if self.logs is not None and record.levelno >= self.logs.level:
+                self.logs.handle(record)
         quick = self._short_way and not _observers and not self._opted_out and is_event(record)
         draft = drafted(record, record.__dict__) if quick else None
         if draft is not None:
@@ -255,25 +272,40 @@ class PostHogHandler(DeliveryHandler):
             self.emit(record)
         return True
 
-    def _leave(self, draft: Draft) -> None:
+    def capture(self, distinct_id: Any, event: Any, properties: Any) -> str | None:
+        """Take an event that is an id, a name and properties; as `accept`, and cheaper."""
+        if (
+            self._short_way
+            and type(distinct_id) is str
+            and type(event) is str
+            and type(properties) is dict
+            and not _observers
+            and not self._opted_out
+        ):
+            draft = captured(distinct_id, event, properties)
+            if draft is not None:
+                return draft[4][0] if self._leave(draft) and draft[4] else None
+        return self.accept(extras.capture(distinct_id, event, properties))
+
+    def _leave(self, draft: Draft) -> bool:
         """Queue *draft*, to be finished by the thread; for a disk it is finished here."""
         self._ledger.accept()
         if self._in_memory:
             size = len(draft[3]) + ROUGHLY
-            self._pipeline.enqueue((draft, size), size)
-            return
+            return self._pipeline.enqueue((draft, size), size)
         line = self._finish(draft)
-        if line is not None:
-            self._pipeline.put(line)
+        return line is not None and self._pipeline.put(line)
 
     def _finish(self, draft: Draft) -> bytes | None:
         """Return the line of *draft*; None where it is refused, which is counted."""
-        created, name, distinct_id, rest = draft
         try:
             line = self._finisher(draft)
             if line is not None:
                 return line
+            created, name, distinct_id, rest, ids = draft
             said = {"distinct_id": distinct_id, "properties": jsonable.decode(b"{" + rest)}
+            if ids is not None:
+                said["uuid"], said["timestamp"] = ids
             return self._dialect.line(self._message(said, name, created))
         except Refused as refused:
             self._ledger.lose(refused.reason, 1, refused.detail)
@@ -375,11 +407,47 @@ class PostHogHandler(DeliveryHandler):
         )
         return self._hooked(message) if self._hooks else message
 
-    def close(self) -> None:
+    def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the stdlib's
+        """Set what makes the bodies of logs; events need no formatter."""
+        super().setFormatter(fmt)
+        if self.logs is not None:
+            self.logs.setFormatter(fmt)
+
+    def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]
+        """
+        Make one attempt now for everything that waits, logs too, also during back-off.
+
+        Returns True when nothing is left. Waits for *timeout* seconds at most,
+        ``shutdown_timeout`` where None. Never raises; what failed is tried again later.
+        """
+        limit = self._pipeline.shutdown_timeout if timeout is None else timeout
+        deadline = time.monotonic() + limit
+        done = super().flush(limit)
+        if self.logs is None:
+            return done
+        return self.logs.flush(max(0.0, deadline - time.monotonic())) and done
+
+    def close(self, timeout: float | None = None) -> None:
         """Take nothing more, deliver what waits within ``shutdown_timeout``. Idempotent."""
         if self._excepthooks is not None:
             self._excepthooks.remove()
-        super().close()
+        limit = self._pipeline.shutdown_timeout if timeout is None else timeout
+        deadline = time.monotonic() + limit
+        super().close(limit)
+        if self.logs is not None:
+            self.logs.close(max(1.0, deadline - time.monotonic()))
+
+    def opt_out(self) -> None:
+        """Take and send nothing until `opt_in`; what waits goes on waiting."""
+        super().opt_out()
+        if self.logs is not None:
+            self.logs.opt_out()
+
+    def opt_in(self) -> None:
+        """Take and send again."""
+        super().opt_in()
+        if self.logs is not None:
+            self.logs.opt_in()
 
     def _emit_shaped(self, record: logging.LogRecord) -> None:
         """Send what *record* says in its message, if it says anything to us."""
@@ -414,6 +482,21 @@ class PostHogHandler(DeliveryHandler):
                 self._ledger.tell("before_send", f"before_send failed: {type(error).__name__}")
                 raise Refused("before_send_failed", type(error).__name__) from None
         return message
+
+
+def _make_logs(
+    logs: bool | int | str | Mapping[str, Any], dialect: Dialect, delivery: Mapping[str, Any]
+) -> PostHogLogsHandler | None:
+    """Return what takes records for PostHog Logs, with *delivery* where *logs* does not say."""
+    given = dict(logs) if isinstance(logs, Mapping) else {"level": options.level("logs", logs)}
+    if given.get("level", 0) is None or not options.api_key(
+        given.get("api_key", delivery["api_key"])
+    ):
+        return None
+    if "api_key" not in given and not dialect.name.startswith("posthog"):
+        raise ValueError("logs: a mapping with PostHog's own api_key, and perhaps its host")
+    packed = delivery["compression"] and "gzip"  # the only one that the service takes
+    return PostHogLogsHandler(**{**delivery, "compression": packed, **given})
 
 
 def _checked(event: Any, before: Message) -> Message:

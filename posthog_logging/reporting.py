@@ -37,7 +37,7 @@ from .message import said_in, stamp, text_of
 from .shapes import Said, said_in_entry, said_in_message
 
 
-__all__ = ["ExceptHooks", "Reporter"]
+__all__ = ["ExceptHooks", "Reporter", "said_by", "traceback_in"]
 
 Take = Callable[[Mapping[str, Any], float, Bound], "str | None"]
 Rate = tuple[int, float]
@@ -113,7 +113,7 @@ class Reporter:
             case = _case_in(record)
             if case is None:
                 return
-            said, message = _said_by(record)
+            said, message = said_by(record)
             self._report(case, said, record.created, _place(record, message))
         except Exception as failure:  # a log call never raises
             self._refuse("internal_error", type(failure).__name__)
@@ -227,7 +227,7 @@ def _case_in(record: logging.LogRecord) -> _Case | None:
         return _case_of(*found, boundary, level, stack)
     if isinstance(record.msg, dict):
         return _case_in_entry(record.msg, level, stack)
-    text = _traceback_in(record)
+    text = traceback_in(record)
     return _case_of_text(text, LOGGER, level) if text else None
 
 
@@ -243,15 +243,23 @@ def _case_in_entry(
     return None
 
 
-def _traceback_in(record: logging.LogRecord) -> str:
-    """Return the text that has the traceback, where a handler for a queue left no more."""
+def traceback_in(record: logging.LogRecord) -> str:
+    """Return the traceback as text, where a handler for a queue left no more of it."""
     text = record.exc_text
     if not text and record.args is None:  # `QueueHandler.prepare` made one text of it all
         text = record.msg
-    return text if isinstance(text, str) and _TRACEBACK in text else ""
+    if not isinstance(text, str) or _TRACEBACK not in text:
+        return ""
+    return text[len(_before_traceback(text)) :].lstrip("\n")
 
 
-def _said_by(record: logging.LogRecord) -> Said:
+def _before_traceback(text: str) -> str:
+    """Return the lines above a traceback; of a group, there are words before it on its line."""
+    before, traceback, _ = text.partition(_TRACEBACK)
+    return before.rpartition("\n")[0] if traceback else text
+
+
+def said_by(record: logging.LogRecord) -> Said:
     """Return what *record* says beside the exception, and its message."""
     if isinstance(record.msg, dict):
         return said_in_entry(_without_traces(record.msg), record.created)
@@ -260,9 +268,7 @@ def _said_by(record: logging.LogRecord) -> Said:
         return shaped
     message = text_of(record)
     if record.args is None:
-        # Not to its end: of a group, there are words before it on the same line.
-        before, traceback, _ = message.partition(_TRACEBACK)
-        message = before.rpartition("\n")[0] if traceback else message
+        message = _before_traceback(message)
     return Said(said_in(record), message)
 
 

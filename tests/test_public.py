@@ -26,6 +26,7 @@ PUBLIC = [
     "Listener",
     "MessageHandler",
     "PostHogHandler",
+    "PostHogLogsHandler",
     "context",
     "extras",
 ]
@@ -39,7 +40,7 @@ FLOORS = (
     "sender",
     "pipeline",
     "delivery reporting",
-    "handler analytics structlog inspector.* broker middleware.*",
+    "handler logs analytics structlog inspector.* broker middleware.*",
     "cli commands.* pytest_plugin",
     "__main__ __init__",
 )

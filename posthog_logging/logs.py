@@ -1,0 +1,357 @@
+"""
+`PostHogLogsHandler`: ordinary log records, on their way to PostHog Logs.
+
+Every record passes the gates of sdk-specs ``logs`` in their order: not opted out, not blank,
+``before_send``, the rate cap. What a gate holds back is counted, and nothing is raised.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+import traceback
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from . import context, options
+from .context import Bound
+from .delivery import DeliveryHandler
+from .exceptions import exception_from_text, normalise_exc_info
+from .ledger import logger
+from .message import Message, Refused, clean_id, stamp
+from .pipeline import is_ours
+from .reporting import said_by, traceback_in
+from .sender import OnError
+from .span import active_span
+from .spool import Spool
+from .transport import Transport
+from .wire.otlp import LOGS, LogsDialect
+
+
+__all__ = ["PostHogLogsHandler", "RateCap"]
+
+BeforeSend = Callable[["dict[str, Any]"], "dict[str, Any] | None"]
+
+# What an event's extras say that is no attribute: the rest of them is what anybody may add.
+_NO_ATTRIBUTES = frozenset({"distinct_id", "properties", "timestamp", "uuid"})
+# What a gate holds back is counted; to tell of it as of a loss would be one more log record.
+_GATES = frozenset({"blank_log", "before_send", "before_send_failed", "rate_limited"})
+
+
+class PostHogLogsHandler(DeliveryHandler):
+    """
+    Send every log record to PostHog Logs.
+
+    The body is the message, or what a formatter makes of the record. Attributes are the
+    extras, what is bound in the context, where the record was made (``code.*``), what was
+    raised (``exception.*``) and the ids of OpenTelemetry's active span. The library's own
+    records, and those of its requests, are left alone, so the root logger may have it.
+
+    Its queue and thread are its own. Nothing waits on disk unless there is a *spool*.
+
+    Args:
+        api_key, host: as in `PostHogHandler`.
+        level: the least level that is sent.
+        service_name: what the program is called.
+        service_version: which version of it this is.
+        environment: where it runs, such as ``"production"``.
+        resource_attributes: whatever else is to be said of it once a request.
+        token_in_url: whether the key is in the URL too, and so in access logs.
+        before_send: a callable or a list of them, each given the record as a dict (``body``,
+            ``level``, ``distinct_id``, ``attributes``) and returning it, changed or not. One
+            that returns None or a blank body drops the record.
+        fail_open: what becomes of a record for which a hook raises: True sends it as it was
+            before that hook, False drops it.
+        rate_cap: how many records are taken within *rate_window* seconds; 0: all of them.
+        batch_size: how many records one request may hold.
+        flush_at, flush_interval, max_queue_size, max_queue_bytes, overflow, block_timeout,
+            spool, max_spool_bytes, fsync, max_retries, max_age, timeout, shutdown_timeout,
+            compression, bisect, on_error, headers, proxies, verify, cert, auth, session,
+            sync_mode, send, debug, transport: as in `PostHogHandler`. What gives way here
+            where too much waits is the oldest.
+    """
+
+    takes = "logs"
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        host: str | None = None,
+        *,
+        level: int | str = logging.NOTSET,
+        service_name: str = LOGS.service_name,
+        service_version: str | None = None,
+        environment: str | None = None,
+        resource_attributes: Mapping[str, Any] | None = None,
+        token_in_url: bool = LOGS.token_in_url,
+        before_send: BeforeSend | Iterable[BeforeSend] | None = None,
+        fail_open: bool = True,
+        rate_cap: int = 10_000,
+        rate_window: float = 10.0,
+        batch_size: int = LOGS.limits.batch_count,
+        flush_at: int = 100,
+        flush_interval: float = 3.0,
+        max_queue_size: int = 100_000,
+        max_queue_bytes: int = 64 * 1024 * 1024,
+        overflow: str = "drop_oldest",
+        block_timeout: float = 1.0,
+        spool: str | os.PathLike[str] | Spool | None = None,
+        max_spool_bytes: int = 1024 * 1024 * 1024,
+        fsync: str = "never",
+        max_retries: int | None = None,
+        max_age: float | None = None,
+        timeout: float = 15.0,
+        shutdown_timeout: float = 5.0,
+        compression: str | None = "gzip",
+        bisect: bool = True,
+        on_error: OnError | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxies: dict[str, str] | None = None,
+        verify: bool | str | None = None,
+        cert: str | tuple[str, str] | None = None,
+        auth: Any = None,
+        session: Any = None,
+        sync_mode: bool = False,
+        send: bool = True,
+        debug: bool = False,
+        transport: Transport | None = None,
+    ) -> None:
+        self._hooks = options.hooks("before_send", before_send)
+        self._fails_open = options.boolean("fail_open", fail_open)
+        self._cap = RateCap(rate_cap, rate_window)
+        super().__init__(
+            level,
+            LogsDialect(
+                service_name=service_name,
+                service_version=service_version,
+                environment=environment,
+                resource_attributes=options.mapping("resource_attributes", resource_attributes),
+                token_in_url=options.boolean("token_in_url", token_in_url),
+                limits=replace(
+                    LOGS.limits, batch_count=options.whole("batch_size", batch_size, 1)
+                ),
+            ),
+            api_key=api_key,
+            host=host,
+            flush_at=flush_at,
+            flush_interval=flush_interval,
+            max_queue_size=max_queue_size,
+            max_queue_bytes=max_queue_bytes,
+            overflow=overflow,
+            block_timeout=block_timeout,
+            spool=spool,
+            max_spool_bytes=max_spool_bytes,
+            fsync=fsync,
+            max_retries=max_retries,
+            max_age=max_age,
+            timeout=timeout,
+            shutdown_timeout=shutdown_timeout,
+            compression=compression,
+            bisect=bisect,
+            on_error=on_error,
+            historical_migration=False,
+            headers=headers,
+            proxies=proxies,
+            verify=verify,
+            cert=cert,
+            auth=auth,
+            session=session,
+            sync_mode=sync_mode,
+            send=send,
+            debug=debug,
+            transport=transport,
+        )
+
+    def handle(self, record: logging.LogRecord) -> Any:
+        """Take *record*; filters run, the handler's lock is not taken."""
+        if self._opted_out or is_ours(record):
+            return True
+        passed: Any = self.filter(record)
+        if not passed:
+            return passed
+        self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue *record*; whatever is in it, nothing is raised."""
+        self._ledger.accept()
+        try:
+            log = self._gated(self._read(record))
+            line = self._dialect.line(_message_of(log, record))
+            if not self._sends:
+                raise Refused("send_is_off")
+            self._pipeline.put(line)
+        except Refused as refused:
+            count = self._ledger.add if refused.reason in _GATES else self._ledger.lose
+            count(refused.reason)
+        except Exception as error:  # a log call never raises, whatever is wrong with it or us
+            self._ledger.lose("internal_error", 1, type(error).__name__)
+
+    def _read(self, record: logging.LogRecord) -> dict[str, Any]:
+        """Return what *record* says, in the words of ``before_send``."""
+        said, message = said_by(record)
+        bound = context.current() or Bound()
+        given = said.get("distinct_id")
+        who = bound.distinct_id if given is None else given
+        return {
+            "body": self._body(record, message),
+            "level": record.levelno,
+            "distinct_id": clean_id(who, self._ledger.tell),
+            "attributes": {**_surroundings(record, bound), **_extras(said)},
+        }
+
+    def _body(self, record: logging.LogRecord, message: Any) -> str:
+        if self.formatter is None:
+            return message if isinstance(message, str) else str(message)
+        try:
+            return self.format(record)
+        except Exception as error:
+            self._ledger.tell("formatter", f"the formatter failed: {type(error).__name__}")
+            return str(message)
+
+    def _gated(self, log: dict[str, Any]) -> dict[str, Any]:
+        """Return *log* as it may go; raises `Refused` at the gate that it does not pass."""
+        if not log["body"].strip():
+            raise Refused("blank_log")
+        for hook in self._hooks:
+            log = self._hooked(hook, log)
+        number = self._cap(time.monotonic())
+        if number == 1:
+            logger.warning(
+                "more than %d logs in %g seconds: the rest of them is not taken, but counted",
+                self._cap.most,
+                self._cap.window,
+            )
+        if number:
+            raise Refused("rate_limited")
+        return log
+
+    def _hooked(self, hook: BeforeSend, log: dict[str, Any]) -> dict[str, Any]:
+        """Return what *hook* makes of *log*; a copy is its to spoil, should it fail half-way."""
+        try:
+            found = hook({**log, "attributes": dict(log["attributes"])})
+            if found is not None:
+                found = {**log, **found, "attributes": dict(found["attributes"])}
+                blank = not found["body"].strip()
+        except Exception as error:
+            self._ledger.tell("before_send", f"before_send failed: {type(error).__name__}")
+            if self._fails_open:
+                return log
+            raise Refused("before_send_failed", type(error).__name__) from None
+        if found is None or blank:
+            raise Refused("before_send")
+        return found
+
+
+class RateCap:
+    """
+    Count what comes within each window; the first to come after one opens the next.
+
+    No lock: `setdefault` and `next` are atomic, so of two threads at a window's end one
+    opens, and both count in, the same new one.
+
+    Args:
+        most: how many pass within a window; 0 or less: all.
+        window: how long one is, in seconds; 0 or less: there is none.
+    """
+
+    def __init__(self, most: int, window: float) -> None:
+        self.most = options.whole("rate_cap", most, -(2**63))
+        self.window = float(window)
+        self._open = _Window(float("-inf"))
+        self._on = self.most > 0 and self.window > 0
+
+    def __call__(self, now: float) -> int:
+        """Return 0 for what may pass, else the how-manieth too many it is in its window."""
+        if not self._on:
+            return 0
+        current = self._open
+        while not 0 <= now - current.began < self.window:  # below 0: the clock was set back
+            current = self._open = current.next.setdefault("", _Window(now))
+        return max(0, next(current.numbers) - self.most)
+
+
+class _Window:
+    """One window: when it began, the numbers to draw in it, and which one comes after it."""
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.numbers = itertools.count(1)
+        self.next: dict[str, _Window] = {}
+
+
+def _surroundings(record: logging.LogRecord, bound: Bound) -> dict[str, Any]:
+    """Return what is known beside the message: attributes that a caller's own override."""
+    return {
+        **active_span(),
+        **bound.properties,
+        # The names are OpenTelemetry's, semantic conventions 1.33.
+        "logger.name": record.name,
+        "code.file.path": record.pathname,
+        "code.function.name": record.funcName,
+        "code.line.number": record.lineno,
+        "code.stacktrace": record.stack_info,
+        **_raised(record),
+    }
+
+
+def _extras(said: Mapping[Any, Any]) -> dict[Any, Any]:
+    own = said.get("properties")
+    found = {key: value for key, value in said.items() if key not in _NO_ATTRIBUTES}
+    if isinstance(own, Mapping):
+        found.update(own)
+    elif own is not None:
+        found["properties"] = own
+    return found
+
+
+def _raised(record: logging.LogRecord) -> dict[str, str]:
+    """Return OpenTelemetry's attributes of an exception, alive or as text."""
+    given = record.exc_info
+    if not given and isinstance(record.msg, dict):
+        given = record.msg.get("exc_info")
+    found = normalise_exc_info(given) if given else None
+    if found is not None:
+        error, trace = found
+        kind = error if isinstance(error, type) else type(error)
+        return {
+            "exception.type": _safely(_full_name, kind),
+            "exception.message": _safely(str, error),
+            "exception.stacktrace": _safely(_formatted, kind, error, trace),
+        }
+    text = traceback_in(record)
+    if not text:
+        return {}
+    parsed = exception_from_text(text)
+    first = parsed["$exception_list"][0]
+    return {
+        "exception.type": ".".join(filter(None, [first.get("module"), first["type"]])),
+        "exception.message": first["value"],
+        "exception.stacktrace": text,
+    }
+
+
+def _full_name(kind: type) -> str:
+    name, module = kind.__qualname__, kind.__module__
+    return name if module == "builtins" else f"{module}.{name}"
+
+
+def _formatted(kind: type, error: Any, trace: Any) -> str:
+    return "".join(traceback.format_exception(kind, error, trace)).rstrip("\n")
+
+
+def _safely(make: Callable[..., str], *args: Any) -> str:
+    """Return what *make* makes, or nothing: an exception's own text may raise."""
+    try:
+        return make(*args)
+    except Exception:
+        return ""
+
+
+def _message_of(log: Mapping[str, Any], record: logging.LogRecord) -> Message:
+    properties = {**log["attributes"], "$severity": log["level"]}
+    return Message(log["body"], log["distinct_id"] or "", properties, *stamp(record.created))
