@@ -79,6 +79,8 @@ class Analytics:
         **more: Any,
     ) -> str | None:
         """Say that *distinct_id* did *event* (posthog-python 1)."""
+        if context is None and timestamp is None and message_id is None and not more:
+            return self.handler.capture(distinct_id, event, properties)
         said = extras.capture(distinct_id, event, properties, **more)
         return self._accept(said, context, timestamp, message_id=message_id)
 

@@ -9,19 +9,24 @@ log call returns. What turns out not to be so plain goes the long way, with the 
 from __future__ import annotations
 
 import logging
+import time
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import context, jsonable
-from .message import STANDARD, is_plain, stamp
+from .jsonable import is_modest, snapshot
+from .message import IDENTITY_EVENTS, STANDARD, is_plain, stamp
 from .wire import Dialect
 
 
-__all__ = ["ROUGHLY", "Draft", "drafted", "finish_nothing", "finisher"]
+__all__ = ["ROUGHLY", "Draft", "captured", "drafted", "finish_nothing", "finisher"]
 
-#: When it was said, the event's name, the id, the encoded properties without their first brace.
-Draft = tuple[float, str, str, bytes]
+#: When it was said, the event's name, the id, the encoded properties without their first brace,
+#: and the uuid and the timestamp where somebody was told of them already.
+Draft = tuple[float, str, str, bytes, "tuple[str, str] | None"]
+
+(_DOLLAR,) = b"$"
 
 #: The bytes that a line has beside the properties, about.
 ROUGHLY = 250
@@ -40,13 +45,24 @@ def drafted(record: logging.LogRecord, said: dict[str, Any]) -> Draft | None:
     ):
         return None
     try:
-        name = said["event"] if named else record.getMessage()
-        if type(name) is not str or name[:1] == "$":
+        if named:
+            name = said["event"]
+        else:
+            name = record.getMessage() if said["args"] else said["msg"]
+        if type(name) is not str or name in IDENTITY_EVENTS:
             return None
         # The slice lets go of orjson's buffer, which is many times larger than the text.
-        return record.created, name, distinct_id, jsonable.snapshot(properties)[1:]
+        return said["created"], name, distinct_id, snapshot(properties)[1:], None
     except Exception:  # arguments that do not fit: the long way knows what to do
         return None
+
+
+def captured(distinct_id: str, name: str, properties: dict[str, Any]) -> Draft | None:
+    """Return the draft of such an event that is no record; None where it must go the long way."""
+    if context.current() is not None or name in IDENTITY_EVENTS or not name.strip():
+        return None
+    created = time.time()
+    return created, name, distinct_id, snapshot(properties)[1:], stamp(created)
 
 
 def finish_nothing(draft: Draft) -> None:
@@ -67,15 +83,15 @@ def finisher(dialect: Dialect, constants: Mapping[str, Any]) -> Callable[[Draft]
     largest = dialect.limits.event_bytes
 
     def finish(draft: Draft) -> bytes | None:
-        created, name, distinct_id, rest = draft
+        created, name, distinct_id, rest, ids = draft
         if (
-            b'"$' in rest
+            (_DOLLAR in rest and b'"$' in rest)
             or not is_plain(name, distinct_id)
-            or not jsonable.is_modest(rest)
-            or any(key in rest for key in taken)
+            or not is_modest(rest)
+            or (taken and any(key in rest for key in taken))
         ):
             return None
-        uuid, timestamp = stamp(created)
+        uuid, timestamp = ids or stamp(created)
         line: bytes = splice(uuid, name, distinct_id, timestamp, rest)
         return line if len(line) <= largest else None
 

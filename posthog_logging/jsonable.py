@@ -14,7 +14,6 @@ import enum
 import json
 import math
 import os
-import re
 import uuid
 
 from collections import deque
@@ -55,7 +54,9 @@ DEFAULT_LIMITS = Limits()
 # A JSON number outside these becomes a double on PostHog's server (wire notes, 1.7).
 _SMALLEST_INT = -(2**63)
 _LARGEST_INT = 2**64 - 1
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_DIGITS = bytes(48 if chr(byte).isdigit() and byte < 128 else 32 for byte in range(256))
+_NINETEEN = b"0" * 19
+_BRACKET, _BACKSLASH = b"[\\"
 
 
 def encode(value: Any) -> bytes:
@@ -293,12 +294,24 @@ def is_modest(line: bytes) -> bool:
     so few of them prove the bounds; a false alarm costs only the slow way. A cut was made
     by `jsonable` on a part; it is made again on the whole, where a cycle shows earlier.
     """
+    if _flat(line):
+        return orjson is not None or _NINETEEN not in line.translate(_DIGITS)
     return not (
         (len(line) > DEFAULT_LIMITS.items and _may_be_broad(line))
         or line.count(b"{") + line.count(b"[") > DEFAULT_LIMITS.depth
         or b"\\u0000" in line
         or b"[cut: " in line
-        or (orjson is None and _LONG_NUMBER.search(line) is not None)
+        or (orjson is None and _NINETEEN in line.translate(_DIGITS))
+    )
+
+
+def _flat(line: bytes) -> bool:
+    """Tell that there is no container and no escape in *line*, but for its own first brace."""
+    return (
+        len(line) <= DEFAULT_LIMITS.items
+        and _BRACKET not in line
+        and _BACKSLASH not in line
+        and line.find(b"{", 1) < 0
     )
 
 

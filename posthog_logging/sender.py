@@ -323,8 +323,11 @@ class Sender:
         for note, count in results.notes.items():
             self._ledger.tell(f"server: {note}", f"the server says {note!r} of {count} event(s)")
         uuid_of = self._dialect.uuid_of
-        again = [one for one in parcel.kept if uuid_of(one.line) in results.retry]
-        dropped = [one for one in parcel.kept if uuid_of(one.line) in results.dropped]
+        again: list[Kept] = []
+        dropped: list[Kept] = []
+        if results.retry or results.dropped:
+            again = [one for one in parcel.kept if uuid_of(one.line) in results.retry]
+            dropped = [one for one in parcel.kept if uuid_of(one.line) in results.dropped]
         done = len(parcel.kept) - len(again) - len(dropped)
         if again or dropped:
             unresolved = {uuid_of(one.line) for one in (*again, *dropped)}

@@ -108,10 +108,12 @@ class MemorySpool:
         self._taken = True
         taken: list[Kept] = []
         while len(taken) < count and self._oldest():
-            size -= len(self._front[0]) + 1
-            if size < 0 and taken:
-                break
-            taken.append(Kept(None, self._front.popleft()))
+            front = self._front
+            for _ in range(min(count - len(taken), len(front))):
+                size -= len(front[0]) + 1
+                if size < 0 and taken:
+                    return taken
+                taken.append(Kept(None, front.popleft()))
         return taken
 
     def ack(self, kept: Sequence[Kept]) -> None:

@@ -124,27 +124,22 @@ class PostHogDialect:
         """
         Return a function that makes a line of its encoded parts; None where none can.
 
-        It is given the uuid, the event, the distinct_id, the timestamp and the encoded
-        properties without their first brace. No property may begin with ``$`` nor be one
-        of *constants*, which every line gets.
+        It is given the uuid, the event, the distinct_id, the timestamp (of which none needs
+        an escape) and the encoded properties without their first brace. No property may
+        begin with ``$`` nor be one of *constants*, which every line gets.
         """
         if not _SPECIAL.isdisjoint(constants):
             return None
         kept = self._without_library(constants)
-        opening = b',"properties":' + jsonable.encode(kept)[:-1]
-        encode = jsonable.snapshot
+        opening = f',"properties":{jsonable.encode(kept)[:-1].decode()}'
+        joint = "," if kept else ""
 
         def splice(uuid: str, event: str, distinct_id: str, moment: str, rest: bytes) -> bytes:
-            comma = b"," if kept and rest != b"}" else b""
-            return b'{"uuid":"%b","event":%b,"distinct_id":%b,"timestamp":"%b"%b%b%b}' % (
-                uuid.encode(),
-                encode(event),
-                encode(distinct_id),
-                moment.encode(),
-                opening,
-                comma,
-                rest,
+            line = (
+                f'{{"uuid":"{uuid}","event":"{event}","distinct_id":"{distinct_id}",'
+                f'"timestamp":"{moment}"{opening}{joint if len(rest) > 1 else ""}'
             )
+            return line.encode() + rest + b"}"
 
         return splice
 
