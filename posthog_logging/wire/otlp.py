@@ -210,9 +210,22 @@ def _record(message: Message, nanos: str, limits: jsonable.Limits | None) -> byt
     if limits is not None:
         properties = jsonable.jsonable(properties, limits)
         body = jsonable.jsonable(body, limits)
+    said = {_UID: message.uuid, **_said(message.distinct_id, properties)}
+    record = _fields(body, properties, nanos)
+    simple = _simple_attributes(said) if type(body) is str else None
+    if simple is not None:
+        line = jsonable.snapshot({"attributes": simple, **record})
+        if len(line) <= _SHORT and b"\\u0000" not in line:
+            return line
+    # One by one: few brackets are what `jsonable` writes without a second look.
+    pairs = b",".join(map(jsonable.encode, _attributes(said)))
+    return b'{"attributes":[%b],%b' % (pairs, jsonable.encode(record)[1:])
+
+
+def _fields(body: Any, properties: Mapping[str, Any], nanos: str) -> dict[str, Any]:
+    """Return what a log record has beside its attributes."""
     number, name = _severity(properties.get("$severity"))
-    attributes = _attributes({_UID: message.uuid, **_said(message.distinct_id, properties)})
-    record = {
+    record: dict[str, Any] = {
         "timeUnixNano": nanos,
         "observedTimeUnixNano": nanos,
         "severityNumber": number,
@@ -226,9 +239,7 @@ def _record(message: Message, nanos: str, limits: jsonable.Limits | None) -> byt
     flags = properties.get("$trace_flags")
     if isinstance(flags, int):
         record["flags"] = int(flags)
-    # One by one: few brackets are what `jsonable` writes without a second look.
-    said = b",".join(map(jsonable.encode, attributes))
-    return b'{"attributes":[%b],%b' % (said, jsonable.encode(record)[1:])
+    return record
 
 
 def _said(distinct_id: str, properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,6 +293,34 @@ def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
         for key, value in plain.items()
         if value is not None
     ]
+
+
+def _simple_attributes(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return OTLP's list at once where all values are plain; None where one needs a look."""
+    found = []
+    for key, value in values.items():
+        kind = _SIMPLE.get(type(value))
+        if kind is None or type(key) is not str:
+            if value is None:
+                continue
+            return None
+        if kind == "intValue":
+            if value not in _INT64:
+                return None
+            value = str(value)
+        elif kind == "doubleValue" and not math.isfinite(value):
+            return None
+        found.append({"key": key, "value": {kind: value}})
+    return found if len(found) <= _ATTRIBUTES.items else None
+
+
+_SIMPLE: Mapping[type, str] = {
+    str: "stringValue",
+    bool: "boolValue",
+    int: "intValue",
+    float: "doubleValue",
+}
+_SHORT = 64 * 1024  # bytes: what no limit cuts anything of
 
 
 def _named(value: Any, seen: dict[int, Any], depth: int) -> Any:
