@@ -13,6 +13,7 @@ Never truncate a segment that is in use; to delete one is safe.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import mmap
@@ -21,8 +22,10 @@ import threading
 import time
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +39,14 @@ _SUFFIX = ".ndjson"
 _SEGMENT_SIZE = 4 * 1024 * 1024
 _CHUNK = 256 * 1024
 _ADOPT_EVERY = 10.0
+_MOST_OPEN = 500  # each is an open file, and a process may have 1,024
 _RETRY_DISK_AFTER = 30.0
+_NEW = ".new"  # a segment takes its name when it is locked and has its header
+_NEW_FOR = 60.0  # seconds: nobody takes as long to make one
+_HEAD = 64 * 1024
 _MARK = b'"acked":'
 _DIGITS = 12
+_FROM_END = _DIGITS + len("}\n")  # of the header line: where the number begins
 
 _serial = itertools.count()
 
@@ -69,20 +77,40 @@ class _Segment:
     """
     One file: a header line that remembers how far it is acknowledged, then a line an event.
 
-    ``end`` is where the next line goes, ``taken`` up to where lines were handed out,
-    ``acked`` up to where all are settled.
+    ``end`` is where the next line goes, ``taken`` up to where lines were handed out, ``acked``
+    up to where all are settled, ``lines`` how many were not handed out.
     """
 
     path: Path
     fd: int
+    mark_at: int
     end: int
     acked: int
     taken: int
+    lines: int = 0
     map: mmap.mmap | None = None
-    size: int = 0
-    finished: bool = False
-    lines: int = 0  # not taken yet; kept for adopted segments only
+    adopted: bool = False
+    released: bool = False
     settled: dict[int, int] = field(default_factory=dict)  # out of order: start -> stop
+
+    def write(self, text: bytes) -> bool:
+        """
+        Append *text*, or tell that it does not fit.
+
+        The map's own position makes it one step: a signal handler or a ``__del__`` that logs
+        comes before it or after it. So does the look at ``end``, in which nothing is called.
+        """
+        view = self.map
+        if view is None:
+            return False
+        try:
+            view.write(text)
+        except ValueError:
+            return False
+        end = view.tell()
+        if end > self.end:
+            self.end = end
+        return True
 
     def read(self, start: int, stop: int) -> bytes:
         if self.map is not None:
@@ -96,30 +124,32 @@ class _Segment:
 
     def mark(self) -> None:
         """Write down how far the segment is acknowledged, in place."""
-        at = _mark_in(self.read(0, 512))
-        if at < 0:
-            return
         number = b"%*d" % (_DIGITS, self.acked)
         if self.map is not None:
-            self.map[at : at + _DIGITS] = number
+            self.map[self.mark_at : self.mark_at + _DIGITS] = number
         else:
-            os.pwrite(self.fd, number, at)
+            os.pwrite(self.fd, number, self.mark_at)
+
+    def finish(self) -> None:
+        """Unmap the file, and cut it to what was written."""
+        view, self.map = self.map, None  # not closed: it may just be forced to the disk
+        if view is not None:
+            self.end = max(self.end, view.tell())
+            os.ftruncate(self.fd, self.end)
 
     def release(self) -> None:
-        """Close map and file, cut to what was written; without a line left, delete it."""
-        if self.map is not None:
-            self.map.close()
-            self.map = None
-        if self.acked >= self.end:
-            self.path.unlink(missing_ok=True)
-        elif self.size:
-            os.ftruncate(self.fd, self.end)
+        """Close the file; without a line left, delete it."""
+        self.released = True
+        with suppress(OSError):  # of a disk in trouble, or a folder that is read-only by now
+            self.mark()
+            self.finish()
+            if self.acked >= self.end:
+                self.path.unlink(missing_ok=True)
         os.close(self.fd)
 
     def abandon(self) -> None:
         """Forget the file in a forked child: it, and its lock, are the parent's."""
-        if self.map is not None:
-            self.map.close()
+        self.map = None
         os.close(self.fd)
 
 
@@ -153,6 +183,7 @@ class JournalSpool:
     ) -> None:
         self._path = Path(path)
         self._header = {"posthog_logging": 1, "dialect": dialect, "host": host}
+        self._first_line = _header_line(self._header)
         self._max_bytes = max_bytes
         self._drop_oldest = drop_oldest
         self._fsync = fsync
@@ -166,12 +197,12 @@ class JournalSpool:
         self._memory = MemorySpool()
         self._segments: deque[_Segment] = deque()  # oldest first, the active one last
         self._active: _Segment | None = None
-        self._written = 0
-        self._handed = 0
+        self._waiting = 0  # lines on disk that were not handed out
         self._disk_again_at = 0.0
         self._look_again_at = 0.0
         self._sync_again_at = 0.0
         self._closed = False
+        self._untold: deque[Callable[[], None]] = deque()
 
     def renew(self) -> None:
         """Begin anew in a forked child: the parent's segments stay the parent's."""
@@ -186,25 +217,24 @@ class JournalSpool:
         return max(0.0, self._look_again_at - time.monotonic())
 
     def __len__(self) -> int:
-        return self._written - self._handed + len(self._memory)
+        return self._waiting + len(self._memory)
 
     def admit(self, line: bytes) -> Any:
         """Write *line*; return the line where only memory is left, None where nothing is."""
-        size = len(line) + 1
+        text = line + b"\n"
         with self._lock:
             segment = self._active
-            if segment is None or segment.end + size > segment.size:
-                segment = self._turn_over(size)
-            if segment is None or segment.map is None:
-                return line if self._disk_again_at else None
-            start = segment.end
-            stop = start + size
-            segment.map[start:stop] = line + b"\n"
-            segment.end = stop
-            self._written += 1
-        if self._fsync == "always":
-            _flush(segment, start)
-        return RECEIPT
+            if segment is None or not segment.write(text):
+                segment = self._turn_over(text)
+            if segment is not None:
+                segment.lines += 1
+                self._waiting += 1
+            item = self._elsewhere(line) if segment is None else RECEIPT
+        if self._untold:
+            self._speak()
+        if segment is not None and self._fsync == "always":
+            self._force(segment)
+        return item
 
     def append(self, items: Iterable[Any]) -> None:
         """Take in what has only memory to be in, and look after the disk from time to time."""
@@ -213,37 +243,38 @@ class JournalSpool:
         if now >= self._look_again_at:
             self._look_again_at = now + _ADOPT_EVERY
             self._adopt_orphans()
-        if self._fsync == "interval" and now >= self._sync_again_at and self._active is not None:
+            self._replace_deleted()
+        segment = self._active
+        if self._fsync == "interval" and now >= self._sync_again_at and segment is not None:
             self._sync_again_at = now + 1.0
-            _flush(self._active, 0)
+            self._force(segment)
 
     def take(self, count: int, size: int) -> list[Kept]:
         """Hand out the oldest lines on disk, then those in memory."""
         taken: list[Kept] = []
-        for segment in list(self._segments):
-            for kept in self._take_from(segment, count - len(taken), size):
-                taken.append(kept)
-                size -= len(kept.line) + 1
-            if len(taken) >= count or segment.taken < segment.end:
-                break
-        self._handed += len(taken)
-        if not taken:
-            return self._memory.take(count, size)
-        return taken
+        with self._lock:
+            for segment in list(self._segments):
+                found = self._take_from(segment, count - len(taken), size, not taken)
+                taken += found
+                size -= sum(len(kept.line) + 1 for kept in found)
+                if len(taken) >= count or segment.taken < segment.end:
+                    break
+                self._let_go(segment)
+        if self._untold:
+            self._speak()
+        return taken or self._memory.take(count, size)
 
     def ack(self, kept: Sequence[Kept]) -> None:
         """Forget lines: write down how far each segment is settled, delete those that are done."""
-        touched = set()
-        for token, _ in kept:
-            if token is not None:
-                token.segment.settle(token.start, token.stop)
-                touched.add(token.segment)
-        for segment in touched:
-            if segment.finished and segment.acked >= segment.end:
-                self._segments.remove(segment)
-                segment.release()
-            else:
+        with self._lock:
+            touched = set()
+            for token, _ in kept:
+                if token is not None and not token.segment.released:
+                    token.segment.settle(token.start, token.stop)
+                    touched.add(token.segment)
+            for segment in touched:
                 segment.mark()
+                self._let_go(segment)
 
     def evict(self, count: int) -> list[bytes]:
         """Drop the oldest lines that only memory has."""
@@ -255,139 +286,201 @@ class JournalSpool:
             self._closed = True
             self._active = None
             while self._segments:
-                segment = self._segments.popleft()
-                segment.mark()
-                segment.release()
+                self._segments.popleft().release()
 
-    def _take_from(self, segment: _Segment, count: int, size: int) -> Iterator[Kept]:
-        """Hand out lines of one segment while there is room; one at least, however large."""
-        first = True
+    def _elsewhere(self, line: bytes) -> bytes | None:
+        """Return *line* where it may wait in memory; else it is lost, and counted."""
+        if self._disk_again_at:
+            return line
+        reason = "closed" if self._closed else "spool_full"
+        self._untold.append(partial(self._lose, reason, 1))
+        return None
+
+    def _speak(self) -> None:
+        """Say what there is to say, without the lock: whoever listens may log himself."""
+        with suppress(IndexError):
+            while True:
+                self._untold.popleft()()
+
+    def _take_from(self, segment: _Segment, count: int, size: int, first: bool) -> list[Kept]:
+        """Hand out lines of one segment while there is room; one at least if it is the *first*."""
+        found: list[Kept] = []
         chunk = _CHUNK
-        while count > 0 and segment.taken < segment.end:
-            data = segment.read(segment.taken, min(segment.taken + chunk, segment.end))
-            lines = data.split(b"\n")[:-1]
-            if not lines:
-                chunk *= 4
-                if len(data) < chunk // 4:  # a last line without an end: torn
-                    segment.taken = segment.end
-                continue
-            for line in lines[:count]:
+        while len(found) < count and segment.taken < segment.end:
+            stop = min(segment.taken + chunk, segment.end)
+            lines = segment.read(segment.taken, stop).split(b"\n")[:-1]
+            if not lines and stop == segment.end:
+                self._lose_rest(segment, "broken")  # somebody else has cut the file
+            chunk *= 1 if lines else 4
+            for line in lines[: count - len(found)]:
                 size -= len(line) + 1
-                if size < 0 and not first:
-                    return
-                first = False
-                count -= 1
-                start, segment.taken = segment.taken, segment.taken + len(line) + 1
-                yield Kept(_Place(segment, start, segment.taken), line)
+                if size < 0 and (found or not first):
+                    return found
+                place = self._hand_out(segment, len(line) + 1)
+                if segment.adopted and not _is_whole(line):
+                    segment.settle(place.start, place.stop)
+                    self._untold.append(partial(self._lose, "broken", 1))
+                else:
+                    found.append(Kept(place, line))
+        return found
 
-    def _turn_over(self, size: int) -> _Segment | None:
-        """Finish the active segment and begin the next; None where there is no room for it."""
+    def _hand_out(self, segment: _Segment, size: int) -> _Place:
+        start, segment.taken = segment.taken, segment.taken + size
+        segment.lines -= 1
+        self._waiting -= 1
+        return _Place(segment, start, segment.taken)
+
+    def _lose_rest(self, segment: _Segment, reason: str) -> None:
+        """Give up the lines of *segment* that were not handed out."""
+        self._untold.append(partial(self._lose, reason, segment.lines))
+        self._waiting -= segment.lines
+        segment.lines = 0
+        segment.settle(segment.taken, segment.end)
+        segment.taken = segment.end
+
+    def _let_go(self, segment: _Segment) -> None:
+        """Delete *segment* if nothing is written to it any more and all of it is settled."""
+        if segment.map is None and segment.acked >= segment.end and not segment.released:
+            self._segments.remove(segment)
+            segment.release()
+
+    def _turn_over(self, text: bytes) -> _Segment | None:
+        """Write *text* into a new segment, the active one from now on; None where none can be."""
         if self._closed or time.monotonic() < self._disk_again_at:
             return None
-        if self._active is not None:
-            self._finish(self._active)
-            self._active = None
+        following = self._following(len(text))
+        if following is not None:
+            following.write(text)
+            self._segments.append(following)
+        # In one step: at any call, a signal handler may log and come here as well.
+        finished, self._active = self._active, following
+        if finished is not None:
+            self._finish(finished)
+        return following
+
+    def _following(self, size: int) -> _Segment | None:
+        self._disk_again_at = 0.0
+        size = max(min(_SEGMENT_SIZE, self._max_bytes // 8), size + len(self._first_line))
         if not self._has_room(size):
             return None
         try:
-            self._active = self._create(max(_SEGMENT_SIZE, size + 1024))
+            return self._create(size)
         except OSError as error:
             self._disk_again_at = time.monotonic() + _RETRY_DISK_AFTER
-            self._tell("spool", f"no spool ({error.strerror}); events wait in memory")
+            text = f"no spool ({error.strerror}); events wait in memory"
+            self._untold.append(partial(self._tell, "spool", text))
             return None
-        self._disk_again_at = 0.0
-        self._segments.append(self._active)
-        return self._active
 
     def _finish(self, segment: _Segment) -> None:
-        """Write no more into *segment*: unmap it, and delete it if all of it is settled."""
-        segment.finished = True
-        if segment.acked >= segment.end:
-            self._segments.remove(segment)
-            segment.release()
-        elif segment.map is not None:
-            segment.map.close()
-            segment.map = None
-            os.ftruncate(segment.fd, segment.end)
+        """Write no more into *segment*."""
+        if self._fsync != "never":
+            self._force(segment)
+        with suppress(OSError):  # of a disk in trouble; a caller must not hear of it
+            segment.finish()
+        self._let_go(segment)
+
+    def _force(self, segment: _Segment) -> None:
+        """Force what was written to the disk itself."""
+        view = segment.map
+        try:
+            if view is not None:  # else another thread has finished, and forced, it
+                view.flush()
+        except OSError as error:
+            self._tell("fsync", f"the spool could not be forced to disk ({error.strerror})")
+
+    def _replace_deleted(self) -> None:
+        """Let the next line begin a new segment where somebody has deleted the active one."""
+        with self._lock:
+            segment = self._active
+            if segment is not None and not segment.path.exists():
+                self._active = None
+                self._finish(segment)
 
     def _has_room(self, size: int) -> bool:
+        """Tell whether a segment of *size* fits, after the oldest ones gave way if they are to."""
         waiting = sum(segment.end - segment.acked for segment in self._segments)
         while waiting + size > self._max_bytes and self._drop_oldest and self._segments:
-            waiting -= self._drop(self._segments[0])
-        if waiting + size > self._max_bytes:
-            self._lose("spool_full", 1)
-            return False
-        return True
+            waiting -= self._drop(self._segments.popleft())
+        return waiting + size <= self._max_bytes
 
     def _drop(self, segment: _Segment) -> int:
-        """Give up the lines of the oldest segment that were not handed out; return its bytes."""
-        lines = segment.read(segment.taken, segment.end).count(b"\n")
-        self._handed += lines
+        """Give up what of *segment* was not handed out, and the file; return the bytes it had."""
         freed = segment.end - segment.acked
-        segment.settle(segment.taken, segment.end)
-        segment.taken = segment.end
-        self._lose("spool_full", lines)
-        self._segments.popleft()
-        segment.acked = segment.end
+        self._lose_rest(segment, "spool_full")
+        segment.acked = segment.end  # what was handed out is with the sender, in memory
+        if segment is self._active:
+            self._active = None
         segment.release()
         return freed
 
     def _create(self, size: int) -> _Segment:
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._path / f"{os.getpid()}-{time.time_ns():x}-{next(_serial)}{_SUFFIX}"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        new = path.with_suffix(_NEW)
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX)
             _allocate(fd, size)
-            header = _header_line(self._header)
             view = mmap.mmap(fd, size)
-            view[: len(header)] = header
+            view.write(self._first_line)
+            new.rename(path)
+            if self._fsync != "never":
+                _force_folder(self._path)
         except BaseException:
+            new.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             os.close(fd)
             raise
-        start = len(header)
-        return _Segment(path, fd, start, start, start, view, size)
+        start = view.tell()
+        return _Segment(path, fd, start - _FROM_END, start, start, start, map=view)
 
     def _adopt_orphans(self) -> None:
         """Take over the segments whose writers are gone, oldest first."""
-        try:
-            paths = sorted(self._path.glob(f"*{_SUFFIX}"), key=_age)
-        except OSError:
-            return
-        own = {segment.path for segment in self._segments}
-        for path in paths:
-            if path not in own:
-                self._adopt(path)
+        own = {segment.path for segment in list(self._segments)}
+        found = [path for path in _listed(self._path, _SUFFIX) if path not in own]
+        adopted: list[_Segment] = []
+        for path in found:
+            if len(own) + len(adopted) >= _MOST_OPEN:
+                break
+            segment = self._adopt(path)
+            if segment is not None:
+                adopted.append(segment)
+        with self._lock:
+            self._segments.extendleft(reversed(adopted))
+            count = sum(segment.lines for segment in adopted)
+            self._waiting += count
+        if adopted:
+            self._adopted(count)
+        for path in _listed(self._path, _NEW):
+            _remove_unborn(path)
 
-    def _adopt(self, path: Path) -> None:
+    def _adopt(self, path: Path) -> _Segment | None:
+        """Return the segment at *path* if it is an orphan of ours with something in it."""
         try:
             fd = _lock(path)
         except OSError as error:
-            self._tell(
-                f"spool file {path.name}", f"{path.name} cannot be opened ({error.strerror})"
-            )
-            return
+            self._complain(path, f"cannot be opened ({error.strerror})")
+            return None
         if fd is None:
-            return
-        segment = _open_segment(path, fd)
-        theirs = _read_header(os.pread(fd, 512, 0))
+            return None
+        try:
+            segment = _open_segment(path, fd)
+            theirs = _read_header(os.pread(fd, _HEAD, 0))
+        except OSError:  # a folder, a pipe, a bad sector
+            segment = theirs = None
         ours = {key: self._header[key] for key in ("dialect", "host")}
         if segment is None or theirs is None:
-            os.close(fd)
-            self._tell(
-                f"spool file {path.name}", f"{path.name} is no segment of a spool; left alone"
-            )
+            self._complain(path, "is no segment of a spool; left alone")
         elif {key: theirs.get(key) for key in ours} != ours:
-            os.close(fd)
             self._complain(path, "is for another host or dialect; left alone")
         elif segment.lines == 0:
             segment.acked = segment.end
             segment.release()
+            return None
         else:
-            self._segments.appendleft(segment)
-            self._written += segment.lines
-            self._adopted(segment.lines)
+            return segment
+        os.close(fd)
+        return None
 
     def _complain(self, path: Path, text: str) -> None:
         self._tell(f"spool file {path.name}", f"{path.name} {text}")
@@ -396,13 +489,15 @@ class JournalSpool:
 def segments_in(path: str | os.PathLike[str]) -> list[SegmentInfo]:
     """Return what waits in the spool at *path*, oldest first; changes nothing."""
     found = []
-    for file in sorted(Path(path).glob(f"*{_SUFFIX}"), key=_age):
+    for file in _listed(Path(path), _SUFFIX):
         try:
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             continue
         try:
             info = _describe(file, fd)
+        except OSError:  # a folder, a pipe
+            info = None
         finally:
             os.close(fd)
         if info is not None:
@@ -411,13 +506,13 @@ def segments_in(path: str | os.PathLike[str]) -> list[SegmentInfo]:
 
 
 def _describe(path: Path, fd: int) -> SegmentInfo | None:
-    header = _read_header(os.pread(fd, 512, 0))
+    header = _read_header(os.pread(fd, _HEAD, 0))
     segment = _open_segment(path, fd)
     if header is None or segment is None:
         return None
     first = segment.read(segment.acked, min(segment.end, segment.acked + _CHUNK)).split(b"\n")[0]
     at = first.find(b'"timestamp":"')
-    oldest = first[at + 13 : first.find(b'"', at + 13)].decode() if at >= 0 else ""
+    stamp = first[at + 13 : first.find(b'"', at + 13)] if at >= 0 else b""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         in_use = False
@@ -432,24 +527,26 @@ def _describe(path: Path, fd: int) -> SegmentInfo | None:
         in_use,
         segment.lines,
         segment.end - segment.acked,
-        oldest,
+        stamp.decode(errors="replace"),
     )
 
 
 def _open_segment(path: Path, fd: int) -> _Segment | None:
     """Return a segment as its writer left it; what stands behind the last whole line is torn."""
-    size = os.fstat(fd).st_size
-    data = os.pread(fd, size, 0)
-    header = _read_header(data[:512])
+    header = _read_header(os.pread(fd, _HEAD, 0))
     if header is None:
         return None
+    data = os.pread(fd, os.fstat(fd).st_size, 0)
     zeros = data.find(b"\0")
     end = data.rfind(b"\n", 0, len(data) if zeros < 0 else zeros) + 1
     first = data.index(b"\n") + 1
-    acked = int(header.get("acked") or 0)
-    acked = acked if first <= acked <= end and data[acked - 1 : acked] == b"\n" else first
+    if not data[:first].endswith(_MARK + data[first - _FROM_END : first]):
+        return None
+    acked = header.get("acked")
+    if not isinstance(acked, int) or not first <= acked <= end or data[acked - 1] != 10:  # "\n"
+        acked = first
     lines = data.count(b"\n", acked, end)
-    return _Segment(path, fd, end, acked, acked, finished=True, lines=lines, size=size)
+    return _Segment(path, fd, first - _FROM_END, end, acked, acked, lines, adopted=True)
 
 
 def _lock(path: Path) -> int | None:
@@ -474,11 +571,6 @@ def _header_line(header: dict[str, Any]) -> bytes:
     return jsonable.encode(header)[:-1] + b"," + _MARK + b"%*d}\n" % (_DIGITS, 0)
 
 
-def _mark_in(head: bytes) -> int:
-    at = head.find(_MARK)
-    return at + len(_MARK) if at >= 0 else -1
-
-
 def _read_header(head: bytes) -> dict[str, Any] | None:
     line, newline, _ = head.partition(b"\n")
     try:
@@ -492,15 +584,43 @@ def _allocate(fd: int, size: int) -> None:
     """Reserve the blocks: a store into a map beyond a full disk would be a SIGBUS."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, 0, size)
-        return
-    os.pwrite(fd, b"\0" * size, 0)
+    elif os.pwrite(fd, b"\0" * size, 0) < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _flush(segment: _Segment, start: int) -> None:
-    """Push what was written from *start* on to the disk itself."""
-    if segment.map is not None:
-        page = start - start % mmap.PAGESIZE
-        segment.map.flush(page, min(segment.end, segment.size) - page)
+def _force_folder(path: Path) -> None:
+    """Force the name of a new file to the disk itself."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _remove_unborn(path: Path) -> None:
+    """Delete a segment that never got its name, as its maker was killed meanwhile."""
+    with suppress(OSError):
+        if time.time() - path.stat().st_mtime > _NEW_FOR:
+            fd = _lock(path)
+            if fd is not None:
+                path.unlink(missing_ok=True)
+                os.close(fd)
+
+
+def _listed(folder: Path, suffix: str) -> list[Path]:
+    """Return the files of a spool, oldest first; none where the folder cannot be read."""
+    try:
+        return sorted(folder.glob(f"*{suffix}"), key=_age)
+    except OSError:
+        return []
+
+
+def _is_whole(line: bytes) -> bool:
+    """Tell whether a line of another process is what it wrote: the disk is nobody's alone."""
+    try:
+        return isinstance(jsonable.decode(line), dict)
+    except ValueError:
+        return False
 
 
 def _age(path: Path) -> tuple[float, str]:
