@@ -110,7 +110,6 @@ class DeliveryHandler(logging.Handler):
         self._pipeline = Pipeline(
             self._sender,
             self._ledger,
-            self._finish,
             max_queue_size=options.whole("max_queue_size", max_queue_size, 1),
             max_queue_bytes=options.whole("max_queue_bytes", max_queue_bytes, 1),
             overflow=options.one_of("overflow", overflow, _OVERFLOWS),
@@ -201,7 +200,3 @@ class DeliveryHandler(logging.Handler):
         if not self._opted_out:
             self._ledger.accept()
             self._ledger.lose(reason, 1, detail)
-
-    def _finish(self, draft: Any) -> bytes | None:
-        """Return the line of what was queued unfinished; None where it is refused."""
-        return None

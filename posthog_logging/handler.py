@@ -19,7 +19,7 @@ from typing import Any
 from . import context, extras, jsonable, options
 from .context import Bound
 from .delivery import DeliveryHandler
-from .draft import ROUGHLY, Draft, captured, drafted, finish_nothing, finisher
+from .draft import Draft, captured, drafted, finisher
 from .exceptions import MANUAL, Boundary, without_owned
 from .logs import PostHogLogsHandler
 from .message import Message, Refused, assemble, is_event, said_in, text_of
@@ -163,8 +163,8 @@ class PostHogHandler(DeliveryHandler):
         self._defaults = {"$is_server": True, **given}
         if options.boolean("disable_geoip", disable_geoip):
             self._defaults.setdefault("$geoip_disable", True)
-        self._finisher = finisher(found, {**self._defaults, **_OWNED})
-        self._short_way = send and not self._hooks and self._finisher is not finish_nothing
+        finish = finisher(found, {**self._defaults, **_OWNED}, self._long_way)
+        self._short_way = send and not self._hooks and finish is not None
         #: Makes events of exceptions; `capture_exception` is its front.
         self.reporter = Reporter(
             self._take,
@@ -195,6 +195,7 @@ class PostHogHandler(DeliveryHandler):
         self.logs = _make_logs(logs, found, {**delivery, "compression": compression})
         # Whether any record may be more than it says: an exception, or a log.
         self._minds_all = self.logs is not None or self.reporter.level is not None
+        self._quick = self._short_way and not self._minds_all
         try:
             super().__init__(
                 level,
@@ -220,6 +221,8 @@ class PostHogHandler(DeliveryHandler):
             if self.logs is not None:
                 self.logs.close()
             raise
+        if finish is not None:
+            self._pipeline.finish = finish
         if hooked:
             self._excepthooks = ExceptHooks(self.reporter.capture)
 
@@ -229,21 +232,20 @@ class PostHogHandler(DeliveryHandler):
 
         (Under eight threads that lock turns 12 µs into 300: there is nothing here to guard.)
         """
-        if self._minds_all:
-            return self._handle_any(record)
         attributes = record.__dict__
-        if "distinct_id" not in attributes and "event" not in attributes:
+        if "distinct_id" in attributes or "event" in attributes:
+            if self._quick and not self.filters and not _observers and not self._opted_out:
+                draft = drafted(record, attributes)
+                if draft is not None:
+                    self._leave(draft)
+                    return True
+        elif not self._minds_all and "extra" not in attributes:
             text = attributes["msg"]
             # structlog's and loguru's forms of saying it are looked at; all else leaves here.
-            if "extra" not in attributes and (
-                text[:1] != "{" if type(text) is str else not isinstance(text, dict)
-            ):
+            if text[:1] != "{" if type(text) is str else not isinstance(text, dict):
                 return True
-        elif self._short_way and not self.filters and not _observers and not self._opted_out:
-            draft = drafted(record, attributes)
-            if draft is not None:
-                self._leave(draft)
-                return True
+        if self._minds_all:
+            return self._handle_any(record)
         if self.filters:
             passed: Any = self.filter(record)
             if not passed:
@@ -291,18 +293,14 @@ class PostHogHandler(DeliveryHandler):
         """Queue *draft*, to be finished by the thread; for a disk it is finished here."""
         self._ledger.accept()
         if self._in_memory:
-            size = len(draft[3]) + ROUGHLY
-            return self._pipeline.enqueue((draft, size), size)
-        line = self._finish(draft)
+            return self._pipeline.enqueue(draft, draft[-1])
+        line = self._pipeline.finish(draft)
         return line is not None and self._pipeline.put(line)
 
-    def _finish(self, draft: Draft) -> bytes | None:
-        """Return the line of *draft*; None where it is refused, which is counted."""
+    def _long_way(self, draft: Draft) -> bytes | None:
+        """Return the line of a draft that is not so plain; None where it is refused, counted."""
+        created, name, distinct_id, rest, ids, _ = draft
         try:
-            line = self._finisher(draft)
-            if line is not None:
-                return line
-            created, name, distinct_id, rest, ids = draft
             said = {"distinct_id": distinct_id, "properties": jsonable.decode(b"{" + rest)}
             if ids is not None:
                 said["uuid"], said["timestamp"] = ids

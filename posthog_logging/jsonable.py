@@ -34,6 +34,7 @@ __all__ = [
     "decode",
     "encode",
     "encode_within",
+    "is_flat",
     "is_modest",
     "jsonable",
     "snapshot",
@@ -66,19 +67,6 @@ def encode(value: Any) -> bytes:
     except Exception:
         return _dumps_clean(jsonable(value))
     return line if is_modest(line) else _dumps_clean(jsonable(value))
-
-
-def snapshot(value: Any) -> bytes:
-    """
-    Return *value* as JSON that is right but for what `is_modest` has yet to tell.
-
-    The cheap half of `encode`, for a caller in a hurry: whoever has the time asks
-    `is_modest`, and puts what is not through ``encode(decode(snapshot))``.
-    """
-    try:
-        return _dumps(value)
-    except Exception:
-        return _dumps_clean(jsonable(value))
 
 
 def encode_within(value: Any, size: int) -> bytes | None:
@@ -294,9 +282,7 @@ def is_modest(line: bytes) -> bool:
     so few of them prove the bounds; a false alarm costs only the slow way. A cut was made
     by `jsonable` on a part; it is made again on the whole, where a cycle shows earlier.
     """
-    if _flat(line):
-        return orjson is not None or _NINETEEN not in line.translate(_DIGITS)
-    return not (
+    return is_flat(line) or not (
         (len(line) > DEFAULT_LIMITS.items and _may_be_broad(line))
         or line.count(b"{") + line.count(b"[") > DEFAULT_LIMITS.depth
         or b"\\u0000" in line
@@ -305,13 +291,14 @@ def is_modest(line: bytes) -> bool:
     )
 
 
-def _flat(line: bytes) -> bool:
-    """Tell that there is no container and no escape in *line*, but for its own first brace."""
+def is_flat(line: bytes) -> bool:
+    """Tell that there is no container, escape or huge number in *line* beyond its first brace."""
     return (
         len(line) <= DEFAULT_LIMITS.items
         and _BRACKET not in line
         and _BACKSLASH not in line
         and line.find(b"{", 1) < 0
+        and (orjson is not None or _NINETEEN not in line.translate(_DIGITS))
     )
 
 
@@ -365,6 +352,25 @@ if orjson is not None:
 
     def _dumps_clean(value: Any) -> bytes:
         return orjson.dumps(value)
+
+    def snapshot(value: Any) -> bytes:
+        """
+        Return *value* as JSON that is right but for what `is_modest` has yet to tell.
+
+        The cheap half of `encode`, for a caller in a hurry: whoever has the time asks
+        `is_modest`, and puts what is not through ``encode(decode(snapshot))``.
+        """
+        try:
+            return orjson.dumps(value, jsonable, _OPTIONS)
+        except Exception:
+            return _dumps_clean(jsonable(value))
 else:
     _dumps = _dumps_stdlib
     _dumps_clean = _dumps_clean_stdlib
+
+    def snapshot(value: Any) -> bytes:
+        """Return *value* as JSON that is right but for what `is_modest` has yet to tell."""
+        try:
+            return "".join(_chunks(value, 0)).encode()
+        except Exception:
+            return _dumps_clean(jsonable(value))

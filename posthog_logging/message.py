@@ -147,18 +147,30 @@ def is_plain(event: str, distinct_id: str) -> bool:
 
     They are neither special nor long nor blank, and the id is not nobody's.
     """
-    return (
-        (event in _plain_names or _is_plain_name(event))
-        and 0 < len(distinct_id) <= 50
+    return (event in _plain_names or _is_plain_name(event)) and (
+        distinct_id in _plain_ids or _is_plain_id(distinct_id)
+    )
+
+
+_plain_names: set[str] = set()
+_plain_ids: set[str] = set()
+
+
+def _is_plain_id(distinct_id: str) -> bool:
+    """Tell it of an id, and remember a plain one for a while: the same person does many things."""
+    plain = (
+        0 < len(distinct_id) <= 50
         and distinct_id.isprintable()
         and distinct_id[0] != " " != distinct_id[-1]
         and '"' not in distinct_id
         and "\\" not in distinct_id
         and distinct_id.lower() not in _NOBODY
     )
-
-
-_plain_names: set[str] = set()
+    if plain:
+        if len(_plain_ids) >= 10_000:
+            _plain_ids.clear()
+        _plain_ids.add(distinct_id)
+    return plain
 
 
 def _is_plain_name(event: str) -> bool:

@@ -222,7 +222,7 @@ class Pipeline:
     ) -> None:
         self._sender = sender
         self._ledger = ledger
-        self._finish = finish
+        self.finish = finish
         self._admit = sender.spool.admit
         self._max_size = max_queue_size
         self._max_bytes = max_queue_bytes
@@ -262,7 +262,11 @@ class Pipeline:
         if self.closed:
             self._ledger.lose("closed")
             return False
-        item = self._admit(line)
+        try:
+            item = self._admit(line)
+        except Exception as error:  # of a spool of the user's own
+            self._ledger.lose("internal_error", 1, type(error).__name__)
+            return False
         if item is line:  # it waits in memory, which is bounded; a disk has its own bounds
             return self.enqueue(line, len(line))
         if item is None:
@@ -276,7 +280,7 @@ class Pipeline:
         """
         Queue something that waits in memory: a line, or a draft for the thread to finish.
 
-        A draft comes as a pair, of itself and of *size*, the bytes that it takes up.
+        A draft is a tuple, and its last member is *size*, the bytes that it takes up.
         """
         # No call stands between load and store, so no thread or signal comes in between.
         self._lines_in += 1
@@ -302,8 +306,10 @@ class Pipeline:
         with self._my_turn(timeout) as mine:
             if not mine:
                 return False
-            self._sender.append(self._drain())
-            return self._sender.flush(max(0.0, deadline - time.monotonic()))
+            with self._contained():
+                self._sender.append(self._drain())
+                return self._sender.flush(max(0.0, deadline - time.monotonic()))
+        return False
 
     def close(self, timeout: float | None = None) -> None:
         """Refuse what comes from now on, deliver what waits within *timeout*, count the rest."""
@@ -323,12 +329,15 @@ class Pipeline:
     def _close(self, deadline: float) -> None:
         with self._my_turn(max(0.0, deadline - time.monotonic())) as mine:
             if mine:
-                self._sender.append(self._drain())
-                self._deliver(deadline)
-                self._sender.abandon("shutdown")
-                self._sender.close()
-        if not mine:
-            self._ledger.give_up("shutdown")
+                with self._contained():
+                    self._sender.append(self._drain())
+                    self._deliver(deadline)
+                with self._contained():
+                    self._sender.abandon("shutdown")
+                with self._contained():
+                    self._sender.close()
+        if not mine:  # what is on disk stays there
+            self._ledger.give_up("shutdown", self._lines_in - self._sender.settled_lines)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.1, deadline - time.monotonic()) if mine else 0.0)
         if mine:
@@ -345,6 +354,7 @@ class Pipeline:
     def await_work(self) -> None:
         """Sleep until something is due; the first event ends the sleep, the rest find a linger."""
         if self.closed:
+            self._leave()
             raise queue.Empty
         self._thread = threading.current_thread()
         self._thread.name = _NAME
@@ -359,6 +369,12 @@ class Pipeline:
         if not self.queue.empty():
             self._hurry.wait(self._linger)
 
+    def _leave(self) -> None:
+        """Give back what `close` could not, as this thread was amid a request until now."""
+        with self._my_turn(None) as mine:
+            if mine:
+                self._sender.close()
+
     def work(self) -> None:
         """Send batch after batch while one is due; between two, take in what was put."""
         more = True
@@ -371,8 +387,19 @@ class Pipeline:
 
     def contain(self, error: BaseException) -> None:
         """Note what a part raised into the thread; the thread goes on, after a breath."""
-        self._ledger.tell("contained", f"the sending thread went on after {type(error).__name__}")
+        self._note(error)
         self._hurry.wait(1.0)
+
+    def _note(self, error: BaseException) -> None:
+        self._ledger.tell("contained", f"sending goes on after {type(error).__name__}")
+
+    @contextmanager
+    def _contained(self) -> Iterator[None]:
+        """Keep from the caller what a spool, a dialect or a transport of the user's own raises."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            self._note(error)
 
     @contextmanager
     def _my_turn(self, timeout: float | None) -> Iterator[bool]:
@@ -412,19 +439,28 @@ class Pipeline:
         get = self.queue.get_nowait
         with suppress(queue.Empty):
             while True:
-                item = get()
-                items.append(self._finished(*item) if type(item) is tuple else item)
-        return [item for item in items if item is not None]
+                items.append(get())
+        return self._finished(items) if items else items
 
-    def _finished(self, draft: Any, size: int) -> bytes | None:
-        """Return the line that a draft becomes, with the bounds put right."""
-        line = self._finish(draft)
-        if line is None:  # refused, and counted
-            self._lines_in -= 1
-            self._bytes_in -= size
-            return None
-        self._bytes_in += len(line) - size
-        return line
+    def _finished(self, items: list[Any]) -> list[Any]:
+        """Return *items* with a line for every draft, and put the bounds right."""
+        finish = self.finish
+        lines: list[Any] = []
+        refused = grown = 0
+        for item in items:
+            if type(item) is not tuple:
+                lines.append(item)
+                continue
+            line = finish(item)
+            grown -= item[-1]
+            if line is None:  # refused, and counted
+                refused += 1
+            else:
+                grown += len(line)
+                lines.append(line)
+        self._lines_in -= refused
+        self._bytes_in += grown
+        return lines
 
     def _rouse(self) -> None:
         """Wake the thread, or start it, or do without it."""
@@ -513,7 +549,7 @@ class Pipeline:
             return False
         if item is not RECEIPT:
             self._lines_in -= 1
-            self._bytes_in -= item[1] if type(item) is tuple else len(item)
+            self._bytes_in -= item[-1] if type(item) is tuple else len(item)
             self._ledger.lose("queue_full")
         return True
 

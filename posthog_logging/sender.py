@@ -21,9 +21,9 @@ from . import jsonable
 from .ledger import Ledger
 from .message import rfc3339
 from .policy import Outcome, Schedule, judge, parse_retry_after
-from .spool import Kept, Spool
+from .spool import RECEIPT, Kept, Spool
 from .transport import Transport
-from .wire import Batch, Dialect, Endpoint, Response
+from .wire import Batch, Dialect, Endpoint, Response, Results
 
 
 __all__ = ["DeliveryError", "OnError", "Sender", "Settings"]
@@ -137,8 +137,10 @@ class Sender:
 
     def close(self) -> None:
         """Give back connections, files and locks."""
-        self._transport.close()
-        self.spool.close()
+        try:
+            self._transport.close()
+        finally:
+            self.spool.close()
 
     @property
     def host(self) -> str:
@@ -167,7 +169,13 @@ class Sender:
 
     def append(self, items: Iterable[Any]) -> None:
         """Add what came through the queue."""
-        self.spool.append(items)
+        items = list(items)
+        try:
+            self.spool.append(items)
+        except Exception as error:  # of a spool of the user's own
+            lost = [one for one in items if one is not RECEIPT]
+            self._count_settled(lost)
+            self._ledger.lose("internal_error", len(lost), type(error).__name__)
         if self._since is None and len(self.spool):
             self._since = self._clock()
 
@@ -270,14 +278,14 @@ class Sender:
 
     def _distinct(self, kept: list[Kept]) -> list[Kept]:
         """Give a new uuid to the second of two events with one: it would refuse both (V1, 2.3)."""
-        uuid_of = self._dialect.uuid_of
+        uuid_of = self._uuid_of
         names = {uuid_of(one.line) for one in kept}
         if len(names) == len(kept):
             return kept
         seen: set[str] = set()
         for number, one in enumerate(kept):
             name = uuid_of(one.line)
-            if name in seen:
+            if name in seen and name:
                 line = self._dialect.with_uuid(one.line, str(uuid.uuid4()))
                 kept[number] = one._replace(line=line)
                 self._ledger.tell("duplicate uuid", "a uuid that was used twice was replaced")
@@ -316,13 +324,13 @@ class Sender:
             return Response(None, error=type(error).__name__)
 
     def _delivered(self, parcel: _Parcel, response: Response, wait: float | None) -> list[_Parcel]:
-        results = self._dialect.results(response)
+        results = self._results(response)
         if results.error:
             self._lose(parcel.kept, "unconfirmed", response, results.error)
             return []
         for note, count in results.notes.items():
             self._ledger.tell(f"server: {note}", f"the server says {note!r} of {count} event(s)")
-        uuid_of = self._dialect.uuid_of
+        uuid_of = self._uuid_of
         again: list[Kept] = []
         dropped: list[Kept] = []
         if results.retry or results.dropped:
@@ -341,6 +349,20 @@ class Sender:
             return self._retry(parcel.with_(again), response, wait)
         self._succeed()
         return []
+
+    def _results(self, response: Response) -> Results:
+        try:
+            return self._dialect.results(response)
+        except Exception as error:
+            return Results(error=type(error).__name__)
+
+    def _uuid_of(self, line: bytes) -> str:
+        """Return the id of *line*; "" where a foreign dialect, or a foreign line, has none."""
+        try:
+            return self._dialect.uuid_of(line)
+        except Exception as error:
+            self._ledger.tell("broken part", f"dialect raised {type(error).__name__}")
+            return ""
 
     def _succeed(self) -> None:
         if self._schedule.failures or self._schedule.pauses:
@@ -427,10 +449,15 @@ class Sender:
         return []
 
     def _settle(self, kept: Sequence[Kept]) -> None:
-        self.spool.ack(kept)
-        in_memory = [len(one.line) for one in kept if one.token is None]
-        self.settled_lines += len(in_memory)
-        self.settled_bytes += sum(in_memory)
+        try:
+            self.spool.ack(kept)
+        except Exception as error:  # it may hand them out again: twice is better than never
+            self._ledger.tell("broken part", f"spool raised {type(error).__name__}")
+        self._count_settled([one.line for one in kept if one.token is None])
+
+    def _count_settled(self, lines: Sequence[bytes]) -> None:
+        self.settled_lines += len(lines)
+        self.settled_bytes += sum(map(len, lines))
 
     def _lose(
         self,

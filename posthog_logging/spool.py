@@ -11,6 +11,7 @@ import zlib
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
@@ -86,7 +87,7 @@ class MemorySpool:
         self._front: deque[bytes] = deque()
         self._blocks: deque[bytes] = deque()
         self._lines: deque[bytes] = deque()
-        self._taken = False
+        self._taken = True
 
     def __len__(self) -> int:
         return len(self._front) + len(self._blocks) * self._BLOCK + len(self._lines)
@@ -106,15 +107,15 @@ class MemorySpool:
     def take(self, count: int, size: int) -> list[Kept]:
         """Hand out the oldest lines."""
         self._taken = True
-        taken: list[Kept] = []
-        while len(taken) < count and self._oldest():
+        lines: list[bytes] = []
+        while len(lines) < count and self._oldest():
             front = self._front
-            for _ in range(min(count - len(taken), len(front))):
+            for _ in range(min(count - len(lines), len(front))):
                 size -= len(front[0]) + 1
-                if size < 0 and taken:
-                    return taken
-                taken.append(Kept(None, front.popleft()))
-        return taken
+                if size < 0 and lines:
+                    return _kept(lines)
+                lines.append(front.popleft())
+        return _kept(lines)
 
     def ack(self, kept: Sequence[Kept]) -> None:
         """Do nothing: what was taken is the taker's already."""
@@ -137,3 +138,7 @@ class MemorySpool:
             else:
                 self._front, self._lines = self._lines, self._front
         return bool(self._front)
+
+
+def _kept(lines: list[bytes]) -> list[Kept]:
+    return list(map(Kept._make, zip(repeat(None), lines)))
