@@ -199,7 +199,9 @@ def test_an_id_that_names_nobody_is_none(name: str, change: Callable[[str], str]
 
 
 @pytest.mark.parametrize(
-    "odd", [0, False, True, float("nan"), uuid.UUID(int=0), Broken()], ids=repr
+    "odd",
+    [0, False, True, float("nan"), uuid.UUID(int=0), Broken()],
+    ids=["0", "False", "True", "nan", "nil", "broken"],
 )
 def test_a_value_that_names_nobody_is_none(odd: Any) -> None:
     """The values whose text is an illegal id, or that have no text, name nobody either."""
