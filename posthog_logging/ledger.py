@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import threading
 
 from collections import defaultdict, deque
 from collections.abc import Mapping
+from contextlib import suppress
 
 
 __all__ = ["NOT_LOSSES", "Ledger", "logger"]
@@ -71,14 +73,19 @@ class Ledger:
         self.add(reason, count)
         self.tell(reason, f"{count} event(s) lost: {reason}{detail and f' ({detail})'}")
 
-    def give_up(self, reason: str) -> None:
-        """Count all that still waits as lost, for good: what comes in later changes no count."""
+    def give_up(self, reason: str, most: int = sys.maxsize) -> None:
+        """
+        Count what still waits, *most* at most, as lost; what comes in later changes no count.
+
+        (The rest waits on disk, for another process.)
+        """
         with self._lock:
             counts = dict(self.counts)
-            left = counts["waiting"]
-            if left:
-                self._final = {**counts, "waiting": 0, reason: counts.get(reason, 0) + left}
-        if left:
+            left = min(most, counts["waiting"])
+            if left > 0:
+                counts["waiting"] -= left
+                self._final = {**counts, reason: counts.get(reason, 0) + left}
+        if left > 0:
             self.tell(reason, f"{left} event(s) lost: {reason}")
 
     def tell(self, topic: str, text: str, level: int = logging.WARNING) -> None:
@@ -114,6 +121,7 @@ class Ledger:
         }
 
     def _fold(self) -> None:
-        while self._entries:
-            reason, count = self._entries.popleft()
-            self._folded[reason] += count
+        with suppress(IndexError):  # not asked before: a signal handler may fold as well
+            while True:
+                reason, count = self._entries.popleft()
+                self._folded[reason] += count

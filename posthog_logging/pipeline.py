@@ -241,6 +241,7 @@ class Pipeline:
         self._turn = threading.Lock()
         self._holder = 0
         self._wanted = 0
+        self._given_back = False
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._starting = threading.RLock()
@@ -334,8 +335,7 @@ class Pipeline:
                     self._deliver(deadline)
                 with self._contained():
                     self._sender.abandon("shutdown")
-                with self._contained():
-                    self._sender.close()
+                self._give_back()
         if not mine:  # what is on disk stays there
             self._ledger.give_up("shutdown", self._lines_in - self._sender.settled_lines)
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -354,7 +354,8 @@ class Pipeline:
     def await_work(self) -> None:
         """Sleep until something is due; the first event ends the sleep, the rest find a linger."""
         if self.closed:
-            self._leave()
+            with self._my_turn(None):  # `close` did not get it while this thread was sending
+                self._give_back()
             raise queue.Empty
         self._thread = threading.current_thread()
         self._thread.name = _NAME
@@ -369,10 +370,11 @@ class Pipeline:
         if not self.queue.empty():
             self._hurry.wait(self._linger)
 
-    def _leave(self) -> None:
-        """Give back what `close` could not, as this thread was amid a request until now."""
-        with self._my_turn(None) as mine:
-            if mine:
+    def _give_back(self) -> None:
+        """Close the sender, once; only who has the turn may."""
+        if not self._given_back:
+            self._given_back = True
+            with self._contained():
                 self._sender.close()
 
     def work(self) -> None:
