@@ -120,10 +120,10 @@ class Reporter:
 
     def entry(self, entry: Mapping[Any, Any], method: str, levelno: int, created: float) -> None:
         """Report what structlog's *entry* was logged with, if that was an exception."""
-        if self.level is None or levelno < self.level or _RAISED_IN.isdisjoint(entry):
+        if self.level is None or levelno < self.level or self._is_deaf():
             return
-        if self._is_deaf():
-            return
+        if "exc_info" not in entry and method == "exception":
+            entry = {**entry, "exc_info": True}  # as structlog's own `set_exc_info` does
         case = _case_in_entry(entry, normalise_level(method) or levelno, sys._getframe())
         if case is not None:
             said, message = said_in_entry(_without_traces(entry), created)
