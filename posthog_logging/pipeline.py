@@ -242,6 +242,7 @@ class Pipeline:
         self._holder = 0
         self._wanted = 0
         self._given_back = False
+        self._delivered_last = threading.Event()
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._starting = threading.RLock()
@@ -328,14 +329,17 @@ class Pipeline:
         self._close(deadline)
 
     def _close(self, deadline: float) -> None:
-        with self._my_turn(max(0.0, deadline - time.monotonic())) as mine:
-            if mine:
-                with self._contained():
-                    self._sender.append(self._drain())
-                    self._deliver(deadline)
-                with self._contained():
-                    self._sender.abandon("shutdown")
-                self._give_back()
+        try:
+            with self._my_turn(max(0.0, deadline - time.monotonic())) as mine:
+                if mine:
+                    with self._contained():
+                        self._sender.append(self._drain())
+                        self._deliver(deadline)
+                    with self._contained():
+                        self._sender.abandon("shutdown")
+                    self._give_back()
+        finally:
+            self._delivered_last.set()
         if not mine:  # what is on disk stays there
             self._ledger.give_up("shutdown", self._lines_in - self._sender.settled_lines)
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -354,6 +358,7 @@ class Pipeline:
     def await_work(self) -> None:
         """Sleep until something is due; the first event ends the sleep, the rest find a linger."""
         if self.closed:
+            self._delivered_last.wait()  # whoever closes needs the spool, and comes first
             with self._my_turn(None):  # `close` did not get it while this thread was sending
                 self._give_back()
             raise queue.Empty

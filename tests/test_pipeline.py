@@ -568,3 +568,15 @@ def test_a_thread_switch_anywhere(rig: Any) -> None:
 
     assert 1600 == it.counts["accepted"] == it.counts["delivered"]
     assert 1600 == len(set(it.flat))
+
+
+def test_close_right_after_the_first_event_delivers_from_a_disk(
+    make_handler: Callable[..., Any], inspector: Any, tmp_path: Any
+) -> None:
+    """The thread, which has just begun, leaves the spool to whoever closes."""
+    for _ in range(10):
+        handler = make_handler(spool=tmp_path)
+        handler.accept({"distinct_id": "user-1", "event": "movie played"})
+        handler.close()
+
+    assert 10 == inspector.counts()["good"]
