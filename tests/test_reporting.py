@@ -139,6 +139,20 @@ def test_record(make_handler: MakeHandler, make_log: MakeLog, inspector: Inspect
     assert "test_record" == entry["stacktrace"]["frames"][-1]["function"]
 
 
+def test_never_raised(make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector) -> None:
+    """What was never raised has the stack of its log call, unless a queue was between."""
+    handler = make_handler(exceptions=True)
+    make_log(handler).error("it failed", exc_info=PaymentError("here"))
+    far = logging.makeLogRecord({"levelno": 40, "exc_info": PaymentError("far"), "thread": 0})
+    handler.handle(far)
+
+    here, there = (event.properties["$exception_list"][0] for event in sent(handler, inspector))
+
+    assert (True, False) == (here["mechanism"]["synthetic"], there["mechanism"]["synthetic"])
+    assert "test_never_raised" == here["stacktrace"]["frames"][-1]["function"]
+    assert "stacktrace" not in there
+
+
 def test_beside_the_event(
     make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector
 ) -> None:
@@ -1035,6 +1049,7 @@ def test_bad_exceptions(
 
     assert event.properties["$exception_type"]
     assert event.properties["message"].startswith("it failed xxx")
+    assert len(event.properties["message"]) <= 8192
     assert {"internal_error", "oversized"}.isdisjoint(handler.counts)
 
 

@@ -19,6 +19,7 @@ from posthog_logging import (
     Listener,
     MessageHandler,
     PostHogHandler,
+    PostHogLogsHandler,
     context,
     extras,
 )
@@ -58,6 +59,10 @@ def configure() -> tuple[PostHogHandler, Listener]:
         headers={"X-Proxy": "1"},
     )
     PostHogHandler(on_error=tell)
+    PostHogHandler("phc_key", exceptions="ERROR", exception_rate=(10, 1.0), logs=True)
+    PostHogHandler("phc_key", exceptions=True, logs={"level": "INFO", "service_name": "shop"})
+    PostHogHandler("phc_key", exceptions=[])  # type: ignore[arg-type]
+    PostHogLogsHandler("phc_key", service_name="shop", before_send=scrub, rate_cap=0)
     PostHogHandler("phc_key", flush_at="100")  # type: ignore[arg-type]
     PostHogHandler("phc_key", "https://host", "segment")  # type: ignore[call-arg]
     waiting: queue.Queue[Any] = queue.Queue()
@@ -96,6 +101,8 @@ def call(handler: PostHogHandler) -> str | None:
     analytics.page("user-1", name="Home")
     analytics.screen("user-1", name="Home")
     analytics.capture("user-1", "played", "not a mapping")  # type: ignore[arg-type]
+    analytics.capture_exception(ValueError(), "user-1", {"area": "pay"})
+    handler.capture_exception(ValueError(), distinct_id="user-1")
     analytics.flush(2.0)
     analytics.close()
     return name
