@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from posthog_logging import PostHogHandler, PostHogLogsHandler, context
 from posthog_logging.inspector import Answer, Inspector
@@ -28,6 +27,9 @@ from posthog_logging.logs import RateCap
 from posthog_logging.pipeline import opened
 from posthog_logging.wire import Response
 from posthog_logging.wire.otlp import LOGS
+
+
+structlog = pytest.importorskip("structlog")
 
 
 MakeLog = Callable[..., logging.Logger]

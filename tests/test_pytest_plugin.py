@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import pytest
 
 import posthog_logging
@@ -26,6 +25,9 @@ from posthog_logging.inspector import Inspector
 from posthog_logging.message import Message
 from posthog_logging.pytest_plugin import Messages
 from posthog_logging.transport import MemoryTransport, use
+
+
+np = pytest.importorskip("numpy")
 
 
 pytest_plugins = ["pytester"]

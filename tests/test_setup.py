@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from posthog_logging import PostHogHandler
 from posthog_logging.inspector import Answer
+
+
+yaml = pytest.importorskip("yaml")
 
 
 SOON = 10.0
