@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from posthog_logging import Analytics, Listener, MessageHandler, PostHogHandler, context
 from posthog_logging.exceptions import CONTEXT_FREE, MANUAL, middleware
 from posthog_logging.inspector import Inspector
 from posthog_logging.reporting import ExceptHooks, Reporter
 from posthog_logging.structlog import PostHogProcessor
+
+
+structlog = pytest.importorskip("structlog")
 
 
 MakeHandler = Callable[..., PostHogHandler]
