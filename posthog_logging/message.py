@@ -19,7 +19,7 @@ import re
 import time
 import uuid
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -213,7 +213,7 @@ def assemble(
     """
     event = _event_name(said, name, tell)
     ids = stamp(created)
-    properties = _properties(said, bound, defaults, flat)
+    properties = _properties(said, event, bound, defaults, flat)
     given = said.get("distinct_id")
     if given is None and bound is not None:
         given = bound.distinct_id
@@ -275,6 +275,7 @@ def clean_id(given: Any, tell: Tell) -> str | None:
 
 def _properties(
     said: Mapping[str, Any],
+    event: str,
     bound: Bound | None,
     defaults: Mapping[str, Any] | None,
     flat: bool,
@@ -287,6 +288,8 @@ def _properties(
         for key in said:
             if key not in _KNOWN:
                 properties[key] = said[key]
+    if "kind" in said or "previous_id" in said:
+        properties.update(_idle(said, event))
     own = said.get("properties")
     if isinstance(own, Mapping):
         properties.update(own)
@@ -295,6 +298,15 @@ def _properties(
     if not _MERGED.isdisjoint(said):
         _add_named(said, properties)
     return properties
+
+
+def _idle(said: Mapping[str, Any], event: str) -> Iterator[tuple[str, Any]]:
+    """Yield the keys that mean nothing to this *event*, so that they do not vanish in silence."""
+    kind = said.get("kind")
+    if kind is not None and not (isinstance(kind, str) and KINDS.get(kind) == event):
+        yield "kind", kind
+    if said.get("previous_id") is not None and event != "$create_alias":
+        yield "previous_id", said["previous_id"]
 
 
 def _add_named(said: Mapping[str, Any], properties: dict[str, Any]) -> None:
@@ -327,7 +339,7 @@ def _identity(
     if event == "$create_alias":
         return _alias(distinct_id, said, properties, tell)
     if event == "$groupidentify":
-        return _group(distinct_id, properties)
+        return _group(distinct_id, properties, tell)
     if distinct_id is None:
         raise Refused("no_distinct_id", event)
     if event == "$set" and not properties.get("$set") and not properties.get("$set_once"):
@@ -353,13 +365,15 @@ def _alias(
     return previous
 
 
-def _group(distinct_id: str | None, properties: dict[str, Any]) -> str:
+def _group(distinct_id: str | None, properties: dict[str, Any], tell: Tell) -> str:
     given = (properties.get(name) for name in ("$group_type", "$group_key"))
     kind, key = ("" if value is None else clean_text(_text(value)) for value in given)
     if not kind or not key:
         raise Refused("no_group", "$groupidentify")
     properties["$group_type"], properties["$group_key"] = kind, key
     if not isinstance(properties.get("$group_set"), Mapping):
+        if properties.get("$group_set") is not None:
+            tell("bad group_set", "a group's properties that are no mapping were left out")
         properties["$group_set"] = {}
     return distinct_id or _shortened(f"${kind}_{key}")
 

@@ -359,6 +359,22 @@ def test_a_group_may_have_an_id() -> None:
     assert {"seats": 12} == message.properties["$group_set"]
 
 
+@pytest.mark.parametrize(
+    ("given_set", "expected", "told"),
+    [(None, {}, 0), ({}, {}, 0), ({"seats": 1}, {"seats": 1}, 0), ("gold", {}, 1), ([1], {}, 1)],
+    ids=repr,
+)
+def test_a_groups_properties_that_are_none_are_told_of(
+    given_set: Any, expected: Any, told: int
+) -> None:
+    """What is no mapping is left out, and not in silence."""
+    properties = {"$group_type": "team", "$group_key": "9", "$group_set": given_set}
+    said = {"event": "$groupidentify", "properties": properties}
+
+    assert ["bad group_set"] * told == topics(**said)
+    assert expected == built(**said).properties["$group_set"]
+
+
 @pytest.mark.parametrize("missing", [None, "", "  ", "\n", Broken()], ids=name_of)
 @pytest.mark.parametrize("name", ["type", "key"])
 def test_half_a_group_is_refused(name: str, missing: Any) -> None:
@@ -454,6 +470,30 @@ def test_one_key_with_a_meaning_is_enough() -> None:
 def test_flat_extras_can_be_left_out() -> None:
     """Without *flat* only what has a meaning is taken."""
     assert {"b": 2} == built(flat=False, a=1, properties={"b": 2}).properties
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"kind": "page"}, {}),
+        ({"kind": "page", "event": "$pageview"}, {}),
+        ({"kind": "page", "event": "played"}, {"kind": "page"}),
+        ({"kind": "unheard of"}, {"kind": "unheard of"}),
+        ({"kind": ["page"]}, {"kind": ["page"]}),
+        ({"kind": None, "previous_id": None}, {}),
+        ({"previous_id": "old"}, {"previous_id": "old"}),
+        ({"kind": "alias", "previous_id": "old"}, {"alias": "user-1", "distinct_id": "old"}),
+        ({"kind": "odd", "flat": False}, {"kind": "odd"}),
+        ({"kind": "odd", "properties": {"kind": "own"}}, {"kind": "own"}),
+        ({"kind": "odd", "bound": Bound("u", {"kind": "bound"})}, {"kind": "odd"}),
+    ],
+    ids=str,
+)
+def test_what_means_nothing_to_the_event_is_a_property(
+    said: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """A kind that names nothing, and an earlier id of no alias, do not vanish in silence."""
+    assert expected == built(**said).properties
 
 
 def test_the_callers_objects_are_not_changed() -> None:
