@@ -10,7 +10,7 @@ import logging
 import os
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import options
 from .ledger import Ledger, logger
@@ -21,9 +21,20 @@ from .transport import RequestsTransport, Transport, diverted
 from .wire import Dialect, Endpoint
 
 
-__all__ = ["DeliveryHandler"]
+__all__ = ["DeliveryHandler", "Description"]
 
 _OVERFLOWS = ("drop_newest", "drop_oldest", "block")
+
+
+class Description(NamedTuple):
+    """A handler, to those who look for what was lost; `silent` says why it takes nothing now."""
+
+    kind: str
+    dialect: Dialect
+    host: str
+    level: int
+    silent: str | None
+    counts: Mapping[str, int]
 
 
 class DeliveryHandler(logging.Handler):
@@ -194,6 +205,26 @@ class DeliveryHandler(logging.Handler):
     def is_opted_out(self) -> bool:
         """Tell whether nothing is taken nor sent."""
         return self._opted_out
+
+    def describe(self) -> Description:
+        """Return what it is and how it fares, without its key."""
+        return Description(
+            type(self).__name__,
+            self._dialect,
+            self._sender.host,
+            self.level,
+            self._silence(),
+            self.counts,
+        )
+
+    def _silence(self) -> str | None:
+        states = {
+            "closed": self._pipeline.closed,
+            "no_api_key": not self._sender.has_key,
+            "opted_out": self._opted_out,
+            "send_is_off": not self._sends,
+        }
+        return next((name for name, holds in states.items() if holds), None)
 
     def refuse(self, reason: str, detail: str = "") -> None:
         """Count, and tell of, what could not even be built."""

@@ -22,11 +22,11 @@ from .delivery import DeliveryHandler
 from .draft import Draft, captured, drafted, finisher
 from .exceptions import MANUAL, Boundary, without_owned
 from .logs import PostHogLogsHandler
-from .message import Message, Refused, assemble, is_event, said_in, text_of
+from .message import Message, Refused, Tell, assemble, is_event, said_in, text_of
 from .pipeline import is_ours
 from .reporting import ExceptHooks, Reporter
 from .sender import DeliveryError, OnError
-from .shapes import said_in_message
+from .shapes import Said, said_in_message
 from .spool import Spool
 from .transport import Transport
 from .version import LIBRARY, VERSION
@@ -320,6 +320,26 @@ class PostHogHandler(DeliveryHandler):
         name = said.get("event")
         self.accept(said, text_of(record) if name is None else "", record.created)
 
+    def preview(self, record: logging.LogRecord, tell: Tell) -> Message | None:
+        """
+        Return the event that `emit` would make of *record*, None where it is none.
+
+        Raises `Refused` where it would be refused. The hooks run; nothing is sent or counted,
+        and what is mended on the way is told to *tell*.
+        """
+        found: Said | None
+        if is_event(record):
+            said = said_in(record)
+            found = Said(said, text_of(record) if said.get("event") is None else "")
+        else:
+            found = said_in_message(record)
+        if found is None:
+            return None
+        bound = context.current()
+        message = self._message(found.said, found.name, record.created, bound, tell)
+        self._dialect.line(message)  # which refuses what is too large
+        return message
+
     def accept(
         self, said: Mapping[str, Any], name: str = "", created: float | None = None
     ) -> str | None:
@@ -391,8 +411,10 @@ class PostHogHandler(DeliveryHandler):
         name: str,
         created: float,
         bound: Bound | None = None,
+        tell: Tell | None = None,
     ) -> Message:
         """Return the message that *said* amounts to, after the hooks."""
+        tell = tell or self._ledger.tell
         message = assemble(
             said,
             name,
@@ -401,9 +423,9 @@ class PostHogHandler(DeliveryHandler):
             defaults=self._defaults,
             owned=_OWNED,
             flat=self._flat,
-            tell=self._ledger.tell,
+            tell=tell,
         )
-        return self._hooked(message) if self._hooks else message
+        return self._hooked(message, tell) if self._hooks else message
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the stdlib's
         """Set what makes the bodies of logs; events need no formatter."""
@@ -465,7 +487,7 @@ class PostHogHandler(DeliveryHandler):
             self._ledger.add("no_api_key")
         return not self._opted_out
 
-    def _hooked(self, message: Message) -> Message:
+    def _hooked(self, message: Message, tell: Tell) -> Message:
         """Run ``before_send``; one that raises or returns rubbish drops the event: fail closed."""
         event: Any = message._asdict()
         for hook in self._hooks:
@@ -477,7 +499,7 @@ class PostHogHandler(DeliveryHandler):
             except Refused:
                 raise
             except Exception as error:
-                self._ledger.tell("before_send", f"before_send failed: {type(error).__name__}")
+                tell("before_send", f"before_send failed: {type(error).__name__}")
                 raise Refused("before_send_failed", type(error).__name__) from None
         return message
 
