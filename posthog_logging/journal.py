@@ -160,7 +160,7 @@ class JournalSpool:
     Args:
         path: the folder; made, with mode 0700, if it is not there.
         dialect, host: what the lines are for; other segments are not adopted.
-        max_bytes: how much may wait on disk.
+        max_bytes: how much room the files may take.
         drop_oldest: whether the oldest segment gives way then; else the newest event does.
         fsync: ``"never"``, ``"interval"`` (about once a second) or ``"always"``.
         tell: called with a topic and a text for what the user should know.
@@ -398,14 +398,15 @@ class JournalSpool:
 
     def _has_room(self, size: int) -> bool:
         """Tell whether a segment of *size* fits, after the oldest ones gave way if they are to."""
-        waiting = sum(segment.end - segment.acked for segment in self._segments)
-        while waiting + size > self._max_bytes and self._drop_oldest and self._segments:
-            waiting -= self._drop(self._segments.popleft())
-        return waiting + size <= self._max_bytes
+        # A file that is settled to its end is the active one, about to be deleted.
+        held = sum(one.end for one in list(self._segments) if one.acked < one.end)
+        while held + size > self._max_bytes and self._drop_oldest and self._segments:
+            held -= self._drop(self._segments.popleft())
+        return held + size <= self._max_bytes
 
     def _drop(self, segment: _Segment) -> int:
-        """Give up what of *segment* was not handed out, and the file; return the bytes it had."""
-        freed = segment.end - segment.acked
+        """Give up what of *segment* was not handed out, and the file; return the bytes it held."""
+        freed = segment.end if segment.acked < segment.end else 0
         self._lose_rest(segment, "spool_full")
         segment.acked = segment.end  # what was handed out is with the sender, in memory
         if segment is self._active:
