@@ -263,6 +263,8 @@ def test_demo_for_people(more: dict[str, str], program: Sequence[str]) -> None:
 )
 def test_demo_on_a_terminal(program: Sequence[str], more: dict[str, str], colours: bool) -> None:
     """On a terminal ``rich`` draws the table if it is there; NO_COLOR holds."""
+    if colours:
+        pytest.importorskip("rich")
     shown = on_a_terminal(program, "demo", **more)
 
     assert "Everything that was logged arrived" in shown
