@@ -17,6 +17,15 @@ __all__ = ["alias", "capture", "group", "identify", "page", "screen", "set"]
 Extra = dict[str, Any]
 Properties = Mapping[str, Any]
 
+# What PostHog calls the reserved properties of Segment's page call; its dialects turn them back.
+_PAGE = {
+    "url": "$current_url",
+    "path": "$pathname",
+    "host": "$host",
+    "referrer": "$referrer",
+    "referring_domain": "$referring_domain",
+}
+
 
 def capture(
     distinct_id: Any = None,
@@ -99,11 +108,12 @@ def page(
     category: str | None = None,
     **more: Any,
 ) -> Extra:
-    """Say that *distinct_id* saw the page *name*."""
+    """Say that *distinct_id* saw the page *name*; Segment's ``url`` and others get their ``$``."""
+    given = {_PAGE.get(key, key): value for key, value in _mapping(properties).items()}
     return {
         "distinct_id": distinct_id,
         "event": "$pageview",
-        **_with(more, {**_some(name=name, category=category), **_mapping(properties)}),
+        **_with(more, {**_some(name=name, category=category), **given}),
     }
 
 

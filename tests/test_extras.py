@@ -120,3 +120,11 @@ def test_the_callers_properties_are_not_changed() -> None:
     sent(extras.identify("u", given, given))
 
     assert {"a": 1} == given
+
+
+def test_a_page_speaks_posthogs_words() -> None:
+    """What Segment reserves for pages gets PostHog's name, and back on Segment's wire."""
+    said = extras.page("user-1", "Pricing", {"url": "https://example.org/", "plan": "gold"})
+
+    expected = {"name": "Pricing", "$current_url": "https://example.org/", "plan": "gold"}
+    assert expected == said["properties"]
