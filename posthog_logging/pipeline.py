@@ -590,6 +590,14 @@ def _close_at_exit() -> None:
             continue
         if getattr(process.current_process(), "_parent_pid", None) is not None:
             util.Finalize(None, close_all, exitpriority=10)
+            _close_at_celerys_exit()
+
+
+def _close_at_celerys_exit() -> None:
+    """Close when celery says that a worker ends: it does so by ``os._exit``."""
+    signals = sys.modules.get("celery.signals")
+    if signals is not None:
+        signals.worker_process_shutdown.connect(lambda **_: close_all(), weak=False)
 
 
 def opened() -> list[Pipeline]:
