@@ -933,6 +933,211 @@ def test_doctor_looks_into_a_spool(
     assert (1, "WRONG") == (missing, not_found["spool"][0])
 
 
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("phx_personal", "personal key"),
+        ("phc_" + "x" * 61, "longer than 64"),
+        ("phc_one two", "a blank within it"),
+        ("phc_one\ntwo", "printable ASCII"),
+    ],
+    ids=["personal", "long", "blank", "newline"],
+)
+def test_doctor_looks_at_the_keys_shape(
+    key: str, part: str, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A key that no server takes is wrong, and is not shown."""
+    status, found = examine(capsys, "--host", inspector.url, "--api-key", key)
+
+    assert (1, "WRONG") == (status, found["key"][0])
+    assert part in found["key"][1]
+    assert key not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("host", "verdict", "part"),
+    [
+        ("https://us.i.posthog.com", "ok", "the EU's is https://eu.i.posthog.com"),
+        ("https://eu.i.posthog.com", "ok", "the US's is https://us.i.posthog.com"),
+        ("https://app.posthog.com", "note", "events go to https://us.i.posthog.com"),
+        ("https://eu.posthog.com", "note", "events go to https://eu.i.posthog.com"),
+    ],
+    ids=["us", "eu", "app", "eu app"],
+)
+def test_doctor_hints_at_the_region(host: str, verdict: str, part: str) -> None:
+    """A host of a cloud's is told with its other region, and an app's with its ingestion's."""
+    done = run(
+        *["doctor", "--json", "--host", host, "--timeout", "1"],
+        https_proxy="http://127.0.0.1:9",  # so that nobody out there is asked
+    )
+    findings = [json.loads(line) for line in done.stdout.splitlines()]
+    found = next(one for one in findings if one["checked"] == "host")
+
+    assert verdict == found["verdict"]
+    assert part in found["found"]
+
+
+def test_doctor_hints_at_a_server_without_v1(
+    inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that knows no V1 may know the protocol before it."""
+    words = ("--host", f"{inspector.url}/elsewhere", "--dialect", "posthog-v1")
+    _, found = examine(capsys, *words)
+
+    assert "--dialect posthog only" in found["protocol"][1]
+
+
+# doctor: a program
+
+SERVICE = """
+import logging, os
+from posthog_logging import MessageHandler, PostHogHandler
+import queue
+
+log = logging.getLogger("analytics")
+
+def configure():
+    print("this is no JSON")
+    log.setLevel(logging.INFO)
+    log.addHandler(PostHogHandler("phc_never_to_be_seen_anywhere", os.environ["HOST"]))
+    log.addHandler(PostHogHandler("", os.environ["HOST"], level="ERROR"))
+    logging.getLogger("far").addHandler(MessageHandler(queue.Queue()))
+    log.info("service started", extra={"distinct_id": "u"})
+
+def fail():
+    raise SystemExit("not today")
+"""
+
+CONFIG = {
+    "version": 1,
+    "handlers": {"posthog": {"class": "posthog_logging.PostHogHandler", "api_key": KEY}},
+    "root": {"handlers": ["posthog"], "level": "INFO"},
+}
+
+
+@pytest.fixture
+def in_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a program, which is the working directory."""
+    (tmp_path / "service.py").write_text(SERVICE, encoding="utf-8")
+    (tmp_path / "logging.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    (tmp_path / "logging.yaml").write_text(json.dumps(CONFIG), encoding="utf-8")  # JSON is YAML
+    (tmp_path / "wrong.json").write_text('{"version": 2}', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def printed(done: Any) -> list[dict[str, Any]]:
+    """Return the lines of JSON that a command printed."""
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_doctor_lists_the_programs_handlers(in_service: Path, inspector: Inspector) -> None:
+    """Each handler is told with its logger, where it sends to, and its counts; nothing is sent."""
+    done = run("doctor", "--app", "service:configure", "--json", HOST=inspector.url)
+    said = printed(done)
+    handlers = [one for one in said if one["checked"] == "handler"]
+
+    assert [
+        ("analytics", "ok", "posthog", inspector.url, "NOTSET", None, 1),
+        ("analytics", "WRONG", "posthog", inspector.url, "ERROR", "no_api_key", 0),
+    ] == [
+        (
+            one["logger"],
+            one["verdict"],
+            one["dialect"],
+            one["host"],
+            one["level"],
+            one["silent"],
+            one["counts"]["accepted"],
+        )
+        for one in handlers[:2]
+    ]
+    assert ["note"] == [one["verdict"] for one in handlers[2:]]
+    assert 1 == sum(one["checked"] == "connection" for one in said)
+    assert (1, []) == (done.returncode, inspector.requests)
+    assert KEY not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("extra", "status", "why"),
+    [('{"distinct_id": "u"}', 0, ""), ("{}", 1, "not_opted_in")],
+    ids=["an event", "none"],
+)
+def test_doctor_explains(
+    extra: str, status: int, why: str, in_service: Path, inspector: Inspector
+) -> None:
+    """The question is answered, for programs and by the status; nothing is sent, nor checked."""
+    words = ("doctor", "--app", "service:configure", "--explain", "analytics", "--extra", extra)
+    done = run(*words, "--message", "paid", "--json", HOST=inspector.url)
+    *handlers, said = printed(done)
+
+    assert (status, []) == (done.returncode, inspector.requests)
+    assert ["handler"] * 3 == [one["checked"] for one in handlers]
+    assert [why, "level"] == [one["why"] for one in said["handlers"]]
+    assert (status == 0) == said["event"]
+
+
+def test_doctor_explains_to_people(in_service: Path, inspector: Inspector) -> None:
+    """People get sentences, without a control character of the message's."""
+    words = ("--extra", '{"distinct_id": "u"}', "--message", "pa\x1b[2Jid", "--level", "error")
+    done = run(
+        "doctor",
+        "--app",
+        "service:configure",
+        "--explain",
+        "analytics",
+        *words,
+        HOST=inspector.url,
+    )
+
+    assert 0 == done.returncode
+    assert "A call at ERROR on the logger analytics is an event.\n" in done.stdout
+    assert "the handler has no key to send with\n" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["logging.json", "logging.yaml"])
+def test_doctor_reads_a_configuration(name: str, in_service: Path, inspector: Inspector) -> None:
+    """A file for dictConfig does in the place of a module."""
+    words = ("doctor", "--config", name, "--explain", "films", "--extra", '{"event": "paid"}')
+    done = run(*words, "--json", POSTHOG_HOST=inspector.url)
+    handler, said = printed(done)
+
+    assert (0, []) == (done.returncode, inspector.requests)
+    assert ("root", inspector.url, True) == (handler["logger"], handler["host"], said["event"])
+
+
+def test_doctor_finds_no_handler(in_service: Path) -> None:
+    """A program whose loggers carry none of ours is told so."""
+    done = run("doctor", "--app", "service", "--json")
+
+    assert (1, "handlers") == (done.returncode, printed(done)[1]["checked"])
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--app", "no_such_module"], "No module named 'no_such_module'"),
+        (["--app", "service:nothing"], "no attribute 'nothing'"),
+        (["--app", "service:fail"], "SystemExit: not today"),
+        (["--config", "nowhere.json"], "nowhere.json"),
+        (["--config", "wrong.json"], "Unsupported version: 2"),
+        (["--explain", "films"], "Give --app or --config"),
+        (["--app", "service", "--host", "https://h"], "of its own"),
+        (["--app", "service", "--explain", "x", "--extra", "[]"], "--extra: an object"),
+        (["--app", "service", "--explain", "x", "--extra", "{"], "--extra: an object"),
+        (["--app", "service", "--explain", "x", "--level", "LOUD"], "'LOUD' is no level"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_doctor_of_a_wrong_program(words: list[str], part: str, in_service: Path) -> None:
+    """What cannot be loaded, or asked, is wrong usage, told in one sentence."""
+    done = run("doctor", *words)
+
+    assert (2, "", 1) == (done.returncode, done.stdout, len(done.stderr.splitlines()))
+    assert part in done.stderr
+
+
 # spool
 
 CRASH = """

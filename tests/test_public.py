@@ -40,7 +40,7 @@ FLOORS = (
     "sender",
     "pipeline",
     "delivery reporting",
-    "handler logs analytics structlog inspector.* broker middleware.*",
+    "handler logs analytics structlog explain inspector.* broker middleware.*",
     "cli commands.* pytest_plugin",
     "__main__ __init__",
 )

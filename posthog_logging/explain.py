@@ -1,0 +1,367 @@
+"""
+Why a log call would, or would not, become an event: `explain`; who would see it: `carriers`.
+
+The loggers are walked as `logging` walks them. Filters and hooks on the way are run, since
+they decide; nothing is sent or counted.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+import json
+import logging
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from logging.handlers import MemoryHandler, QueueHandler, QueueListener
+from typing import Any, NamedTuple
+
+from . import jsonable, options
+from .delivery import DeliveryHandler, Description
+from .handler import PostHogHandler
+from .message import Message, Refused
+from .pipeline import MessageHandler, is_ours
+
+
+__all__ = ["Carrier", "Explanation", "Sight", "carriers", "explain"]
+
+#: What a count of `PostHogHandler.counts`, or a word of this module's own, says in a sentence.
+_WHY = {
+    "bad_event_name": "its event is no text",
+    "before_send": "before_send returned None",
+    "before_send_failed": "before_send raised, or returned what is no event",
+    "closed": "the handler is closed",
+    "empty_set": "a $set needs something to set",
+    "filter": "one of the handler's filters holds it back",
+    "internal_error": "what was logged could not be read",
+    "level": "the handler takes higher levels only",
+    "no_api_key": "the handler has no key to send with",
+    "no_distinct_id": "an event about a person needs the person's distinct_id",
+    "no_event_name": "it has no event, and its message is blank",
+    "no_group": "a group needs a type and a key",
+    "no_listener": "no QueueListener of this process reads its queue",
+    "no_previous_id": "an alias needs the previous_id",
+    "not_opted_in": "there is neither a distinct_id nor an event in its extra",
+    "opted_out": "the handler was told to opt_out",
+    "oversized": "it is too large for the protocol",
+    "own_record": "a record of this library's own is not sent",
+    "send_is_off": "the handler has send=False",
+}
+
+_NOBODY = "no person is kept for it: it names nobody, nor does the context, or it says so itself"
+
+
+class Carrier(NamedTuple):
+    """A logger with a handler of ours, and the *way* to it; behind a queue it may be unknown."""
+
+    logger: str
+    way: str
+    handler: Description | None
+
+
+class Sight(NamedTuple):
+    """
+    What one handler of ours makes of the record.
+
+    *outcome* is ``"event"``, ``"log"`` or ``"none"``, and *why* a word for the latter; *told*
+    is what was mended on the way. A *message* may be there that is not sent, for want of a key.
+    """
+
+    way: str
+    handler: Description | None
+    outcome: str
+    why: str = ""
+    detail: str = ""
+    told: tuple[str, ...] = ()
+    message: Message | None = None
+
+    def lines(self) -> Iterator[str]:
+        """Yield the sentences that say it."""
+        where = f" ({self.handler.dialect.name}, {self.handler.host})" if self.handler else ""
+        yield f"{self.way}{where}: {_OUTCOMES[self.outcome]}"
+        if self.why:
+            yield f"  {_WHY.get(self.why, self.why)}{self.detail and f' ({self.detail})'}"
+        yield from (f"  {text}" for text in self.told)
+        if self.message is not None:
+            yield f"  event        {self.message.event}"
+            yield f"  distinct_id  {self.message.distinct_id}"
+            own = jsonable.jsonable(self.message.properties)
+            yield f"  properties   {json.dumps(own, ensure_ascii=False)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "way": self.way,
+            "dialect": self.handler and self.handler.dialect.name,
+            "host": self.handler and self.handler.host,
+            "outcome": self.outcome,
+            "why": self.why,
+            "detail": self.detail,
+            "told": list(self.told),
+            "message": self.message and self.message._asdict(),
+        }
+
+
+_OUTCOMES = {"event": "an event", "log": "a log line", "none": "nothing"}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What becomes of a log call; *stopped* says why `logging` makes no record of it at all."""
+
+    logger: str
+    level: str
+    stopped: str
+    notes: tuple[str, ...]
+    sights: tuple[Sight, ...]
+
+    @property
+    def is_event(self) -> bool:
+        """Whether any handler would send an event."""
+        return any(sight.outcome == "event" for sight in self.sights)
+
+    def lines(self) -> list[str]:
+        """Return the sentences that say it."""
+        verdict = "is an event" if self.is_event else "is no event"
+        return [
+            f"A call at {self.level} on the logger {self.logger} {verdict}.",
+            *([f"logging drops it: {self.stopped}"] if self.stopped else []),
+            *self.notes,
+            *(line for sight in self.sights for line in sight.lines()),
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "logger": self.logger,
+            "level": self.level,
+            "event": self.is_event,
+            "stopped": self.stopped,
+            "notes": list(self.notes),
+            "handlers": [sight.as_dict() for sight in self.sights],
+        }
+
+
+def explain(
+    logger: str | logging.Logger,
+    message: str = "a log call",
+    level: int | str = logging.INFO,
+    extra: Mapping[str, Any] | None = None,
+) -> Explanation:
+    """
+    Return what would become of ``logger.log(level, message, extra=extra)``, and why.
+
+    Context that is bound around the call is bound around this one, too.
+    """
+    levelno = options.level("level", level) or 0
+    notes = [] if not isinstance(logger, str) or _is_known(logger) else [_UNKNOWN]
+    found = logging.getLogger(logger) if isinstance(logger, str) else logger
+    sights: list[Sight] = []
+    record, stopped = _record(found, levelno, message, extra)
+    if record is not None:
+        for current in _upwards(found):
+            for handler in current.handlers:
+                sights += _sights(handler, record, current.name)
+        notes += _notes(found, sights)
+    return Explanation(
+        found.name, logging.getLevelName(levelno), stopped, tuple(notes), tuple(sights)
+    )
+
+
+def carriers() -> list[Carrier]:
+    """Return all loggers with a handler of ours, also one behind a queue."""
+    return [
+        Carrier(logger.name, way, last.describe() if isinstance(last, DeliveryHandler) else None)
+        for logger in _loggers()
+        for handler in logger.handlers
+        for way, last in _leaves(handler, logger.name)
+    ]
+
+
+_UNKNOWN = "No logger of this name was in use before: is it spelt right?"
+
+
+def _loggers() -> list[logging.Logger]:
+    root = logging.getLogger()
+    known = sorted(root.manager.loggerDict.items())
+    return [root, *(one for _, one in known if isinstance(one, logging.Logger))]
+
+
+def _is_known(name: str) -> bool:
+    return name in {"", *(one.name for one in _loggers())}
+
+
+def _record(
+    logger: logging.Logger, level: int, message: str, extra: Mapping[str, Any] | None
+) -> tuple[logging.LogRecord | None, str]:
+    """Return the record that `logging` would hand to handlers, or why there is none."""
+    stopped = _disabled(logger, level)
+    if stopped:
+        return None, stopped
+    try:
+        record = logger.makeRecord(
+            logger.name, level, "(explain)", 0, message, (), None, None, extra
+        )
+    except KeyError as error:  # an extra with a name of the record's own
+        return None, f"it raises KeyError ({error.args[0]})"
+    passed, detail = _filtered(logger, record)
+    return passed, "" if passed is not None else f"a filter of the logger, {detail}"
+
+
+def _disabled(logger: logging.Logger, level: int) -> str:
+    """Return why ``logger.isEnabledFor(level)`` is false, nothing where it is true."""
+    if logger.disabled:
+        return (
+            "the logger is disabled, as dictConfig and fileConfig leave loggers that they do "
+            "not name, unless disable_existing_loggers is False"
+        )
+    if logger.manager.disable >= level:
+        return f"logging.disable({logging.getLevelName(logger.manager.disable)}) was called"
+    if level < logger.getEffectiveLevel():
+        setter = next(one for one in _ancestors(logger) if one.level)
+        return f"the level of the logger {setter.name} is {logging.getLevelName(setter.level)}"
+    return ""
+
+
+def _ancestors(logger: logging.Logger) -> Iterator[logging.Logger]:
+    current: logging.Logger | None = logger
+    while current is not None:
+        yield current
+        current = current.parent
+
+
+def _upwards(logger: logging.Logger) -> Iterator[logging.Logger]:
+    """Yield the loggers whose handlers see a record of *logger*."""
+    for current in _ancestors(logger):
+        yield current
+        if not current.propagate:
+            return
+
+
+def _notes(logger: logging.Logger, sights: list[Sight]) -> Iterator[str]:
+    """Yield what is odd about the way, if it did not lead to us."""
+    *_, last = _upwards(logger)
+    if sights:
+        return
+    yield "No handler of this library is on its way."
+    if last.parent is not None:
+        yield f"The logger {last.name} does not propagate: those above it see nothing."
+    elsewhere = dict.fromkeys(one.logger for one in carriers())
+    if elsewhere:
+        yield f"Loggers that carry one: {', '.join(elsewhere)}."
+
+
+def _filtered(
+    by: logging.Filterer, record: logging.LogRecord
+) -> tuple[logging.LogRecord | None, str]:
+    """Return what the filters let pass, from Python 3.12 on perhaps a stand-in, or their names."""
+    names = ", ".join(getattr(one, "__name__", type(one).__name__) for one in by.filters)
+    try:
+        passed: Any = by.filter(record)
+    except Exception as error:
+        return None, f"{names}, with {type(error).__name__}"
+    if not passed:
+        return None, names
+    return passed if isinstance(passed, logging.LogRecord) else record, ""
+
+
+def _sights(
+    handler: logging.Handler,
+    record: logging.LogRecord,
+    way: str,
+    by_level: bool = True,
+    seen: frozenset[int] = frozenset(),
+) -> Iterator[Sight]:
+    """Yield what the handlers of ours at, or behind, *handler* make of *record*."""
+    if id(handler) in seen or not list(_leaves(handler, "")):
+        return
+    way = f"{way} > {type(handler).__name__}"
+    own = handler.describe() if isinstance(handler, DeliveryHandler) else None
+    if by_level and record.levelno < handler.level:
+        yield Sight(way, own, "none", "level", logging.getLevelName(handler.level))
+        return
+    passed, names = _filtered(handler, record)
+    if passed is None:
+        yield Sight(way, own, "none", "filter", names)
+    elif isinstance(handler, PostHogHandler):
+        yield _as_event(handler, passed, way)
+        yield from _beyond(handler, passed, way, seen | {id(handler)})
+    elif isinstance(handler, DeliveryHandler):
+        yield _as_log(handler, passed, way)
+    else:
+        yield from _beyond(handler, passed, way, seen | {id(handler)})
+
+
+def _as_event(handler: PostHogHandler, record: logging.LogRecord, way: str) -> Sight:
+    own, told = handler.describe(), list[str]()
+    try:
+        message = handler.preview(record, lambda topic, text: told.append(text))
+    except Refused as refused:
+        return Sight(way, own, "none", refused.reason, refused.detail, tuple(told))
+    except Exception as error:
+        return Sight(way, own, "none", "internal_error", type(error).__name__, tuple(told))
+    if message is None:
+        return Sight(way, own, "none", "not_opted_in")
+    if message.properties.get("$process_person_profile") is False:
+        told.append(_NOBODY)
+    outcome = "none" if own.silent else "event"
+    return Sight(way, own, outcome, own.silent or "", "", tuple(told), message)
+
+
+def _as_log(handler: DeliveryHandler, record: logging.LogRecord, way: str) -> Sight:
+    own = handler.describe()
+    silent = "own_record" if is_ours(record) else own.silent
+    return Sight(way, own, "none" if silent else "log", silent or "")
+
+
+def _beyond(
+    handler: logging.Handler, record: logging.LogRecord, way: str, seen: frozenset[int]
+) -> Iterator[Sight]:
+    """Yield what is made of *record* by those to whom *handler* passes it on."""
+    further = list(_next(handler))
+    if not further and isinstance(handler, QueueHandler):
+        yield Sight(way, None, "none", "no_listener")
+    if isinstance(handler, QueueHandler):
+        record = handler.prepare(record)
+        # The context does not go through a queue, but for what `MessageHandler` has frozen.
+        look = contextvars.Context().run
+    else:
+        look = contextvars.copy_context().run
+    for other, by_level in further:
+        yield from look(list, _sights(other, record, way, by_level, seen))
+
+
+def _leaves(
+    handler: logging.Handler, way: str, seen: frozenset[int] = frozenset()
+) -> Iterator[tuple[str, logging.Handler]]:
+    """Yield the handlers of ours at, or behind, *handler*, each with the way to it."""
+    if id(handler) in seen:
+        return
+    way = f"{way} > {type(handler).__name__}"
+    further = list(_next(handler))
+    if isinstance(handler, DeliveryHandler) or (
+        isinstance(handler, MessageHandler) and not further
+    ):
+        yield way, handler
+    for other, _ in further:
+        yield from _leaves(other, way, seen | {id(handler)})
+
+
+def _next(handler: logging.Handler) -> Iterator[tuple[logging.Handler, bool]]:
+    """Yield to whom *handler* passes records on, and whether by their levels."""
+    if isinstance(handler, PostHogHandler) and handler.logs is not None:
+        yield handler.logs, True
+    if isinstance(handler, MemoryHandler) and handler.target is not None:
+        yield handler.target, False
+    if isinstance(handler, QueueHandler):
+        for listener in _listeners(handler.queue):
+            for other in listener.handlers:
+                yield other, listener.respect_handler_level
+
+
+def _listeners(queue: Any) -> list[QueueListener]:
+    """Return who reads *queue* in this process; nobody keeps a list of listeners."""
+    # By type: `isinstance` asks a lazy proxy for its `__class__`, and wakes it.
+    found = (one for one in gc.get_objects() if issubclass(type(one), QueueListener))
+    return [one for one in found if one.queue is queue]
