@@ -405,7 +405,7 @@ class Pipeline:
         """Keep from the caller what a spool, a dialect or a transport of the user's own raises."""
         try:
             yield
-        except (Exception, SystemExit) as error:
+        except Exception as error:  # a SystemExit may be a signal handler's, and is heeded
             self._note(error)
 
     @contextmanager
@@ -501,12 +501,18 @@ class Pipeline:
                 self._deliver(deadline)
 
     def _deliver(self, deadline: float) -> None:
-        """Flush, and again after the back-off while the deadline allows; three times at most."""
-        for _ in range(3):
+        """
+        Flush, and twice again after short waits while the deadline allows.
+
+        Nobody likes to wait at an exit for a server that is away: these waits do not grow,
+        but for what the server asked for. What is safe on disk is not waited for at all.
+        """
+        for pause in (0.1, 0.4, 0.0):
             if self._sender.flush(deadline - time.monotonic()) or self._sender.paused:
                 return
-            wait = self._sender.due_in() or 0.0
-            if time.monotonic() + wait >= deadline:
+            wait = max(pause, self._sender.asked_to_wait)
+            in_memory = self._lines_in > self._sender.settled_lines
+            if not pause or not in_memory or time.monotonic() + wait >= deadline:
                 return
             threading.Event().wait(wait)
 

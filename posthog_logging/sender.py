@@ -13,7 +13,8 @@ import time
 import uuid
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,15 +168,22 @@ class Sender:
         """Whether the key was refused or the bill is unpaid, and nothing is sent for a while."""
         return self._schedule.pauses > 0
 
+    @property
+    def asked_to_wait(self) -> float:
+        """For how many more seconds the server itself has asked to be left alone."""
+        return max(0.0, self._schedule.asked - self._clock())
+
     def append(self, items: Iterable[Any]) -> None:
         """Add what came through the queue."""
         items = list(items)
         try:
             self.spool.append(items)
-        except Exception as error:  # of a spool of the user's own
+        except BaseException as error:  # of a spool of the user's own
             lost = [one for one in items if one is not RECEIPT]
             self._count_settled(lost)
             self._ledger.lose("internal_error", len(lost), type(error).__name__)
+            if not isinstance(error, Exception):
+                raise
         if self._since is None and len(self.spool):
             self._since = self._clock()
 
@@ -252,10 +260,20 @@ class Sender:
         """Return a new batch of what waits, oldest first, no uuid in it twice."""
         while kept := self._take():
             now = self._wall()
-            kept = self._distinct(self._fresh(kept, now))
-            if kept:
-                return _Parcel(kept, str(uuid.uuid4()), now)
+            parcel = _Parcel(self._fresh(kept, now), str(uuid.uuid4()), now)
+            if parcel.kept:
+                with self._put_back(parcel):
+                    return parcel.with_(self._distinct(list(parcel.kept)))
         return None
+
+    @contextmanager
+    def _put_back(self, parcel: _Parcel) -> Iterator[None]:
+        """Keep *parcel* for the next time where Ctrl-C or a foreign part ends this one."""
+        try:
+            yield
+        except BaseException:
+            self._pending.appendleft(parcel)
+            raise
 
     def _take(self) -> list[Kept]:
         waiting = len(self.spool)
@@ -297,11 +315,8 @@ class Sender:
         parcel = dataclasses.replace(parcel, attempts=parcel.attempts + 1)
         if parcel.attempts > 1:
             self._ledger.add("retried", len(parcel.kept))
-        try:
+        with self._put_back(parcel):
             response = self._send(parcel, timeout)
-        except BaseException:
-            self._pending.appendleft(parcel)
-            raise
         wait = parse_retry_after(response.headers.get("retry-after"), self._wall())
         rules = self._dialect.rules
         outcome = judge(response.status, rules, len(parcel.kept), wait is not None)
@@ -324,31 +339,33 @@ class Sender:
             return Response(None, error=type(error).__name__)
 
     def _delivered(self, parcel: _Parcel, response: Response, wait: float | None) -> list[_Parcel]:
-        results = self._results(response)
+        with self._put_back(parcel):
+            results = self._results(response)
+            done, again, dropped = self._parted(parcel.kept, results)
         if results.error:
             self._lose(parcel.kept, "unconfirmed", response, results.error)
             return []
         for note, count in results.notes.items():
             self._ledger.tell(f"server: {note}", f"the server says {note!r} of {count} event(s)")
-        uuid_of = self._uuid_of
-        again: list[Kept] = []
-        dropped: list[Kept] = []
-        if results.retry or results.dropped:
-            again = [one for one in parcel.kept if uuid_of(one.line) in results.retry]
-            dropped = [one for one in parcel.kept if uuid_of(one.line) in results.dropped]
-        done = len(parcel.kept) - len(again) - len(dropped)
-        if again or dropped:
-            unresolved = {uuid_of(one.line) for one in (*again, *dropped)}
-            self._settle([one for one in parcel.kept if uuid_of(one.line) not in unresolved])
-            details = sorted(set(results.dropped.values()))
-            self._lose(dropped, "dropped", response, ", ".join(details))
-        else:
-            self._settle(parcel.kept)
-        self._ledger.add("delivered", done)
+        self._ledger.add("delivered", len(done))
+        self._settle(done)
+        self._lose(dropped, "dropped", response, ", ".join(sorted(set(results.dropped.values()))))
         if again:
             return self._retry(parcel.with_(again), response, wait)
         self._succeed()
         return []
+
+    def _parted(
+        self, kept: Sequence[Kept], results: Results
+    ) -> tuple[Sequence[Kept], Sequence[Kept], Sequence[Kept]]:
+        """Return what was delivered, what is to be sent again and what was dropped."""
+        if not results.retry and not results.dropped:
+            return kept, (), ()
+        named = [(self._uuid_of(one.line), one) for one in kept]
+        again = [one for name, one in named if name in results.retry]
+        dropped = [one for name, one in named if name in results.dropped]
+        rest = results.retry | results.dropped.keys()
+        return [one for name, one in named if name not in rest], again, dropped
 
     def _results(self, response: Response) -> Results:
         try:
@@ -453,7 +470,8 @@ class Sender:
             self.spool.ack(kept)
         except Exception as error:  # it may hand them out again: twice is better than never
             self._ledger.tell("broken part", f"spool raised {type(error).__name__}")
-        self._count_settled([one.line for one in kept if one.token is None])
+        finally:
+            self._count_settled([one.line for one in kept if one.token is None])
 
     def _count_settled(self, lines: Sequence[bytes]) -> None:
         self.settled_lines += len(lines)
@@ -469,9 +487,9 @@ class Sender:
         """Count, acknowledge, tell and hand to ``on_error`` what will never be delivered."""
         if not kept:
             return
-        self._settle(kept)
         said = detail or (_said(response) if response is not None else "")
         self._ledger.lose(reason, len(kept), said)
+        self._settle(kept)
         if self._on_error is None:
             return
         status = response.status if response is not None else None

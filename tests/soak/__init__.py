@@ -1,0 +1,1 @@
+"""Outages, kills and restarts, for as long as one likes."""
