@@ -96,6 +96,7 @@ class Schedule:
     failures: int = 0
     pauses: int = 0
     not_before: float = 0.0
+    asked: float = 0.0  # until when the server itself has asked to be left alone
 
     def __post_init__(self) -> None:
         if not self.limit:
@@ -119,9 +120,11 @@ class Schedule:
     ) -> Schedule:
         """Return the schedule after a failure; *retry_after* is a floor, with a ceiling."""
         failures = self.failures + 1
-        wait = backoff(failures, rules.longest_backoff, uniform)
-        wait = max(wait, min(retry_after or 0.0, rules.longest_retry_after))
-        return dataclasses.replace(self, failures=failures, not_before=now + wait)
+        asked = min(retry_after or 0.0, rules.longest_retry_after)
+        wait = max(asked, backoff(failures, rules.longest_backoff, uniform))
+        return dataclasses.replace(
+            self, failures=failures, not_before=now + wait, asked=now + asked
+        )
 
     def paused(self, now: float) -> Schedule:
         """Return the schedule after a refused key or an unpaid bill: a minute, then longer."""
