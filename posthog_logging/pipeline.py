@@ -372,8 +372,10 @@ class Pipeline:
         if self.queue.empty() and due != 0.0 and not self.closed:
             self._wake.wait(due)
         self.idle = False
-        if not self.queue.empty():
-            self._hurry.wait(self._linger)
+        end = time.monotonic() + self._linger
+        while 0 < self.queue.qsize() < _BACKLOG and time.monotonic() < end:
+            if self._hurry.wait(self._linger / 4):
+                break
 
     def _give_back(self) -> None:
         """Close the sender, once; only who has the turn may."""
@@ -454,7 +456,12 @@ class Pipeline:
         finish = self.finish
         lines: list[Any] = []
         refused = grown = 0
-        for item in items:
+        # Let go of the interpreter now and then: a caller that wakes up must not wait for a
+        # whole batch. With a backlog that would cost the thread its chance to catch up.
+        pause = _CHUNK if len(items) < _BACKLOG else len(items)
+        for number, item in enumerate(items, 1):
+            if not number % pause:
+                time.sleep(0)
             if type(item) is not tuple:
                 lines.append(item)
                 continue
@@ -568,6 +575,8 @@ class Pipeline:
 
 
 _NAME = "posthog-logging"
+_CHUNK = 25
+_BACKLOG = 2000
 
 
 def _configuring() -> bool:
