@@ -238,22 +238,27 @@ class Pipeline:
     def _renew(self) -> None:
         """Make what belongs to one process: a forked child starts with nothing inherited."""
         self.queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._turn = threading.Lock()
+        self._make_locks()
         self._holder = 0
         self._wanted = 0
         self._given_back = False
-        self._delivered_last = threading.Event()
-        self._wake = threading.Event()
-        self._hurry = threading.Event()
-        self._starting = threading.RLock()
         self._put = self.queue.put
         self._lines_in = 0
         self._bytes_in = 0
         self._note_room()
-        self._worker = _Worker(self)
         self._thread: threading.Thread | None = None
         #: Whether the thread must be woken, or started, for what is put next.
         self.idle = True
+
+    def _make_locks(self) -> None:
+        """Make what threads wait on; a greenlet that waits on a thread's lock stops them all."""
+        self._kind = threading.Lock
+        self._turn = threading.Lock()
+        self._delivered_last = threading.Event()
+        self._wake = threading.Event()
+        self._hurry = threading.Event()
+        self._starting = threading.RLock()
+        self._worker = _Worker(self)
 
     def put(self, line: bytes) -> bool:
         """
@@ -484,6 +489,8 @@ class Pipeline:
             self._send_now()
         else:
             self.idle = False  # the next caller need not wake it again
+            if self._thread is None and self._kind is not threading.Lock:
+                self._make_locks()  # a gevent worker of gunicorn is patched after its fork
             self._wake.set()
             self._start()
 
