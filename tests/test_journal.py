@@ -526,8 +526,10 @@ print(spool.admit(b"{}"), told)
 """
 
 
-def test_a_folder_that_is_read_only(run_script: Any) -> None:
+def test_a_folder_that_is_read_only(run_script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither its files nor new ones can be had: told, and memory it is."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE")]:
+        monkeypatch.delenv(name)  # nobody may write its file either
     with tempfile.TemporaryDirectory() as name:  # below `tmp_path`, nobody else may look
         folder = Path(name)
         path = left_behind(folder, lines_from(0, 5))
