@@ -1087,14 +1087,19 @@ def configure(url: str, folder: Path | None) -> PostHogHandler:
 def test_chaos(count: int, spool: str, large: Inspector, folder: Path) -> None:
     """Through every fault, and set up anew amid them: the ledger is what the server has got."""
     path = folder if spool == "journal" else None
-    large.script(*itertools.chain.from_iterable(zip(FAULTS, itertools.repeat(Answer()))))
+    answers = [*itertools.chain.from_iterable(zip(FAULTS, itertools.repeat(Answer()))), *FAULTS]
+    large.script(*answers)
     handlers = list(log_through(count, large, path))
-    large.script(*FAULTS)
+    while large.counts()["requests"] < len(answers):
+        say(str(count))
+        handlers[-1].flush(1.0)
+        count += 1
     # What ``dictConfig`` replaces is closed in a thread of its own.
     wait_until(lambda: all(one.daemon for one in threading.enumerate()[1:]))
     while not handlers[-1].flush(SOON):
         pass
     handlers[-1].close()
+    logging.getLogger("chaos").handlers.clear()
     if path is not None:
         drain(path)
 
@@ -1114,7 +1119,6 @@ def log_through(count: int, server: Inspector, folder: Path | None) -> Iterator[
     """Log *count* events; a third of the way nobody listens, half the way all is set up anew."""
     handler = configure(server.url, folder)
     yield handler
-    log = logging.getLogger("chaos")
     for number in range(count):
         if number == count // 3:
             server.stop()
@@ -1122,7 +1126,10 @@ def log_through(count: int, server: Inspector, folder: Path | None) -> Iterator[
             server.start()
             handler = configure(server.url, folder)
             yield handler
-        log.info("x", extra={"distinct_id": "u", "properties": {"n": str(number)}})
+        say(str(number))
         if number % (count // 50) == 0:
             handler.flush(0.5)
-    log.handlers.clear()
+
+
+def say(name: str) -> None:
+    logging.getLogger("chaos").info("x", extra={"distinct_id": "u", "properties": {"n": name}})
