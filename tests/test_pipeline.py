@@ -329,7 +329,7 @@ def test_the_newest_gives_way(rig: Any) -> None:
 
 def test_the_oldest_gives_way(rig: Any) -> None:
     """With ``drop_oldest`` the last ones are kept, whether they were taken in or not."""
-    it = rig(max_queue_size=3, overflow="drop_oldest", flush_at=100, flush_interval=60.0)
+    it = rig(max_queue_size=3, overflow="drop_oldest", flush_at=100, linger=60.0)
     names = it.put(10)
     it.pipeline.flush(SOON)
 
