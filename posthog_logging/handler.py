@@ -19,7 +19,7 @@ from typing import Any
 from . import context, extras, jsonable, options
 from .context import Bound
 from .delivery import DeliveryHandler
-from .draft import Draft, captured, drafted, finisher
+from .draft import Draft, captured, drafted, finisher, uuid_of
 from .exceptions import MANUAL, Boundary, without_owned
 from .logs import PostHogLogsHandler
 from .message import Message, Refused, Tell, assemble, is_event, said_in, text_of
@@ -163,8 +163,8 @@ class PostHogHandler(DeliveryHandler):
         self._defaults = {"$is_server": True, **given}
         if options.boolean("disable_geoip", disable_geoip):
             self._defaults.setdefault("$geoip_disable", True)
-        finish = finisher(found, {**self._defaults, **_OWNED}, self._long_way)
-        self._short_way = send and not self._hooks and finish is not None
+        self._finisher = finisher(found, {**self._defaults, **_OWNED}, self._long_way)
+        self._short_way = send and not self._hooks and self._finisher is not None
         #: Makes events of exceptions; `capture_exception` is its front.
         self.reporter = Reporter(
             self._take,
@@ -221,8 +221,10 @@ class PostHogHandler(DeliveryHandler):
             if self.logs is not None:
                 self.logs.close()
             raise
-        if finish is not None:
-            self._pipeline.finish = finish
+        if self._finisher is not None:
+            self._pipeline.finish = self._finisher.finish_all
+        # Without a disk the thread finishes drafts.
+        self._leave = self._pipeline.accept if self._in_memory else self._leave_on_disk
         if hooked:
             self._excepthooks = ExceptHooks(self.reporter.capture)
 
@@ -234,7 +236,7 @@ class PostHogHandler(DeliveryHandler):
         """
         attributes = record.__dict__
         if "distinct_id" in attributes or "event" in attributes:
-            if self._quick and not self.filters and not _observers and not self._opted_out:
+            if self._quick and not (self.filters or _observers or self._opted_out):
                 draft = drafted(record, attributes)
                 if draft is not None:
                     self._leave(draft)
@@ -286,24 +288,23 @@ class PostHogHandler(DeliveryHandler):
         ):
             draft = captured(distinct_id, event, properties)
             if draft is not None:
-                return draft[4][0] if self._leave(draft) and draft[4] else None
+                return uuid_of(draft) if self._leave(draft) else None
         return self.accept(extras.capture(distinct_id, event, properties))
 
-    def _leave(self, draft: Draft) -> bool:
-        """Queue *draft*, to be finished by the thread; for a disk it is finished here."""
+    def _leave_on_disk(self, draft: Draft) -> bool:
+        """Finish *draft* here and put its line: it must not wait for the thread."""
         self._ledger.accept()
-        if self._in_memory:
-            return self._pipeline.enqueue(draft, draft[-1])
-        line = self._pipeline.finish(draft)
+        line = self._finisher.finish(draft) if self._finisher else None
         return line is not None and self._pipeline.put(line)
 
     def _long_way(self, draft: Draft) -> bytes | None:
         """Return the line of a draft that is not so plain; None where it is refused, counted."""
-        created, name, distinct_id, rest, ids, _ = draft
+        created, name, distinct_id, ids, rest = draft
         try:
             said = {"distinct_id": distinct_id, "properties": jsonable.decode(b"{" + rest)}
             if ids is not None:
-                said["uuid"], said["timestamp"] = ids
+                second, number = ids
+                said["uuid"], said["timestamp"] = second.uuid(number), second.timestamp(created)
             return self._dialect.line(self._message(said, name, created))
         except Refused as refused:
             self._ledger.lose(refused.reason, 1, refused.detail)

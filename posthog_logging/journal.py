@@ -22,15 +22,16 @@ import threading
 import time
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import jsonable
-from .spool import RECEIPT, Kept, MemorySpool
+from .spool import RECEIPT, Kept, MemorySpool, fitting, kept_as
 
 
 __all__ = ["JournalSpool", "SegmentInfo", "segments_in"]
@@ -72,50 +73,47 @@ class _Place(NamedTuple):
     stop: int
 
 
+# As `kept_as` does it: this is done for every event.
+_place: Callable[[tuple[Any, int, int]], _Place] = partial(tuple.__new__, _Place)
+
+
 @dataclass(eq=False)
 class _Segment:
     """
     One file: a header line that remembers how far it is acknowledged, then a line an event.
 
-    ``end`` is where the next line goes, ``taken`` up to where lines were handed out, ``acked``
-    up to where all are settled, ``lines`` how many were not handed out.
+    ``taken`` is up to where lines were handed out, ``acked`` up to where all are settled,
+    ``map`` is there as long as it may be written to. Of an adopted one, ``left`` counts the lines
+    that were not handed out, as it was when it came: somebody may cut the file.
     """
 
     path: Path
     fd: int
     mark_at: int
-    end: int
+    ended: int
     acked: int
     taken: int
-    lines: int = 0
     map: mmap.mmap | None = None
     adopted: bool = False
+    left: int = 0
     released: bool = False
     settled: dict[int, int] = field(default_factory=dict)  # out of order: start -> stop
 
-    def write(self, text: bytes) -> bool:
-        """
-        Append *text*, or tell that it does not fit.
-
-        The map's own position makes it one step: a signal handler or a ``__del__`` that logs
-        comes before it or after it. So does the look at ``end``, in which nothing is called.
-        """
+    @property
+    def end(self) -> int:
+        """Where the next line goes, or would go."""
         view = self.map
-        if view is None:
-            return False
-        try:
-            view.write(text)
-        except ValueError:
-            return False
-        end = view.tell()
-        if end > self.end:
-            self.end = end
-        return True
+        return self.ended if view is None else view.tell()
 
     def read(self, start: int, stop: int) -> bytes:
-        if self.map is not None:
-            return self.map[start:stop]
+        view = self.map
+        if view is not None:
+            return view[start:stop]
         return os.pread(self.fd, stop - start, start)
+
+    def lines(self) -> int:
+        """Return how many lines were not handed out."""
+        return self.left if self.adopted else self.read(self.taken, self.end).count(b"\n")
 
     def settle(self, start: int, stop: int) -> None:
         self.settled[start] = stop
@@ -125,17 +123,18 @@ class _Segment:
     def mark(self) -> None:
         """Write down how far the segment is acknowledged, in place."""
         number = b"%*d" % (_DIGITS, self.acked)
-        if self.map is not None:
-            self.map[self.mark_at : self.mark_at + _DIGITS] = number
+        view = self.map
+        if view is not None:
+            view[self.mark_at : self.mark_at + _DIGITS] = number
         else:
             os.pwrite(self.fd, number, self.mark_at)
 
     def finish(self) -> None:
-        """Unmap the file, and cut it to what was written."""
-        view, self.map = self.map, None  # not closed: it may just be forced to the disk
+        """Let go of the map of a file that nobody writes to any more."""
+        view = self.map
         if view is not None:
-            self.end = max(self.end, view.tell())
-            os.ftruncate(self.fd, self.end)
+            self.ended = view.tell()
+            self.map = None  # not closed: it may just be forced to the disk
 
     def release(self) -> None:
         """Close the file; without a line left, delete it."""
@@ -145,6 +144,8 @@ class _Segment:
             self.finish()
             if self.acked >= self.end:
                 self.path.unlink(missing_ok=True)
+            else:
+                os.ftruncate(self.fd, self.end)
         os.close(self.fd)
 
     def abandon(self) -> None:
@@ -187,17 +188,22 @@ class JournalSpool:
         self._max_bytes = max_bytes
         self._drop_oldest = drop_oldest
         self._fsync = fsync
+        self._forced = fsync == "always"
         self._tell = tell
         self._lose = lose
         self._adopted = adopt
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # for all but a write into the active segment
         self._memory = MemorySpool()
         self._segments: deque[_Segment] = deque()  # oldest first, the active one last
         self._active: _Segment | None = None
-        self._waiting = 0  # lines on disk that were not handed out
+        #: Append to the active segment.
+        self._write: Callable[[bytes], int] = _nowhere
+        # Lines on disk: how many came, ever, and how many were handed out or dropped.
+        self._came = 0
+        self._gone = 0
         self._disk_again_at = 0.0
         self._look_again_at = 0.0
         self._sync_again_at = 0.0
@@ -217,28 +223,39 @@ class JournalSpool:
         return max(0.0, self._look_again_at - time.monotonic())
 
     def __len__(self) -> int:
-        return self._waiting + len(self._memory)
+        # A line may be handed out before the one who wrote it comes to count it.
+        return max(0, self._came - self._gone) + len(self._memory)
 
     def admit(self, line: bytes) -> Any:
         """Write *line*; return the line where only memory is left, None where nothing is."""
-        text = line + b"\n"
+        if self._forced:
+            return self._admit_for_sure(line)
+        try:
+            # Under the GIL this is one step: no call stands between the look at who writes and
+            # the write, and a map keeps its own place. At a lock all threads would queue up.
+            self._write(line + b"\n")
+        except ValueError:  # no segment, or it is full
+            if not self._write_anew(line + b"\n"):
+                return self._elsewhere(line)
+        self._came += 1
+        return RECEIPT
+
+    def _admit_for_sure(self, line: bytes) -> Any:
+        """Write *line*, and force it to the disk itself."""
         with self._lock:
+            written = self._write_anew(line + b"\n")
+            self._came += written
             segment = self._active
-            if segment is None or not segment.write(text):
-                segment = self._turn_over(text)
-            if segment is not None:
-                segment.lines += 1
-                self._waiting += 1
-            item = self._elsewhere(line) if segment is None else RECEIPT
-        if self._untold:
-            self._speak()
-        if segment is not None and self._fsync == "always":
+        if not written:
+            return self._elsewhere(line)
+        if segment is not None:
             self._force(segment)
-        return item
+        return RECEIPT
 
     def append(self, items: Iterable[Any]) -> None:
         """Take in what has only memory to be in, and look after the disk from time to time."""
         self._memory.append([item for item in items if item is not RECEIPT])
+        self._finish_others()
         now = time.monotonic()
         if now >= self._look_again_at:
             self._look_again_at = now + _ADOPT_EVERY
@@ -256,8 +273,8 @@ class JournalSpool:
             for segment in list(self._segments):
                 found = self._take_from(segment, count - len(taken), size, not taken)
                 taken += found
-                size -= sum(len(kept.line) + 1 for kept in found)
-                if len(taken) >= count or segment.taken < segment.end:
+                size -= sum(len(line) + 1 for _, line in found)
+                if segment.taken < segment.end:
                     break
                 self._let_go(segment)
         if self._untold:
@@ -268,10 +285,10 @@ class JournalSpool:
         """Forget lines: write down how far each segment is settled, delete those that are done."""
         with self._lock:
             touched = set()
-            for token, _ in kept:
-                if token is not None and not token.segment.released:
-                    token.segment.settle(token.start, token.stop)
-                    touched.add(token.segment)
+            for segment, start, stop in _runs(token for token, _ in kept if token is not None):
+                if not segment.released:
+                    segment.settle(start, stop)
+                    touched.add(segment)
             for segment in touched:
                 segment.mark()
                 self._let_go(segment)
@@ -284,7 +301,7 @@ class JournalSpool:
         """Give the segments free: what is not acknowledged is for whoever comes next."""
         with self._lock:
             self._closed = True
-            self._active = None
+            self._active, self._write = None, _nowhere
             while self._segments:
                 self._segments.popleft().release()
 
@@ -292,8 +309,7 @@ class JournalSpool:
         """Return *line* where it may wait in memory; else it is lost, and counted."""
         if self._disk_again_at:
             return line
-        reason = "closed" if self._closed else "spool_full"
-        self._untold.append(partial(self._lose, reason, 1))
+        self._lose("closed" if self._closed else "spool_full", 1)
         return None
 
     def _speak(self) -> None:
@@ -312,72 +328,88 @@ class JournalSpool:
             if not lines and stop == segment.end:
                 self._lose_rest(segment, "broken")  # somebody else has cut the file
             chunk *= 1 if lines else 4
-            for line in lines[: count - len(found)]:
-                size -= len(line) + 1
-                if size < 0 and (found or not first):
-                    return found
-                place = self._hand_out(segment, len(line) + 1)
-                if segment.adopted and not _is_whole(line):
-                    segment.settle(place.start, place.stop)
-                    self._untold.append(partial(self._lose, "broken", 1))
-                else:
-                    found.append(Kept(place, line))
+            lines = lines[: count - len(found)]
+            fit = fitting(lines, size, first and not found)
+            size -= sum(map(len, lines)) + len(lines)
+            found += self._hand_out(segment, lines[:fit])
+            if fit < len(lines):
+                break
         return found
 
-    def _hand_out(self, segment: _Segment, size: int) -> _Place:
-        start, segment.taken = segment.taken, segment.taken + size
-        segment.lines -= 1
-        self._waiting -= 1
-        return _Place(segment, start, segment.taken)
+    def _hand_out(self, segment: _Segment, lines: list[bytes]) -> Iterable[Kept]:
+        """Return the next *lines* of *segment* with their places, but for broken ones."""
+        stops = [*accumulate((len(line) + 1 for line in lines), initial=segment.taken)]
+        segment.taken = stops[-1]
+        segment.left -= len(lines)
+        self._gone += len(lines)
+        kept = kept_as(map(_place, zip(repeat(segment), stops, stops[1:])), lines)
+        return kept if not segment.adopted else [one for one in kept if self._is_whole(one)]
+
+    def _is_whole(self, kept: Kept) -> bool:
+        """Tell whether a line of another process is what it wrote: the disk is nobody's alone."""
+        with suppress(ValueError):
+            if isinstance(jsonable.decode(kept.line), dict):
+                return True
+        kept.token.segment.settle(kept.token.start, kept.token.stop)
+        self._untold.append(partial(self._lose, "broken", 1))
+        return False
 
     def _lose_rest(self, segment: _Segment, reason: str) -> None:
         """Give up the lines of *segment* that were not handed out."""
-        self._untold.append(partial(self._lose, reason, segment.lines))
-        self._waiting -= segment.lines
-        segment.lines = 0
+        lines = segment.lines()
+        self._untold.append(partial(self._lose, reason, lines))
+        self._gone += lines
+        segment.left = 0
         segment.settle(segment.taken, segment.end)
         segment.taken = segment.end
 
     def _let_go(self, segment: _Segment) -> None:
         """Delete *segment* if nothing is written to it any more and all of it is settled."""
-        if segment.map is None and segment.acked >= segment.end and not segment.released:
+        finished = segment is not self._active and segment.acked >= segment.end
+        if finished and not segment.released:
             self._segments.remove(segment)
             segment.release()
 
-    def _turn_over(self, text: bytes) -> _Segment | None:
-        """Write *text* into a new segment, the active one from now on; None where none can be."""
-        if self._closed or time.monotonic() < self._disk_again_at:
-            return None
-        following = self._following(len(text))
-        if following is not None:
-            following.write(text)
-            self._segments.append(following)
-        # In one step: at any call, a signal handler may log and come here as well.
-        finished, self._active = self._active, following
-        if finished is not None:
-            self._finish(finished)
-        return following
+    def _write_anew(self, text: bytes) -> bool:
+        """Write *text*, where need be into a new segment, the active one from then on."""
+        with self._lock:
+            with suppress(ValueError):  # another thread has made a segment meanwhile
+                self._write(text)
+                return True
+            following = None if self._closed else self._following(text)
+            if following is not None:
+                self._segments.append(following)
+            self._active = following
+            self._write = following.map.write if following and following.map else _nowhere
+        if self._untold:
+            self._speak()
+        return following is not None
 
-    def _following(self, size: int) -> _Segment | None:
+    def _following(self, text: bytes) -> _Segment | None:
+        """Return a new segment with *text* in it; None where there cannot be one."""
+        if time.monotonic() < self._disk_again_at:
+            return None
         self._disk_again_at = 0.0
-        size = max(min(_SEGMENT_SIZE, self._max_bytes // 8), size + len(self._first_line))
+        size = max(min(_SEGMENT_SIZE, self._max_bytes // 8), len(text) + len(self._first_line))
         if not self._has_room(size):
             return None
         try:
-            return self._create(size)
+            return self._create(size, text)
         except OSError as error:
             self._disk_again_at = time.monotonic() + _RETRY_DISK_AFTER
-            text = f"no spool ({error.strerror}); events wait in memory"
-            self._untold.append(partial(self._tell, "spool", text))
+            why = f"no spool ({error.strerror}); events wait in memory"
+            self._untold.append(partial(self._tell, "spool", why))
             return None
 
-    def _finish(self, segment: _Segment) -> None:
-        """Write no more into *segment*."""
-        if self._fsync != "never":
-            self._force(segment)
-        with suppress(OSError):  # of a disk in trouble; a caller must not hear of it
-            segment.finish()
-        self._let_go(segment)
+    def _finish_others(self) -> None:
+        """Let go of the maps of all segments but the active one, and delete what is settled."""
+        with self._lock:
+            for segment in list(self._segments):
+                if segment is not self._active and segment.map is not None:
+                    if self._fsync == "interval":
+                        self._force(segment)
+                    segment.finish()
+                    self._let_go(segment)
 
     def _force(self, segment: _Segment) -> None:
         """Force what was written to the disk itself."""
@@ -393,8 +425,7 @@ class JournalSpool:
         with self._lock:
             segment = self._active
             if segment is not None and not segment.path.exists():
-                self._active = None
-                self._finish(segment)
+                self._active, self._write = None, _nowhere
 
     def _has_room(self, size: int) -> bool:
         """Tell whether a segment of *size* fits, after the oldest ones gave way if they are to."""
@@ -410,11 +441,11 @@ class JournalSpool:
         self._lose_rest(segment, "spool_full")
         segment.acked = segment.end  # what was handed out is with the sender, in memory
         if segment is self._active:
-            self._active = None
+            self._active, self._write = None, _nowhere
         segment.release()
         return freed
 
-    def _create(self, size: int) -> _Segment:
+    def _create(self, size: int, text: bytes) -> _Segment:
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._path / f"{os.getpid()}-{time.time_ns():x}-{next(_serial)}{_SUFFIX}"
         new = path.with_suffix(_NEW)
@@ -433,7 +464,8 @@ class JournalSpool:
             os.close(fd)
             raise
         start = view.tell()
-        return _Segment(path, fd, start - _FROM_END, start, start, start, map=view)
+        view.write(text)
+        return _Segment(path, fd, start - _FROM_END, start, start, start, view)
 
     def _adopt_orphans(self) -> None:
         """Take over the segments whose writers are gone, oldest first."""
@@ -446,10 +478,10 @@ class JournalSpool:
             segment = self._adopt(path)
             if segment is not None:
                 adopted.append(segment)
+        count = sum(segment.lines() for segment in adopted)
         with self._lock:
             self._segments.extendleft(reversed(adopted))
-            count = sum(segment.lines for segment in adopted)
-            self._waiting += count
+            self._came += count
         if adopted:
             self._adopted(count)
         for path in _listed(self._path, _NEW):
@@ -474,7 +506,7 @@ class JournalSpool:
             self._complain(path, "is no segment of a spool; left alone")
         elif {key: theirs.get(key) for key in ours} != ours:
             self._complain(path, "is for another host or dialect; left alone")
-        elif segment.lines == 0:
+        elif segment.lines() == 0:
             segment.acked = segment.end
             segment.release()
             return None
@@ -526,7 +558,7 @@ def _describe(path: Path, fd: int) -> SegmentInfo | None:
         str(header.get("host", "")),
         int(pid) if pid.isdigit() else 0,
         in_use,
-        segment.lines,
+        segment.lines(),
         segment.end - segment.acked,
         stamp.decode(errors="replace"),
     )
@@ -547,7 +579,7 @@ def _open_segment(path: Path, fd: int) -> _Segment | None:
     if not isinstance(acked, int) or not first <= acked <= end or data[acked - 1] != 10:  # "\n"
         acked = first
     lines = data.count(b"\n", acked, end)
-    return _Segment(path, fd, first - _FROM_END, end, acked, acked, lines, adopted=True)
+    return _Segment(path, fd, first - _FROM_END, end, acked, acked, adopted=True, left=lines)
 
 
 def _lock(path: Path) -> int | None:
@@ -616,12 +648,23 @@ def _listed(folder: Path, suffix: str) -> list[Path]:
         return []
 
 
-def _is_whole(line: bytes) -> bool:
-    """Tell whether a line of another process is what it wrote: the disk is nobody's alone."""
-    try:
-        return isinstance(jsonable.decode(line), dict)
-    except ValueError:
-        return False
+def _nowhere(text: bytes) -> int:
+    """Refuse *text* as a map does that is full."""
+    raise ValueError("no segment")
+
+
+def _runs(places: Iterable[_Place]) -> Iterator[tuple[_Segment, int, int]]:
+    """Join places that follow each other, as those of a batch mostly do."""
+    run: tuple[_Segment, int, int] | None = None
+    for segment, start, stop in places:
+        if run is not None and run[0] is segment and run[2] == start:
+            run = segment, run[1], stop
+            continue
+        if run is not None:
+            yield run
+        run = segment, start, stop
+    if run is not None:
+        yield run
 
 
 def _age(path: Path) -> tuple[float, str]:

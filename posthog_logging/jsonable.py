@@ -17,7 +17,7 @@ import os
 import uuid
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ except ImportError:  # the standard encoder serves, at a higher price
 __all__ = [
     "DEFAULT_LIMITS",
     "Limits",
+    "are_flat",
     "decode",
     "encode",
     "encode_within",
@@ -51,13 +52,14 @@ class Limits(NamedTuple):
 
 
 DEFAULT_LIMITS = Limits()
+_FLAT = DEFAULT_LIMITS.items  # so many characters cannot hold more items
 
 # A JSON number outside these becomes a double on PostHog's server (wire notes, 1.7).
 _SMALLEST_INT = -(2**63)
 _LARGEST_INT = 2**64 - 1
 _DIGITS = bytes(48 if chr(byte).isdigit() and byte < 128 else 32 for byte in range(256))
 _NINETEEN = b"0" * 19
-_BRACKET, _BACKSLASH = b"[\\"
+_BRACKET, _BACKSLASH, _BRACE = b"[\\{"
 
 
 def encode(value: Any) -> bytes:
@@ -282,7 +284,7 @@ def is_modest(line: bytes) -> bool:
     so few of them prove the bounds; a false alarm costs only the slow way. A cut was made
     by `jsonable` on a part; it is made again on the whole, where a cycle shows earlier.
     """
-    return is_flat(line) or not (
+    return not (
         (len(line) > DEFAULT_LIMITS.items and _may_be_broad(line))
         or line.count(b"{") + line.count(b"[") > DEFAULT_LIMITS.depth
         or b"\\u0000" in line
@@ -291,14 +293,23 @@ def is_modest(line: bytes) -> bool:
     )
 
 
-def is_flat(line: bytes) -> bool:
-    """Tell that there is no container, escape or huge number in *line* beyond its first brace."""
+def is_flat(rest: bytes) -> bool:
+    """Tell that an object without its first brace, *rest*, holds only modest scalars."""
+    return len(rest) <= _FLAT and _holds_scalars(rest)
+
+
+def are_flat(rests: Sequence[bytes]) -> bool:
+    """Tell `is_flat` of all *rests*, at the price of one."""
+    return max(map(len, rests)) <= _FLAT and _holds_scalars(b"".join(rests))
+
+
+def _holds_scalars(rest: bytes) -> bool:
+    """Tell that there is no container, escape or huge number in *rest*."""
     return (
-        len(line) <= DEFAULT_LIMITS.items
-        and _BRACKET not in line
-        and _BACKSLASH not in line
-        and line.find(b"{", 1) < 0
-        and (orjson is not None or _NINETEEN not in line.translate(_DIGITS))
+        _BRACKET not in rest
+        and _BACKSLASH not in rest
+        and _BRACE not in rest
+        and (orjson is not None or _NINETEEN not in rest.translate(_DIGITS))
     )
 
 

@@ -19,7 +19,7 @@ import re
 import time
 import uuid
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -149,6 +149,13 @@ def is_plain(event: str, distinct_id: str) -> bool:
     """
     return (event in _plain_names or _is_plain_name(event)) and (
         distinct_id in _plain_ids or _is_plain_id(distinct_id)
+    )
+
+
+def are_plain(events: Collection[str], distinct_ids: Collection[str]) -> bool:
+    """Tell `is_plain` of many: what all of them are known for costs no call each."""
+    return (_plain_names.issuperset(events) or all(map(_is_plain_name, events))) and (
+        _plain_ids.issuperset(distinct_ids) or all(map(_is_plain_id, distinct_ids))
     )
 
 
@@ -445,7 +452,24 @@ def _utc(moment: dt.datetime) -> str:
     return text.zfill(27)  # strftime does not pad years before 1000
 
 
-_THREE = [f"{number:03d}" for number in range(1000)]  # a look-up costs half of a format
+class Second(NamedTuple):
+    """
+    What the ids and times of one second have in common.
+
+    A uuid is *head* and a number of twelve digits, a timestamp *day*, six digits and ``Z``.
+    """
+
+    since: float
+    head: str
+    day: str
+
+    def uuid(self, number: int) -> str:
+        """Return the uuid with *number*."""
+        return f"{self.head}{number}"
+
+    def timestamp(self, created: float) -> str:
+        """Return *created* as RFC 3339 in UTC, with microseconds."""
+        return f"{self.day}{int((created - self.since) * 1_000_000):06d}Z"
 
 
 class _Stamp:
@@ -457,24 +481,28 @@ class _Stamp:
     """
 
     def __init__(self) -> None:
-        self._turned = (math.inf, "", "")
-        self._next = itertools.count(10**11 + int.from_bytes(os.urandom(4), "big")).__next__
+        self._second = Second(math.inf, "", "")
+        #: Draw the number of the next uuid.
+        self.number = itertools.count(10**11 + int.from_bytes(os.urandom(4), "big")).__next__
 
     def __call__(self, created: float) -> tuple[str, str]:
-        since, head, day = self._turned
-        if not since <= created < since + 1.0:
-            since, head, day = self._turned = self._turn(created)
-        milli, micro = divmod(int((created - since) * 1_000_000), 1000)
-        return f"{head}{self._next()}", f"{day}{_THREE[milli]}{_THREE[micro]}Z"
+        second = self.second(created)
+        return second.uuid(self.number()), second.timestamp(created)
 
-    def _turn(self, created: float) -> tuple[float, str, str]:
-        """Return what ids and times share for one second, as one tuple: no lock is needed."""
+    def second(self, created: float) -> Second:
+        """Return the second of *created*; one tuple is kept, so no lock is needed."""
+        second = self._second
+        if not 0.0 <= created - second[0] < 1.0:
+            second = self._second = self._turn(created)
+        return second
+
+    def _turn(self, created: float) -> Second:
         second = math.floor(created)
         random = os.urandom(6).hex()
         milli = f"{int(created * 1000) & 0xFFFFFFFFFFFF:012x}"
         head = f"{milli[:8]}-{milli[8:]}-7{random[:3]}-{'89ab'[second & 3]}{random[3:6]}-"
         day = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return second, head, day.zfill(20)  # strftime does not pad years before 1000
+        return Second(second, head, day.zfill(20))  # strftime does not pad years before 1000
 
     def reset(self) -> None:
         """Forget what a forked child shares with its parent."""

@@ -19,6 +19,7 @@ import weakref
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import groupby
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any
 
@@ -199,7 +200,7 @@ class Pipeline:
     A queue, a thread and a `Sender`: `put`, `flush`, `close`.
 
     Args:
-        finish: makes a line of a draft, later and in another thread; None if there is none.
+        finish: makes lines of drafts, later and in another thread, fewer where some are refused.
         overflow: ``"drop_newest"``, ``"drop_oldest"`` or ``"block"``.
         block_timeout: for how long at most ``"block"`` blocks a caller, in seconds.
         linger: for how long the thread sleeps after a first event, in seconds.
@@ -210,7 +211,7 @@ class Pipeline:
         self,
         sender: Sender,
         ledger: Ledger,
-        finish: Callable[[Any], bytes | None] = lambda draft: None,
+        finish: Callable[[list[Any]], list[bytes]] = lambda drafts: [],
         *,
         max_queue_size: int = 100_000,
         max_queue_bytes: int = 64 * 1024 * 1024,
@@ -275,28 +276,36 @@ class Pipeline:
             self._ledger.lose("internal_error", 1, type(error).__name__)
             return False
         if item is line:  # it waits in memory, which is bounded; a disk has its own bounds
-            return self.enqueue(line, len(line))
-        if item is None:
+            # No call stands between load and store: no thread nor signal comes in between.
+            self._lines_in += 1
+            self._bytes_in += len(line)
+            if (
+                self._lines_in > self._lines_limit or self._bytes_in > self._bytes_limit
+            ) and not self._make_room(len(line)):
+                return False
+        elif item is None:
             return False
-        self.queue.put(item)
+        self._put(item)
         if self.idle:
             self._rouse()
         return True
 
-    def enqueue(self, item: Any, size: int) -> bool:
+    def accept(self, draft: tuple[Any, ...]) -> bool:
         """
-        Queue something that waits in memory: a line, or a draft for the thread to finish.
+        Count *draft* as accepted, and queue it for the thread to finish.
 
-        A draft is a tuple, and its last member is *size*, the bytes that it takes up.
+        It is a tuple, and its last member are the most of its bytes.
         """
-        # No call stands between load and store, so no thread or signal comes in between.
+        self._ledger.accept()
+        # The same as in `put`, at the price of one call less.
+        size = len(draft[-1]) + _OVERHEAD
         self._lines_in += 1
         self._bytes_in += size
         if (
-            self._lines_in > self._lines_limit or self._bytes_in > self._bytes_limit or self.closed
+            self._lines_in > self._lines_limit or self._bytes_in > self._bytes_limit
         ) and not self._make_room(size):
             return False
-        self._put(item)
+        self._put(draft)
         if self.idle:
             self._rouse()
         return True
@@ -324,6 +333,7 @@ class Pipeline:
             if self.closed:
                 return
             self.closed = True
+            self._note_room()
         deadline = time.monotonic() + (self.shutdown_timeout if timeout is None else timeout)
         self._hurry.set()
         self._wake.set()
@@ -443,42 +453,37 @@ class Pipeline:
             self._turn.release()
 
     def _note_room(self) -> None:
-        """Note up to which number of lines and bytes, ever taken in, memory is not full."""
-        self._lines_limit = self._sender.settled_lines + self._max_size
+        """Note up to which number of lines and bytes, ever taken in, there is room."""
+        room = -1 if self.closed else self._max_size
+        self._lines_limit = self._sender.settled_lines + room
         self._bytes_limit = self._sender.settled_bytes + self._max_bytes
 
     def _drain(self) -> list[Any]:
         """Return all that is queued; only who has the turn may, so that a flush misses nothing."""
         items: list[Any] = []
-        get = self.queue.get_nowait
         with suppress(queue.Empty):
-            while True:
-                items.append(get())
+            items.extend(iter(self.queue.get_nowait, None))  # up to Empty: None is never put
         return self._finished(items) if items else items
 
     def _finished(self, items: list[Any]) -> list[Any]:
         """Return *items* with a line for every draft, and put the bounds right."""
-        finish = self.finish
         lines: list[Any] = []
-        refused = grown = 0
-        # Let go of the interpreter now and then: a caller that wakes up must not wait for a
-        # whole batch. With a backlog that would cost the thread its chance to catch up.
-        pause = _CHUNK if len(items) < _BACKLOG else len(items)
-        for number, item in enumerate(items, 1):
-            if not number % pause:
+        few = len(items) < _BACKLOG
+        chunk = _CHUNK if few else _LARGE_CHUNK
+        for start in range(0, len(items), chunk):
+            for kind, group in groupby(items[start : start + chunk], type):
+                members = list(group)
+                lines += self._finished_drafts(members) if kind is tuple else members
+            if few:
+                # Let go of the interpreter: a caller that wakes up must not wait for a whole
+                # batch. With a backlog that would cost the thread its chance to catch up.
                 time.sleep(0)
-            if type(item) is not tuple:
-                lines.append(item)
-                continue
-            line = finish(item)
-            grown -= item[-1]
-            if line is None:  # refused, and counted
-                refused += 1
-            else:
-                grown += len(line)
-                lines.append(line)
-        self._lines_in -= refused
-        self._bytes_in += grown
+        return lines
+
+    def _finished_drafts(self, drafts: list[Any]) -> list[bytes]:
+        lines = self.finish(drafts)
+        self._lines_in -= len(drafts) - len(lines)
+        self._bytes_in += sum(map(len, lines)) - sum(map(_size, drafts))
         return lines
 
     def _rouse(self) -> None:
@@ -576,14 +581,23 @@ class Pipeline:
             return False
         if item is not RECEIPT:
             self._lines_in -= 1
-            self._bytes_in -= item[-1] if type(item) is tuple else len(item)
+            self._bytes_in -= _size(item)
             self._ledger.lose("queue_full")
         return True
 
 
 _NAME = "posthog-logging"
 _CHUNK = 25
+_LARGE_CHUNK = 500
 _BACKLOG = 2000
+
+
+# The bytes that a draft's line has beside its last member, about.
+_OVERHEAD = 250
+
+
+def _size(item: Any) -> int:
+    return len(item[-1]) + _OVERHEAD if type(item) is tuple else len(item)
 
 
 def _configuring() -> bool:

@@ -14,7 +14,7 @@ import uuid
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -296,13 +296,12 @@ class Sender:
 
     def _distinct(self, kept: list[Kept]) -> list[Kept]:
         """Give a new uuid to the second of two events with one: it would refuse both (V1, 2.3)."""
-        uuid_of = self._uuid_of
-        names = {uuid_of(one.line) for one in kept}
-        if len(names) == len(kept):
-            return kept
+        with suppress(Exception):  # of a foreign dialect
+            if len(set(map(self._dialect.uuid_of, [line for _, line in kept]))) == len(kept):
+                return kept
         seen: set[str] = set()
         for number, one in enumerate(kept):
-            name = uuid_of(one.line)
+            name = self._uuid_of(one.line)
             if name in seen and name:
                 line = self._dialect.with_uuid(one.line, str(uuid.uuid4()))
                 kept[number] = one._replace(line=line)
@@ -325,7 +324,7 @@ class Sender:
     def _send(self, parcel: _Parcel, timeout: float | None) -> Response:
         """Encode and send; what a foreign dialect or transport raises is an answer like any."""
         batch = Batch(
-            [one.line for one in parcel.kept],
+            [line for _, line in parcel.kept],
             parcel.request_id,
             rfc3339(parcel.created),
             parcel.attempts,
@@ -471,7 +470,7 @@ class Sender:
         except Exception as error:  # it may hand them out again: twice is better than never
             self._ledger.tell("broken part", f"spool raised {type(error).__name__}")
         finally:
-            self._count_settled([one.line for one in kept if one.token is None])
+            self._count_settled([line for token, line in kept if token is None])
 
     def _count_settled(self, lines: Sequence[bytes]) -> None:
         self.settled_lines += len(lines)

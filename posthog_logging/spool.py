@@ -10,12 +10,13 @@ from __future__ import annotations
 import zlib
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import accumulate, repeat, takewhile
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
-__all__ = ["RECEIPT", "Kept", "MemorySpool", "Spool"]
+__all__ = ["RECEIPT", "Kept", "MemorySpool", "Spool", "fitting", "kept_as"]
 
 
 #: What stands in the queue for a line that is safe already.
@@ -110,12 +111,14 @@ class MemorySpool:
         lines: list[bytes] = []
         while len(lines) < count and self._oldest():
             front = self._front
-            for _ in range(min(count - len(lines), len(front))):
-                size -= len(front[0]) + 1
-                if size < 0 and lines:
-                    return _kept(lines)
-                lines.append(front.popleft())
-        return _kept(lines)
+            more = [front.popleft() for _ in range(min(count - len(lines), len(front)))]
+            fit = fitting(more, size, first=not lines)
+            front.extendleft(reversed(more[fit:]))
+            lines += more[:fit]
+            if fit < len(more):
+                break
+            size -= sum(map(len, more)) + len(more)
+        return kept_as(repeat(None), lines)
 
     def ack(self, kept: Sequence[Kept]) -> None:
         """Do nothing: what was taken is the taker's already."""
@@ -140,5 +143,18 @@ class MemorySpool:
         return bool(self._front)
 
 
-def _kept(lines: list[bytes]) -> list[Kept]:
-    return list(map(Kept._make, zip(repeat(None), lines)))
+def fitting(lines: list[bytes], size: int, first: bool) -> int:
+    """Return how many of *lines*, each with a comma, fit into *size* bytes; the *first* always."""
+    if sum(map(len, lines)) + len(lines) <= size:
+        return len(lines)
+    ends = accumulate(len(line) + 1 for line in lines)
+    return max(sum(1 for _ in takewhile(size.__ge__, ends)), first)
+
+
+def kept_as(tokens: Iterable[Any], lines: Iterable[bytes]) -> list[Kept]:
+    """Return each of *lines* under its token."""
+    return list(map(_kept, zip(tokens, lines, strict=False)))
+
+
+# `Kept._make` without its call in Python: this is done for every event.
+_kept: Callable[[tuple[Any, bytes]], Kept] = partial(tuple.__new__, Kept)

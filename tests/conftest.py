@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import itertools
 import logging
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 import uuid
 
 from collections import deque
@@ -29,6 +31,23 @@ from posthog_logging.wire.posthog import V0
 
 HERE = str(Path(posthog_logging.__file__).parent.parent)  # where children find the package
 MOMENT = "2024-01-02T03:04:05.678000Z"
+
+
+def load_without(hidden: str, module: types.ModuleType) -> types.ModuleType:
+    """Load *module* a second time, where the import of *hidden* fails."""
+    spec = importlib.util.spec_from_file_location(f"{module.__name__}_bare", str(module.__file__))
+    assert spec is not None
+    assert spec.loader is not None
+    bare = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(hidden)
+    sys.modules[hidden] = None  # type: ignore[assignment]  # what makes an import fail
+    try:
+        spec.loader.exec_module(bare)
+    finally:
+        del sys.modules[hidden]
+        if before is not None:
+            sys.modules[hidden] = before
+    return bare
 
 
 class Clock:

@@ -7,10 +7,8 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
-import importlib.util
 import json
 import pathlib
-import sys
 import types
 import uuid
 
@@ -18,30 +16,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from conftest import load_without
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from posthog_logging import jsonable
 
 
-def load_without_orjson() -> types.ModuleType:
-    """Load the module a second time, where the import of orjson fails."""
-    spec = importlib.util.spec_from_file_location("jsonable_bare", jsonable.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get("orjson")
-    sys.modules["orjson"] = None  # type: ignore[assignment]  # what makes an import fail
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules["orjson"]
-        if before is not None:
-            sys.modules["orjson"] = before
-    return module
-
-
-bare = load_without_orjson()
+bare = load_without("orjson", jsonable)
 both = pytest.mark.parametrize("module", [jsonable, bare], ids=["as installed", "bare"])
 
 

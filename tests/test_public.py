@@ -51,8 +51,8 @@ FRIENDS = frozenset(
     """attrs celery django fastapi flask gevent numpy pydantic pytest redis rich starlette
     structlog""".split()
 )
-#: These come along where they are installed: orjson is ours, urllib3 looks for the others.
-CODECS = frozenset({"brotli", "orjson", "zstandard"})
+#: These come along where they are installed: urllib3 looks for those that are not ours.
+CODECS = frozenset({"brotli", "isal", "orjson", "zstandard"})
 #: Parts of the standard library that cost a log call's first import too much.
 HEAVY = frozenset({"asyncio", "http.server", "sqlite3"})
 #: The plugin is pytest's to load; importing the package is what all the others do.

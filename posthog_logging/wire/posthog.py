@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +26,8 @@ __all__ = ["V0", "V1", "PostHogDialect"]
 # 900 KiB keeps the stored event below Kafka's 1 MB, in which the JSON is escaped once more.
 _LIMITS = Limits(event_bytes=900 * 1024, batch_bytes=5 * 1024 * 1024, batch_count=2000)
 
-Splice = Callable[[str, str, str, str, bytes], bytes]
-
 _HEAD = b'{"uuid":"'
+_EVENT = _HEAD + b'%b%d","event":"%b","distinct_id":"%b","timestamp":"%b%06dZ","properties":'
 _UUID = slice(len(_HEAD), len(_HEAD) + 36)
 _USER_AGENT = f"{LIBRARY}/{VERSION}"
 
@@ -120,28 +119,20 @@ class PostHogDialect:
             raise Refused("oversized", f"{event}, {len(line)} bytes")
         return head + cut + b"}"
 
-    def splicer(self, constants: Mapping[str, Any]) -> Splice | None:
+    def templates(self, constants: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
         """
-        Return a function that makes a line of its encoded parts; None where none can.
+        Return what makes lines of encoded parts by ``%``; None where nothing can.
 
-        It is given the uuid, the event, the distinct_id, the timestamp (of which none needs
-        an escape) and the encoded properties without their first brace. No property may
-        begin with ``$`` nor be one of *constants*, which every line gets.
+        There are two, for events with properties and for those without, of the same places:
+        the uuid's head and number, the event, the distinct_id, the timestamp up to its
+        second and the microseconds, and the properties without their first brace. No
+        property may begin with ``$`` nor be one of *constants*, which every line gets.
         """
         if not _SPECIAL.isdisjoint(constants):
             return None
         kept = self._without_library(constants)
-        opening = f',"properties":{jsonable.encode(kept)[:-1].decode()}'
-        joint = "," if kept else ""
-
-        def splice(uuid: str, event: str, distinct_id: str, moment: str, rest: bytes) -> bytes:
-            line = (
-                f'{{"uuid":"{uuid}","event":"{event}","distinct_id":"{distinct_id}",'
-                f'"timestamp":"{moment}"{opening}{joint if len(rest) > 1 else ""}'
-            )
-            return line.encode() + rest + b"}"
-
-        return splice
+        bare = _EVENT + jsonable.encode(kept)[:-1].replace(b"%", b"%%")
+        return bare + (b",%b}" if kept else b"%b}"), bare + b"%b}"
 
     def _without_library(self, properties: Mapping[str, Any]) -> dict[str, Any]:
         """Leave out what V1 takes from its header."""

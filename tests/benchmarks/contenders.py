@@ -70,7 +70,7 @@ class Contender:
     """
     One row of a table.
 
-    ``plain`` runs without orjson; ``needs`` are the modules without which it cannot run.
+    ``plain`` runs without ``[fast]``; ``needs`` are the modules without which it cannot run.
     ``bounded`` marks a rival whose queue is made big where a scenario calls for it; floors
     send nothing.
     """
@@ -293,7 +293,7 @@ CONTENDERS = {
         Contender("null", "F: logger.info, NullHandler", _null, sends=False),
         Contender("unread", "logger.info, QueueHandler, nobody reads", _unread, sends=False),
         Contender("ours", "posthog_logging", _ours, plain=True),
-        Contender("ours_fast", "posthog_logging[fast]", _ours, needs=("orjson",)),
+        Contender("ours_fast", "posthog_logging[fast]", _ours, needs=("orjson", "isal")),
         Contender(
             "ours_journal", "posthog_logging, journal", _make(_ours, journal=True), plain=True
         ),
@@ -301,16 +301,16 @@ CONTENDERS = {
             "ours_fast_journal",
             "posthog_logging[fast], journal",
             _make(_ours, journal=True),
-            needs=("orjson",),
+            needs=("orjson", "isal"),
         ),
         Contender(
             "ours_fast_v1",
             "posthog_logging[fast], V1",
             _make(_ours, dialect="posthog-v1"),
-            needs=("orjson",),
+            needs=("orjson", "isal"),
         ),
         Contender("capture", "Analytics.capture", _capture, plain=True),
-        Contender("capture_fast", "Analytics.capture[fast]", _capture, needs=("orjson",)),
+        Contender("capture_fast", "Analytics.capture[fast]", _capture, needs=("orjson", "isal")),
         Contender("posthog", "posthog-python", _posthog, bounded=True, needs=("posthog",)),
         Contender(
             "posthog_v1",

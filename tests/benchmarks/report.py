@@ -19,7 +19,7 @@ from .scenarios import SCENARIOS, Scenario
 __all__ = ["TARGETS", "Target", "machine", "markdown", "targets"]
 
 _PACKAGES = """posthog_logging posthog segment-analytics-python sentry-sdk opentelemetry-sdk
-requests orjson""".split()
+requests orjson isal""".split()
 
 _Measure = Callable[[Results], "float | None"]
 
