@@ -16,16 +16,16 @@ from typing import Any
 
 from . import jsonable
 from .context import current
-from .jsonable import are_flat, is_flat, is_modest, snapshot
-from .message import IDENTITY_EVENTS, STANDARD, Second, are_plain, is_plain, stamp
+from .jsonable import is_flat, is_modest, snapshot
+from .message import IDENTITY_EVENTS, STANDARD, are_plain, is_plain, stamp
 from .wire import Dialect
 
 
-__all__ = ["Draft", "Finisher", "captured", "drafted", "finisher", "uuid_of"]
+__all__ = ["Draft", "Finisher", "captured", "drafted", "finisher"]
 
-#: When it was said, the event's name, the id, what its uuid is made of where somebody was told
-#: of it already, and the encoded properties without their first brace.
-Draft = tuple[float, str, str, "tuple[Second, int] | None", bytes]
+#: When it was said, the event's name, the id, the uuid where somebody was told of it already,
+#: and the encoded properties without their first brace.
+Draft = tuple[float, str, str, "str | None", bytes]
 
 (_DOLLAR,) = b"$"
 
@@ -40,20 +40,20 @@ _MODEST = 16 * 1024
 
 def drafted(record: logging.LogRecord, said: dict[str, Any]) -> Draft | None:
     """Return the draft of an event of the plainest kind; None where *record* is another."""
-    if "properties" not in said or "distinct_id" not in said or current() is not None:
+    if current() is not None:
         return None
     try:
+        properties, distinct_id = said["properties"], said["distinct_id"]
         if len(said) == _PLAINEST:
             name = record.getMessage() if said["args"] else said["msg"]
         elif len(said) == _PLAINEST + sum(key in said for key in _HARMLESS):
             name = said["event"] if "event" in said else record.getMessage()
         else:
             return None
-        properties, distinct_id = said["properties"], said["distinct_id"]
         if type(properties) is dict and type(distinct_id) is str and type(name) is str:
             # The slice lets go of orjson's buffer, which is many times larger than the text.
             return said["created"], name, distinct_id, None, snapshot(properties)[1:]
-    except Exception:  # arguments that do not fit: the long way knows what to do
+    except Exception:  # no id, or arguments that do not fit: the long way knows what to do
         pass
     return None
 
@@ -63,14 +63,8 @@ def captured(distinct_id: str, name: str, properties: dict[str, Any]) -> Draft |
     if current() is not None or name in IDENTITY_EVENTS or not name.strip():
         return None
     created = time.time()
-    ids = stamp.second(created), stamp.number()
-    return created, name, distinct_id, ids, snapshot(properties)[1:]
-
-
-def uuid_of(draft: Draft) -> str | None:
-    """Return the uuid that the event will have, where it is known already."""
-    ids = draft[3]
-    return None if ids is None else ids[0].uuid(ids[1])
+    uuid = f"{stamp.second(created)[1]}{stamp.number()}"
+    return created, name, distinct_id, uuid, snapshot(properties)[1:]
 
 
 class Finisher:
@@ -97,18 +91,17 @@ class Finisher:
 
     def finish(self, draft: Draft) -> bytes | None:
         """Return the line of *draft*; None where it was refused, and counted."""
-        created, name, distinct_id, ids, rest = draft
+        created, name, distinct_id, uuid, rest = draft
         try:
             if (
                 not is_plain(name, distinct_id)
-                or not (is_flat(rest) or is_modest(rest))
+                or not (is_flat(rest, len(rest)) or is_modest(rest))
                 or ((_DOLLAR in rest or self._taken) and not self._is_free(rest))
             ):
                 return self._long_way(draft)
-            (since, head, day), number = ids or (stamp.second(created), stamp.number())
+            since, head, day = stamp.second(created)
             line = (self._with_properties if len(rest) > 1 else self._without) % (
-                head.encode(),
-                number,
+                (uuid or f"{head}{stamp.number()}").encode(),
                 name.encode(),
                 distinct_id.encode(),
                 day.encode(),
@@ -126,36 +119,34 @@ class Finisher:
         The same as `finish` of each. Most are so plain that what is asked of one can be asked
         of all of them at once.
         """
-        times, names, people, known, rests = zip(*drafts, strict=True)
-        since, *common = stamp.second(times[0])
+        times, names, people, _, rests = zip(*drafts, strict=True)
+        since, head, day = stamp.second(times[0])
+        whole = b"".join(rests)
         if (
-            since <= min(times)
-            and max(times) < since + 1.0
-            and not any(known)
-            and are_plain(names, people)
-            and are_flat(rests)
-            and self._is_free(b"".join(rests))
+            min(times) < since
+            or max(times) >= since + 1.0
+            or not are_plain(names, people)
+            or not is_flat(whole, max(map(len, rests)))
+            or not self._is_free(whole)
         ):
-            draw, with_properties, without = stamp.number, self._with_properties, self._without
-            head, day = (text.encode() for text in common)
-            return [
-                (with_properties if len(rest) > 1 else without)
-                % (
-                    head,
-                    draw(),
-                    name.encode(),
-                    person.encode(),
-                    day,
-                    (created - since) * 1_000_000,
-                    rest,
-                )
-                for created, name, person, rest in zip(times, names, people, rests, strict=True)
-            ]
-        return [line for line in map(self.finish, drafts) if line is not None]
+            return [line for line in map(self.finish, drafts) if line is not None]
+        draw, with_properties, without = stamp.number, self._with_properties, self._without
+        encoded_day = day.encode()
+        return [
+            (with_properties if len(rest) > 1 else without)
+            % (
+                (uuid or f"{head}{draw()}").encode(),
+                name.encode(),
+                distinct_id.encode(),
+                encoded_day,
+                (created - since) * 1_000_000,
+                rest,
+            )
+            for created, name, distinct_id, uuid, rest in drafts
+        ]
 
     def _is_free(self, rest: bytes) -> bool:
         """Tell that no property is special, nor a constant's other value."""
-        # One byte is looked for twenty times as fast as two are.
         special = _DOLLAR in rest and b'"$' in rest
         return not special and not any(key in rest for key in self._taken)
 

@@ -19,7 +19,7 @@ from typing import Any
 from . import context, extras, jsonable, options
 from .context import Bound
 from .delivery import DeliveryHandler
-from .draft import Draft, captured, drafted, finisher, uuid_of
+from .draft import Draft, captured, drafted, finisher
 from .exceptions import MANUAL, Boundary, without_owned
 from .logs import PostHogLogsHandler
 from .message import Message, Refused, Tell, assemble, is_event, said_in, text_of
@@ -288,7 +288,7 @@ class PostHogHandler(DeliveryHandler):
         ):
             draft = captured(distinct_id, event, properties)
             if draft is not None:
-                return uuid_of(draft) if self._leave(draft) else None
+                return draft[3] if self._leave(draft) else None
         return self.accept(extras.capture(distinct_id, event, properties))
 
     def _leave_on_disk(self, draft: Draft) -> bool:
@@ -299,12 +299,11 @@ class PostHogHandler(DeliveryHandler):
 
     def _long_way(self, draft: Draft) -> bytes | None:
         """Return the line of a draft that is not so plain; None where it is refused, counted."""
-        created, name, distinct_id, ids, rest = draft
+        created, name, distinct_id, uuid, rest = draft
         try:
             said = {"distinct_id": distinct_id, "properties": jsonable.decode(b"{" + rest)}
-            if ids is not None:
-                second, number = ids
-                said["uuid"], said["timestamp"] = second.uuid(number), second.timestamp(created)
+            if uuid is not None:
+                said["uuid"] = uuid
             return self._dialect.line(self._message(said, name, created))
         except Refused as refused:
             self._ledger.lose(refused.reason, 1, refused.detail)

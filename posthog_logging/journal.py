@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import jsonable
-from .spool import RECEIPT, Kept, MemorySpool, fitting, kept_as
+from .spool import RECEIPT, Kept, MemorySpool, fitting, lines_of
 
 
 __all__ = ["JournalSpool", "SegmentInfo", "segments_in"]
@@ -73,8 +73,9 @@ class _Place(NamedTuple):
     stop: int
 
 
-# As `kept_as` does it: this is done for every event.
-_place: Callable[[tuple[Any, int, int]], _Place] = partial(tuple.__new__, _Place)
+# `_make` of each, without its call in Python: this is done for every event.
+_place: Callable[[tuple[_Segment, int, int]], _Place] = partial(tuple.__new__, _Place)
+_kept: Callable[[tuple[_Place, bytes]], Kept] = partial(tuple.__new__, Kept)
 
 
 @dataclass(eq=False)
@@ -266,14 +267,14 @@ class JournalSpool:
             self._sync_again_at = now + 1.0
             self._force(segment)
 
-    def take(self, count: int, size: int) -> list[Kept]:
+    def take(self, count: int, size: int) -> Sequence[Kept]:
         """Hand out the oldest lines on disk, then those in memory."""
         taken: list[Kept] = []
         with self._lock:
             for segment in list(self._segments):
                 found = self._take_from(segment, count - len(taken), size, not taken)
                 taken += found
-                size -= sum(len(line) + 1 for _, line in found)
+                size -= sum(map(len, lines_of(found))) + len(found)
                 if segment.taken < segment.end:
                     break
                 self._let_go(segment)
@@ -342,7 +343,8 @@ class JournalSpool:
         segment.taken = stops[-1]
         segment.left -= len(lines)
         self._gone += len(lines)
-        kept = kept_as(map(_place, zip(repeat(segment), stops, stops[1:])), lines)
+        places = map(_place, zip(repeat(segment), stops, stops[1:], strict=False))
+        kept = list(map(_kept, zip(places, lines, strict=True)))
         return kept if not segment.adopted else [one for one in kept if self._is_whole(one)]
 
     def _is_whole(self, kept: Kept) -> bool:

@@ -463,10 +463,6 @@ class Second(NamedTuple):
     head: str
     day: str
 
-    def uuid(self, number: int) -> str:
-        """Return the uuid with *number*."""
-        return f"{self.head}{number}"
-
     def timestamp(self, created: float) -> str:
         """Return *created* as RFC 3339 in UTC, with microseconds."""
         return f"{self.day}{int((created - self.since) * 1_000_000):06d}Z"
@@ -487,7 +483,7 @@ class _Stamp:
 
     def __call__(self, created: float) -> tuple[str, str]:
         second = self.second(created)
-        return second.uuid(self.number()), second.timestamp(created)
+        return f"{second.head}{self.number()}", second.timestamp(created)
 
     def second(self, created: float) -> Second:
         """Return the second of *created*; one tuple is kept, so no lock is needed."""

@@ -22,7 +22,7 @@ from . import jsonable
 from .ledger import Ledger
 from .message import rfc3339
 from .policy import Outcome, Schedule, judge, parse_retry_after
-from .spool import RECEIPT, Kept, Spool
+from .spool import RECEIPT, Kept, Spool, Unmarked, lines_of
 from .transport import Transport
 from .wire import Batch, Dialect, Endpoint, Response, Results
 
@@ -240,14 +240,14 @@ class Sender:
         """Give up all that waits in memory only; what is on disk stays there. Return how many."""
         kept = [one for parcel in self._pending for one in parcel.kept if one.token is None]
         self._pending.clear()
-        kept += [Kept(None, line) for line in self.spool.evict(len(self.spool))]
+        kept += Unmarked(self.spool.evict(len(self.spool)))
         self._lose(kept, reason)
         return len(kept)
 
     def evict(self, count: int, reason: str) -> int:
         """Lose up to *count* of the oldest events that are in no batch yet."""
         lines = self.spool.evict(count)
-        self._lose([Kept(None, line) for line in lines], reason)
+        self._lose(Unmarked(lines), reason)
         return len(lines)
 
     def _next(self) -> _Parcel | None:
@@ -263,7 +263,7 @@ class Sender:
             parcel = _Parcel(self._fresh(kept, now), str(uuid.uuid4()), now)
             if parcel.kept:
                 with self._put_back(parcel):
-                    return parcel.with_(self._distinct(list(parcel.kept)))
+                    return parcel.with_(self._distinct(parcel.kept))
         return None
 
     @contextmanager
@@ -275,7 +275,7 @@ class Sender:
             self._pending.appendleft(parcel)
             raise
 
-    def _take(self) -> list[Kept]:
+    def _take(self) -> Sequence[Kept]:
         waiting = len(self.spool)
         # 1 KiB for what the dialect puts around the lines.
         kept = self.spool.take(self._schedule.limit, self._dialect.limits.batch_bytes - 1024)
@@ -283,31 +283,30 @@ class Sender:
             self._since = self._clock() if len(self.spool) else None
         return kept
 
-    def _fresh(self, kept: list[Kept], now: float) -> list[Kept]:
+    def _fresh(self, kept: Sequence[Kept], now: float) -> Sequence[Kept]:
         """Leave out what is older than ``max_age``; a spool may be days old."""
         if self._settings.max_age is None:
             return kept
         oldest = rfc3339(now - self._settings.max_age).encode()
-        fresh = [one for one in kept if _time_in(one.line) >= oldest]
-        if len(fresh) < len(kept):
-            young = set(map(id, fresh))
-            self._lose([one for one in kept if id(one) not in young], "expired")
-        return fresh
+        stale = [one for one in kept if _time_in(one.line) < oldest]
+        self._lose(stale, "expired")
+        return [one for one in kept if _time_in(one.line) >= oldest] if stale else kept
 
-    def _distinct(self, kept: list[Kept]) -> list[Kept]:
+    def _distinct(self, kept: Sequence[Kept]) -> Sequence[Kept]:
         """Give a new uuid to the second of two events with one: it would refuse both (V1, 2.3)."""
         with suppress(Exception):  # of a foreign dialect
-            if len(set(map(self._dialect.uuid_of, [line for _, line in kept]))) == len(kept):
+            if len(set(map(self._dialect.uuid_of, lines_of(kept)))) == len(kept):
                 return kept
         seen: set[str] = set()
+        distinct = list(kept)
         for number, one in enumerate(kept):
             name = self._uuid_of(one.line)
             if name in seen and name:
                 line = self._dialect.with_uuid(one.line, str(uuid.uuid4()))
-                kept[number] = one._replace(line=line)
+                distinct[number] = one._replace(line=line)
                 self._ledger.tell("duplicate uuid", "a uuid that was used twice was replaced")
             seen.add(name)
-        return kept
+        return distinct
 
     def _attempt(self, parcel: _Parcel, timeout: float | None) -> list[_Parcel]:
         """Send *parcel* once; return the pieces of it that are to be sent at once."""
@@ -324,7 +323,7 @@ class Sender:
     def _send(self, parcel: _Parcel, timeout: float | None) -> Response:
         """Encode and send; what a foreign dialect or transport raises is an answer like any."""
         batch = Batch(
-            [line for _, line in parcel.kept],
+            lines_of(parcel.kept),
             parcel.request_id,
             rfc3339(parcel.created),
             parcel.attempts,
@@ -470,7 +469,10 @@ class Sender:
         except Exception as error:  # it may hand them out again: twice is better than never
             self._ledger.tell("broken part", f"spool raised {type(error).__name__}")
         finally:
-            self._count_settled([line for token, line in kept if token is None])
+            in_memory = isinstance(kept, Unmarked)
+            self._count_settled(
+                lines_of(kept if in_memory else [one for one in kept if one.token is None])
+            )
 
     def _count_settled(self, lines: Sequence[bytes]) -> None:
         self.settled_lines += len(lines)

@@ -10,13 +10,12 @@ from __future__ import annotations
 import zlib
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from itertools import accumulate, repeat, takewhile
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, takewhile
+from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
 
-__all__ = ["RECEIPT", "Kept", "MemorySpool", "Spool", "fitting", "kept_as"]
+__all__ = ["RECEIPT", "Kept", "MemorySpool", "Spool", "Unmarked", "fitting", "lines_of"]
 
 
 #: What stands in the queue for a line that is safe already.
@@ -28,6 +27,30 @@ class Kept(NamedTuple):
 
     token: Any
     line: bytes
+
+
+class Unmarked(Sequence[Kept]):
+    """Lines without a token, each as `Kept` only when it is looked at: most never are."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self.lines = lines
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @overload
+    def __getitem__(self, at: int) -> Kept: ...
+    @overload
+    def __getitem__(self, at: slice) -> Unmarked: ...
+    def __getitem__(self, at: int | slice) -> Kept | Unmarked:
+        if isinstance(at, slice):
+            return Unmarked(self.lines[at])
+        return Kept(None, self.lines[at])
+
+
+def lines_of(kept: Sequence[Kept]) -> list[bytes]:
+    """Return the lines of *kept*."""
+    return kept.lines if isinstance(kept, Unmarked) else [line for _, line in kept]
 
 
 @runtime_checkable
@@ -52,7 +75,7 @@ class Spool(Protocol):
     def append(self, items: Iterable[Any]) -> None:
         """Add what came through the queue, in order."""
 
-    def take(self, count: int, size: int) -> list[Kept]:
+    def take(self, count: int, size: int) -> Sequence[Kept]:
         """Hand out the oldest lines: at most *count*, at most *size* bytes but one at least."""
 
     def ack(self, kept: Sequence[Kept]) -> None:
@@ -105,7 +128,7 @@ class MemorySpool:
             self._blocks.append(zlib.compress(b"\n".join(block), 1))
         self._taken = False
 
-    def take(self, count: int, size: int) -> list[Kept]:
+    def take(self, count: int, size: int) -> Sequence[Kept]:
         """Hand out the oldest lines."""
         self._taken = True
         lines: list[bytes] = []
@@ -118,7 +141,7 @@ class MemorySpool:
             if fit < len(more):
                 break
             size -= sum(map(len, more)) + len(more)
-        return kept_as(repeat(None), lines)
+        return Unmarked(lines) if lines else []
 
     def ack(self, kept: Sequence[Kept]) -> None:
         """Do nothing: what was taken is the taker's already."""
@@ -149,12 +172,3 @@ def fitting(lines: list[bytes], size: int, first: bool) -> int:
         return len(lines)
     ends = accumulate(len(line) + 1 for line in lines)
     return max(sum(1 for _ in takewhile(size.__ge__, ends)), first)
-
-
-def kept_as(tokens: Iterable[Any], lines: Iterable[bytes]) -> list[Kept]:
-    """Return each of *lines* under its token."""
-    return list(map(_kept, zip(tokens, lines, strict=False)))
-
-
-# `Kept._make` without its call in Python: this is done for every event.
-_kept: Callable[[tuple[Any, bytes]], Kept] = partial(tuple.__new__, Kept)

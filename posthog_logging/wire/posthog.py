@@ -27,7 +27,7 @@ __all__ = ["V0", "V1", "PostHogDialect"]
 _LIMITS = Limits(event_bytes=900 * 1024, batch_bytes=5 * 1024 * 1024, batch_count=2000)
 
 _HEAD = b'{"uuid":"'
-_EVENT = _HEAD + b'%b%d","event":"%b","distinct_id":"%b","timestamp":"%b%06dZ","properties":'
+_EVENT = _HEAD + b'%b","event":"%b","distinct_id":"%b","timestamp":"%b%06dZ","properties":'
 _UUID = slice(len(_HEAD), len(_HEAD) + 36)
 _USER_AGENT = f"{LIBRARY}/{VERSION}"
 
@@ -124,9 +124,9 @@ class PostHogDialect:
         Return what makes lines of encoded parts by ``%``; None where nothing can.
 
         There are two, for events with properties and for those without, of the same places:
-        the uuid's head and number, the event, the distinct_id, the timestamp up to its
-        second and the microseconds, and the properties without their first brace. No
-        property may begin with ``$`` nor be one of *constants*, which every line gets.
+        the uuid, the event, the distinct_id, the timestamp up to its second and the
+        microseconds, and the properties without their first brace. No property may begin
+        with ``$`` nor be one of *constants*, which every line gets.
         """
         if not _SPECIAL.isdisjoint(constants):
             return None
