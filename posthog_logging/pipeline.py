@@ -217,7 +217,7 @@ class Pipeline:
         max_queue_bytes: int = 64 * 1024 * 1024,
         overflow: str = "drop_newest",
         block_timeout: float = 1.0,
-        linger: float = 0.1,
+        linger: float = 0.0,
         shutdown_timeout: float = 5.0,
         synchronous: bool = False,
     ) -> None:
@@ -468,7 +468,7 @@ class Pipeline:
     def _finished(self, items: list[Any]) -> list[Any]:
         """Return *items* with a line for every draft, and put the bounds right."""
         lines: list[Any] = []
-        few = len(items) < _BACKLOG
+        few = len(items) < _BACKLOG and not self.closed
         chunk = _CHUNK if few else _LARGE_CHUNK
         for start in range(0, len(items), chunk):
             for kind, group in groupby(items[start : start + chunk], type):

@@ -129,6 +129,7 @@ class RequestsTransport:
         self._pid = 0
         self._warm = False
         self._inherited: list[Any] = []
+        self._blanks: dict[str, requests.PreparedRequest] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
@@ -161,13 +162,7 @@ class RequestsTransport:
         if stand_in is not None:
             return stand_in.send(request, deadline - time.monotonic())
         session = self._open(request.url)
-        # An auth of ours, even one that does nothing, keeps `requests` from reading .netrc.
-        auth = self._auth or session.auth or _no_auth
-        prepared = session.prepare_request(
-            requests.Request(
-                "POST", request.url, dict(request.headers), data=request.body, auth=auth
-            )
-        )
+        prepared = self._prepared(session, request)
         left = max(0.001, deadline - time.monotonic())
         with session.send(
             prepared, timeout=left, allow_redirects=False, **self._resolved
@@ -177,6 +172,28 @@ class RequestsTransport:
                 {name.lower(): value for name, value in response.headers.items()},
                 _read(response, deadline),
             )
+
+    def _prepared(self, session: requests.Session, request: Request) -> requests.PreparedRequest:
+        # An auth of ours, even one that does nothing, keeps `requests` from reading .netrc.
+        auth = self._auth or session.auth or _no_auth
+        if session is self._given or session.cookies:
+            return session.prepare_request(
+                requests.Request(
+                    "POST", request.url, dict(request.headers), data=request.body, auth=auth
+                )
+            )
+        # The same for a session of our own; most of it is the same each time, and costs as much
+        # as all else that is done in Python for a request.
+        if request.url not in self._blanks:
+            blank = requests.Request("POST", request.url, auth=_no_auth)
+            self._blanks[request.url] = session.prepare_request(blank)
+        prepared = self._blanks[request.url].copy()
+        prepared.headers.update(request.headers)
+        prepared.body = request.body
+        prepared.headers["Content-Length"] = str(len(request.body))
+        if auth is not _no_auth:
+            prepared.prepare_auth(auth, request.url)
+        return prepared
 
     def _open(self, url: str) -> requests.Session:
         """Return this process's session: connections are never shared across a fork."""

@@ -610,9 +610,10 @@ def test_a_segment_is_cut_by_somebody(folder: Path, make: Any, told: Told) -> No
 # From everywhere at once
 
 
-def test_threads(folder: Path, make: Any, told: Told) -> None:
+@pytest.mark.parametrize("drop_oldest", [False, True], ids=["drop newest", "drop oldest"])
+def test_threads(drop_oldest: bool, make: Any, told: Told) -> None:
     """Lines of many threads are all there, whole, while they are taken and settled."""
-    spool = make(max_bytes=400_000)  # many segments
+    spool = make(max_bytes=400_000, drop_oldest=drop_oldest)  # many segments
     taken: list[bytes] = []
     refused = []
 
@@ -634,8 +635,10 @@ def test_threads(folder: Path, make: Any, told: Told) -> None:
     taken += take_all(spool)
 
     everything = [line for n in range(4) for line in lines_from(n * 10_000, 2000, 300)]
-    assert sorted(everything) == sorted(taken + refused)
-    assert told.losses == len(refused)
+    assert len(everything) == len(taken) + told.losses
+    assert len(taken) == len(set(taken) & set(everything))
+    assert drop_oldest or sorted(everything) == sorted(taken + refused)
+    assert 0 == len(spool)
 
 
 def test_a_signal_handler_writes(make: Any) -> None:

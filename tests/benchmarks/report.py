@@ -73,13 +73,16 @@ def _net_of_pacing(who: str) -> _Measure:
     return measure
 
 
+_LINGER = 0.2  # the pipeline's default, in seconds
+
+
 def _requests_a_linger(who: str) -> _Measure:
     def measure(results: Results) -> float | None:
         requests = results.median("paced", who, "requests")
         seconds = results.median("paced", who, "seconds")
         if requests is None or seconds is None:
             return None
-        return (requests - 1) / (seconds / 0.1)  # the flush at the end makes one more
+        return (requests - 1) / (seconds / _LINGER)  # the flush at the end makes one more
 
     return measure
 
@@ -115,13 +118,26 @@ TARGETS = (
     Target("a record that is no event, on top / F", _on_top("ours"), 0.05),
     Target("mean of 8 threads / F's, [fast]", _to_f("threads", "mean", "ours_fast"), 1.3),
     Target("mean of 8 threads / F's, plain", _to_f("threads", "mean", "ours"), 1.3),
+    Target("PH / mean of 8 threads, [fast]", _ph_to("threads", "mean", "ours_fast"), 20, True),
     Target("PH / mean of 8 threads, plain", _ph_to("threads", "mean", "ours"), 20, True),
+    Target(
+        "PH / mean of 8 threads, F itself: the most that is possible",
+        _ph_to("threads", "mean", "null"),
+        20,
+        True,
+    ),
     Target("PH / CPU of 100,000 delivered, plain", _ph_to("burst", "cpu_100k", "ours"), 8, True),
     Target(
         "PH / CPU of 100,000 delivered, [fast]", _ph_to("burst", "cpu_100k", "ours_fast"), 10, True
     ),
     Target(
         "PH / CPU at 2,000 a second, net of the loop, plain", _net_of_pacing("ours"), 4.5, True
+    ),
+    Target(
+        "PH / CPU at 2,000 a second, net of the loop, [fast]",
+        _net_of_pacing("ours_fast"),
+        4.5,
+        True,
     ),
     Target("requests a linger at 2,000 a second", _requests_a_linger("ours"), 1.0),
     Target(
