@@ -276,12 +276,13 @@ class Pipeline:
             self._ledger.lose("internal_error", 1, type(error).__name__)
             return False
         if item is line:  # it waits in memory, which is bounded; a disk has its own bounds
+            size = len(line)
             # No call stands between load and store: no thread nor signal comes in between.
             self._lines_in += 1
-            self._bytes_in += len(line)
+            self._bytes_in += size
             if (
                 self._lines_in > self._lines_limit or self._bytes_in > self._bytes_limit
-            ) and not self._make_room(len(line)):
+            ) and not self._make_room(size):
                 return False
         elif item is None:
             return False
@@ -482,8 +483,10 @@ class Pipeline:
 
     def _finished_drafts(self, drafts: list[Any]) -> list[bytes]:
         lines = self.finish(drafts)
-        self._lines_in -= len(drafts) - len(lines)
-        self._bytes_in += sum(map(len, lines)) - sum(map(_size, drafts))
+        refused = len(drafts) - len(lines)
+        grown = sum(map(len, lines)) - sum(map(_size, drafts))
+        self._lines_in -= refused  # no call in between, as in `put`
+        self._bytes_in += grown
         return lines
 
     def _rouse(self) -> None:
@@ -580,8 +583,9 @@ class Pipeline:
         except queue.Empty:
             return False
         if item is not RECEIPT:
+            size = _size(item)
             self._lines_in -= 1
-            self._bytes_in -= _size(item)
+            self._bytes_in -= size
             self._ledger.lose("queue_full")
         return True
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import threading
 
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from posthog_logging import PostHogHandler
 from posthog_logging.transport import MemoryTransport
+from posthog_logging.wire import Response
 
 
 TEXT = st.text(max_size=60)
@@ -24,14 +27,14 @@ VALUES = st.recursive(
 )
 
 
-def events(said: dict[str, Any], name: str, **options: Any) -> list[dict[str, Any]]:
-    """Return what arrives of one record, but for what is new in each event."""
+def events(*said: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+    """Return what arrives of records, but for what is new in each event."""
     transport = MemoryTransport()
     handler = PostHogHandler(
         "phc_key", "http://x.example", transport=transport, compression=None, **options
     )
-    record = logging.makeLogRecord({"msg": name, "created": 1.7e9, **said})
-    handler.handle(record)
+    for one in said:
+        handler.handle(logging.makeLogRecord({"created": 1.7e9, **one}))
     handler.close()
     found = [one for request in transport.requests for one in json.loads(request.body)["batch"]]
     for one in found:
@@ -50,12 +53,66 @@ def the_long_way(event: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("dialect", ["posthog", "posthog-v1"])
 def test_both_ways_meet(dialect: str, name: str, user: str, properties: dict[str, Any]) -> None:
     """Whatever the name, the id and the properties: the event is the same, or none both times."""
-    said = {"distinct_id": user, "properties": properties}
+    said = {"msg": name, "distinct_id": user, "properties": properties}
 
-    short = events(said, name, dialect=dialect)
-    long = events(said, name, dialect=dialect, before_send=the_long_way)
+    short = events(said, dialect=dialect)
+    long = events(said, dialect=dialect, before_send=the_long_way)
 
     assert long == short
+
+
+SAID = st.fixed_dictionaries(
+    {
+        "msg": st.sampled_from(["movie played", "movie left", " odd\t", "", "$identify"]),
+        "distinct_id": st.sampled_from(["user-1", "user-2", 'quo"te', ""]),
+        "properties": st.sampled_from([{}, {"n": 1}, {"n": [1]}, {"$ip": "x"}, {"nul": "\0"}]),
+        "created": st.sampled_from([1.7e9, 1.7e9 + 0.5, 1.7e9 + 1.0, 1.7e9 - 0.001, 0.0]),
+    }
+)
+
+
+@given(st.lists(SAID, max_size=6))
+def test_many_at_once(said: list[dict[str, Any]]) -> None:
+    """What the thread asks of many drafts at once has the answer that each alone would have."""
+    assert events(*said, before_send=the_long_way) == events(*said)
+
+
+def test_the_bounds_do_not_drift(transport: Any) -> None:
+    """However threads put drafts while the thread corrects their number and size, room is room."""
+    room = 20_000
+    handler = PostHogHandler(
+        "phc_key", "http://x.example", transport=transport, max_queue_size=room
+    )
+
+    def put(count: int, *names: str) -> None:
+        for number in range(count):
+            name = names[number % len(names)]
+            said = {"msg": name, "distinct_id": "user-1", "properties": {"n": number}}
+            handler.handle(logging.makeLogRecord(said))
+
+    def write() -> None:
+        for _ in range(8):
+            put(500, "movie played", "movie left", " ")  # the last is refused, in the thread
+            handler.flush()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=write) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert handler.flush()
+    transport.default = Response(503)
+    put(room + 100, "movie played")
+    counts = handler.counts
+    handler.close()
+
+    assert room == counts["waiting"]
+    assert 100 == counts["queue_full"]
 
 
 @pytest.mark.parametrize(
@@ -65,10 +122,10 @@ def test_both_ways_meet(dialect: str, name: str, user: str, properties: dict[str
 )
 def test_properties_that_clash(properties: dict[str, Any]) -> None:
     """What must not simply be spliced goes the long way, with the handler's own properties."""
-    said = {"distinct_id": "user-1", "properties": properties}
+    said = {"msg": "movie played", "distinct_id": "user-1", "properties": properties}
     options: dict[str, Any] = {"properties": {"plan": "free"}}
 
-    long = events(said, "movie played", before_send=the_long_way, **options)
+    long = events(said, before_send=the_long_way, **options)
 
-    assert long == events(said, "movie played", **options)
+    assert long == events(said, **options)
     assert 1 == len(long)
