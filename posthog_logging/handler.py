@@ -234,15 +234,15 @@ class PostHogHandler(DeliveryHandler):
 
         (Under eight threads that lock turns 12 µs into 300: there is nothing here to guard.)
         """
-        attributes = record.__dict__
-        if "distinct_id" in attributes or "event" in attributes:
+        # Not by `__dict__`: a record without extras has none until somebody asks for it.
+        if hasattr(record, "distinct_id") or hasattr(record, "event"):
             if self._quick and not (self.filters or _observers or self._opted_out):
-                draft = drafted(record, attributes)
+                draft = drafted(record, record.__dict__)
                 if draft is not None:
                     self._leave(draft)
                     return True
-        elif not self._minds_all and "extra" not in attributes:
-            text = attributes["msg"]
+        elif not self._minds_all and not hasattr(record, "extra"):
+            text = record.msg
             # structlog's and loguru's forms of saying it are looked at; all else leaves here.
             if text[:1] != "{" if type(text) is str else not isinstance(text, dict):
                 return True
