@@ -19,7 +19,7 @@ import weakref
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import groupby
+from itertools import groupby, islice
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any
 
@@ -407,7 +407,7 @@ class Pipeline:
             if self._wanted:
                 time.sleep(0.001)  # a lock is not fair: let the one who flushes have it
             with self._my_turn(None):
-                self._sender.append(self._drain())
+                self._sender.append(self._drain(_BACKLOG))
                 more = not self.closed and self._sender.step()
 
     def contain(self, error: BaseException) -> None:
@@ -459,11 +459,11 @@ class Pipeline:
         self._lines_limit = self._sender.settled_lines + room
         self._bytes_limit = self._sender.settled_bytes + self._max_bytes
 
-    def _drain(self) -> list[Any]:
-        """Return all that is queued; only who has the turn may, so that a flush misses nothing."""
+    def _drain(self, most: int | None = None) -> list[Any]:
+        """Return what is queued; only who has the turn may, so that a flush misses nothing."""
         items: list[Any] = []
         with suppress(queue.Empty):
-            items.extend(iter(self.queue.get_nowait, None))  # up to Empty: None is never put
+            items.extend(islice(iter(self.queue.get_nowait, None), most))  # None is never put
         return self._finished(items) if items else items
 
     def _finished(self, items: list[Any]) -> list[Any]:
@@ -471,10 +471,11 @@ class Pipeline:
         lines: list[Any] = []
         few = len(items) < _BACKLOG and not self.closed
         chunk = _CHUNK if few else _LARGE_CHUNK
-        for start in range(0, len(items), chunk):
-            for kind, group in groupby(items[start : start + chunk], type):
+        while items:
+            for kind, group in groupby(items[:chunk], type):
                 members = list(group)
                 lines += self._finished_drafts(members) if kind is tuple else members
+            del items[:chunk]  # a draft and its line need not both be there
             if few:
                 # Let go of the interpreter: a caller that wakes up must not wait for a whole
                 # batch. With a backlog that would cost the thread its chance to catch up.
