@@ -464,11 +464,17 @@ class Pipeline:
         items: list[Any] = []
         with suppress(queue.Empty):
             items.extend(islice(iter(self.queue.get_nowait, None), most))  # None is never put
-        return self._finished(items) if items else items
-
-    def _finished(self, items: list[Any]) -> list[Any]:
-        """Return *items* with a line for every draft, and put the bounds right."""
         lines: list[Any] = []
+        try:
+            self._finish(items, lines)
+        except BaseException:  # Ctrl-C in a flush costs no event: back into the queue
+            for item in (*lines, *items):
+                self._put(item)
+            raise
+        return lines
+
+    def _finish(self, items: list[Any], lines: list[Any]) -> None:
+        """Move *items* to *lines*, as a line for every draft, and put the bounds right."""
         few = len(items) < _BACKLOG and not self.closed
         chunk = _CHUNK if few else _LARGE_CHUNK
         while items:
@@ -480,7 +486,6 @@ class Pipeline:
                 # Let go of the interpreter: a caller that wakes up must not wait for a whole
                 # batch. With a backlog that would cost the thread its chance to catch up.
                 time.sleep(0)
-        return lines
 
     def _finished_drafts(self, drafts: list[Any]) -> list[bytes]:
         lines = self.finish(drafts)

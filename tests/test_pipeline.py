@@ -337,6 +337,26 @@ def test_the_oldest_gives_way(rig: Any) -> None:
     assert {"accepted": 10, "delivered": 3, "queue_full": 7} == it.counts
 
 
+def test_an_interrupted_flush_costs_no_event(rig: Any) -> None:
+    """Ctrl-C while drafts are finished, as while batches are sent, leaves them for the next."""
+    it = rig(flush_at=100, linger=60.0)
+    (line,) = lines = [b'{"uuid":"00000000-0000-4000-8000-000000000001","event":"e"}']
+    answers = iter([KeyboardInterrupt()])
+
+    def finish(drafts: list[Any]) -> list[bytes]:
+        for error in answers:
+            raise error
+        return lines * len(drafts)
+
+    it.pipeline.finish = finish
+    assert it.pipeline.accept((line,))
+    with pytest.raises(KeyboardInterrupt):
+        it.pipeline.flush(SOON)
+
+    assert it.pipeline.flush(SOON)
+    assert {"accepted": 1, "delivered": 1} == it.counts
+
+
 def test_the_caller_gives_way(rig: Any) -> None:
     """With ``block`` the caller waits until there is room."""
     gate = Gate()
