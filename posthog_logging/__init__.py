@@ -6,9 +6,9 @@ from typing import Any
 
 from . import context, extras
 from .analytics import Analytics
+from .delivery.pipeline import Listener, MessageHandler
 from .handler import DeliveryError, PostHogHandler
 from .logs import PostHogLogsHandler
-from .pipeline import Listener, MessageHandler
 
 
 __all__ = [

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from . import extras
-from .exceptions import MANUAL, Boundary
+from .errors.exception_list import MANUAL, Boundary
 from .handler import PostHogHandler
 
 

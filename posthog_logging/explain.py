@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from logging.handlers import MemoryHandler, QueueHandler, QueueListener
 from typing import Any, NamedTuple
 
-from . import jsonable, options
-from .delivery import DeliveryHandler, Description
+from .delivery import options
+from .delivery.handler import DeliveryHandler, Description
+from .delivery.pipeline import MessageHandler, is_ours
+from .events import jsonable
+from .events.message import Message, Refused
 from .handler import PostHogHandler
-from .message import Message, Refused
-from .pipeline import MessageHandler, is_ours
 
 
 __all__ = ["Carrier", "Explanation", "Sight", "carriers", "explain"]

@@ -16,19 +16,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from . import context, extras, jsonable, options
+from . import context, extras
 from .context import Bound
-from .delivery import DeliveryHandler
-from .draft import Draft, captured, drafted, finisher
-from .exceptions import MANUAL, Boundary, without_owned
+from .delivery import options
+from .delivery.encoder import Draft, captured, drafted, finisher
+from .delivery.handler import DeliveryHandler
+from .delivery.pipeline import is_ours
+from .delivery.sender import DeliveryError, OnError
+from .delivery.spool import Spool
+from .delivery.transport import Transport
+from .errors.exception_list import MANUAL, Boundary, without_owned
+from .errors.reporter import ExceptHooks, Reporter
+from .events import jsonable
+from .events.message import Message, Refused, Tell, assemble, is_event, said_in, text_of
+from .events.records import Said, said_in_message
 from .logs import PostHogLogsHandler
-from .message import Message, Refused, Tell, assemble, is_event, said_in, text_of
-from .pipeline import is_ours
-from .reporting import ExceptHooks, Reporter
-from .sender import DeliveryError, OnError
-from .shapes import Said, said_in_message
-from .spool import Spool
-from .transport import Transport
 from .version import LIBRARY, VERSION
 from .wire import Dialect, find_dialect
 
@@ -368,7 +370,7 @@ class PostHogHandler(DeliveryHandler):
 
         Args:
             error: the exception; the one that is being handled where None.
-            boundary: where it was caught; see `posthog_logging.exceptions`.
+            boundary: where it was caught; see `posthog_logging.errors.exception_list`.
             distinct_id: whom it happened to; who is bound in the context where None.
             properties: further properties of the event.
         """

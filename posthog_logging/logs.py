@@ -17,18 +17,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import context, options
+from . import context
 from .context import Bound
-from .delivery import DeliveryHandler
-from .exceptions import exception_from_text, normalise_exc_info
-from .ledger import logger
-from .message import Message, Refused, clean_id, stamp
-from .pipeline import is_ours
-from .reporting import said_by, traceback_in
-from .sender import OnError
-from .span import active_span
-from .spool import Spool
-from .transport import Transport
+from .delivery import options
+from .delivery.handler import DeliveryHandler
+from .delivery.ledger import logger
+from .delivery.pipeline import is_ours
+from .delivery.sender import OnError
+from .delivery.spool import Spool
+from .delivery.transport import Transport
+from .errors.exception_list import exception_from_text
+from .errors.reporter import said_by, traceback_in
+from .events.exc_info import normalise_exc_info
+from .events.message import Message, Refused, clean_id, stamp
+from .events.span import active_span
 from .wire.otlp import LOGS, LogsDialect
 
 

@@ -43,9 +43,9 @@ import pytest
 
 
 if TYPE_CHECKING:
+    from .delivery.pipeline import Pipeline
+    from .events.message import Message
     from .inspector import Inspector
-    from .message import Message
-    from .pipeline import Pipeline
 
 __all__ = ["Messages", "posthog_messages", "posthog_server"]
 
@@ -146,7 +146,7 @@ class Messages:
 
     def add(self, message: Message) -> None:
         """Add *message* as it is now: what happens to its properties later is not sent either."""
-        from .jsonable import jsonable
+        from .events.jsonable import jsonable
 
         frozen = message._replace(properties=jsonable(message.properties))
         with self._changed:
@@ -188,7 +188,7 @@ _NOTHING = _Nothing()
 
 
 def _same(wanted: Any, sent: Any) -> bool:
-    from .jsonable import jsonable
+    from .events.jsonable import jsonable
 
     # The form sent comes first: that of a numpy array can be compared, the array cannot.
     return bool(jsonable(wanted) == sent) or bool(wanted == sent)
@@ -213,8 +213,8 @@ def posthog_messages(request: pytest.FixtureRequest) -> Iterator[Messages]:
 @pytest.fixture
 def posthog_server(request: pytest.FixtureRequest) -> Iterator[Inspector]:
     """A local server that judges events as PostHog and Segment do: ``.url``, ``.events``, …."""
+    from .delivery.transport import MemoryTransport, use
     from .inspector import Inspector
-    from .transport import MemoryTransport, use
 
     with Inspector() as server:
         _give(request, server)
@@ -278,7 +278,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def _begin(config: pytest.Config, options: Any) -> None:
     """Keep events here, unless told otherwise, until *config* comes to its end."""
-    from .pipeline import opened
+    from .delivery.pipeline import opened
 
     if _STARTED in config.stash:
         return
@@ -293,7 +293,7 @@ def _begin(config: pytest.Config, options: Any) -> None:
 @contextmanager
 def _staying(stay: bool) -> Iterator[None]:
     """Keep events on this machine, or let them go, those of child processes too."""
-    from .transport import LOCAL_ONLY, MemoryTransport, use
+    from .delivery.transport import LOCAL_ONLY, MemoryTransport, use
 
     stand_in = MemoryTransport(0) if stay else None
     with use(stand_in), pytest.MonkeyPatch.context() as environment:
@@ -306,9 +306,9 @@ def _staying(stay: bool) -> Iterator[None]:
 
 def _end(live: bool, before: weakref.WeakSet[Pipeline]) -> None:
     """Close the handlers that the session has made, quietly: logging's streams may be gone."""
-    from .ledger import logger
-    from .pipeline import opened
-    from .transport import MemoryTransport, use
+    from .delivery.ledger import logger
+    from .delivery.pipeline import opened
+    from .delivery.transport import MemoryTransport, use
 
     left = [pipeline for pipeline in opened() if pipeline not in before]
     with ExitStack() as stack:
@@ -322,7 +322,7 @@ def _end(live: bool, before: weakref.WeakSet[Pipeline]) -> None:
 
 def _flush(limit: float | None = None) -> None:
     """Bring what waits to where it goes at present, within *limit* or the handlers' own limits."""
-    from .pipeline import opened
+    from .delivery.pipeline import opened
 
     pipelines = opened()
     own = max((pipeline.shutdown_timeout for pipeline in pipelines), default=0.0)

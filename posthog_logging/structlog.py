@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from .analytics import Analytics
+from .events.records import said_in_entry
 from .handler import PostHogHandler
-from .shapes import said_in_entry
 
 
 __all__ = ["PostHogProcessor"]

@@ -23,8 +23,8 @@ import pytest
 
 import posthog_logging
 
+from posthog_logging.events.message import Message
 from posthog_logging.handler import PostHogHandler
-from posthog_logging.message import Message
 from posthog_logging.wire import Request, Response
 from posthog_logging.wire.posthog import V0
 

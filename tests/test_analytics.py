@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from posthog_logging import Analytics, PostHogHandler
-from posthog_logging.message import Message
+from posthog_logging.events.message import Message
 from posthog_logging.wire import Request, Response, find_dialect
 
 

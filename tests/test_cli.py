@@ -21,7 +21,7 @@ import pytest
 import posthog_logging
 
 from posthog_logging.cli import _COMMANDS, main
-from posthog_logging.commands.output import Output, brief, harmless
+from posthog_logging.cli.output import Output, brief, harmless
 from posthog_logging.inspector import Answer, Inspector
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from posthog_logging import context
 from posthog_logging.context import Bound, bind, clear, current, identity
-from posthog_logging.message import assemble
+from posthog_logging.events.message import assemble
 
 
 @pytest.fixture(autouse=True)

@@ -26,8 +26,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posthog_logging import exceptions, jsonable
-from posthog_logging.exceptions import (
+from posthog_logging.errors import exception_list as exceptions
+from posthog_logging.errors.exception_list import (
     CONTEXT_FREE,
     LOGGER,
     MANUAL,
@@ -43,10 +43,11 @@ from posthog_logging.exceptions import (
     is_in_app,
     mechanism,
     middleware,
-    normalise_exc_info,
     normalise_level,
     without_owned,
 )
+from posthog_logging.events import jsonable
+from posthog_logging.events.exc_info import normalise_exc_info
 
 
 class WrapperError(Exception):
@@ -615,7 +616,7 @@ class TestFrames:
             ("<frozen importlib._bootstrap>", "importlib._bootstrap", False),
             ("<string>", "dataclasses", False),
             ("<stdin>", "__main__", True),
-            (exceptions.__file__, "posthog_logging.exceptions", False),
+            (exceptions.__file__, "posthog_logging.errors.exception_list", False),
         ],
     )
     def test_in_app(self, path: str, module: str, expected: bool) -> None:
@@ -721,8 +722,9 @@ class TestSpan:
     def test_not_imported(self) -> None:
         """A program that does not use OpenTelemetry does not get it imported."""
         code = (
-            "import sys; from posthog_logging.exceptions import exception_properties as p;"
-            "p(ValueError()); print('opentelemetry' in sys.modules)"
+            "import sys\n"
+            "from posthog_logging.errors.exception_list import exception_properties\n"
+            "exception_properties(ValueError()); print('opentelemetry' in sys.modules)"
         )
         said = subprocess.check_output([sys.executable, "-c", code], text=True)
 

@@ -21,11 +21,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from posthog_logging.events.message import Message
 from posthog_logging.inspector import Answer, Inspector
-from posthog_logging.inspector.moments import parse_kindly, parse_strictly
 from posthog_logging.inspector.rules import Asked, canonical, find_judge, strict_json
 from posthog_logging.inspector.rules_posthog import ILLEGAL_IDS
-from posthog_logging.message import Message
+from posthog_logging.inspector.timestamps import parse_kindly, parse_strictly
 from posthog_logging.wire import Batch, Endpoint, find_dialect
 from posthog_logging.wire.compression import compress
 

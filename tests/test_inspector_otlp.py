@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posthog_logging import PostHogHandler
+from posthog_logging.events.message import Message
 from posthog_logging.inspector import Inspector
 from posthog_logging.inspector.rules import Asked, Judged, find_judge
-from posthog_logging.message import Message
 from posthog_logging.wire import Batch, Endpoint, find_dialect
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from posthog_logging.events.message import Message
 from posthog_logging.inspector import Answer, Inspector
 from posthog_logging.inspector.rules import Asked, Judged, find_judge
-from posthog_logging.message import Message
 from posthog_logging.wire import Batch, Endpoint, Request, find_dialect
 from posthog_logging.wire.segment import SINGLE_PATHS
 

@@ -22,9 +22,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
-from posthog_logging.journal import JournalSpool, segments_in
-from posthog_logging.spool import RECEIPT
+from posthog_logging.delivery.handler.journal import JournalSpool, segments_in
+from posthog_logging.delivery.handler.spool import RECEIPT
 
 
 ALL = 2**62
@@ -247,7 +246,7 @@ def test_acknowledged_before_a_kill(folder: Path, make: Any) -> None:
     """What was acknowledged is on disk at once: a kill that follows does not send it again."""
     program = """
 import os, sys
-from posthog_logging.journal import JournalSpool
+from posthog_logging.delivery.journal import JournalSpool
 spool = JournalSpool(sys.argv[1], dialect="posthog", host="http://x")
 for number in range(10):
     spool.admit(b'{"uuid":"%d"}' % number)
@@ -513,7 +512,7 @@ def test_no_folder_can_be_made(tmp_path: Path, make: Any, told: Told) -> None:
 
 READ_ONLY = """
 import os, sys
-from posthog_logging.journal import JournalSpool
+from posthog_logging.delivery.journal import JournalSpool
 if os.getuid() == 0:  # to root, nothing is read-only
     os.setgid(65534)
     os.setuid(65534)
@@ -715,7 +714,7 @@ def test_del_writes(make: Any) -> None:
 
 FORKED = """
 import os, sys
-from posthog_logging.journal import JournalSpool
+from posthog_logging.delivery.journal import JournalSpool
 def make():
     return JournalSpool(sys.argv[1], dialect="posthog", host="http://x")
 spool = make()

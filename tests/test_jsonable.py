@@ -20,7 +20,7 @@ from conftest import load_without
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from posthog_logging import jsonable
+from posthog_logging.events import jsonable
 
 
 bare = load_without("orjson", jsonable)

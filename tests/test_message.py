@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posthog_logging.context import Bound
-from posthog_logging.message import (
+from posthog_logging.events.message import (
     IDENTITY_EVENTS,
     KINDS,
     Message,

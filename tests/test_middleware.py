@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from posthog_logging import context
 from posthog_logging.context import Bound
-from posthog_logging.exceptions import TASK, middleware
+from posthog_logging.errors.exception_list import TASK, middleware
 from posthog_logging.middleware import asgi, request, wsgi
 
 

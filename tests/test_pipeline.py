@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from posthog_logging.ledger import Ledger
-from posthog_logging.message import Message
-from posthog_logging.pipeline import Pipeline
-from posthog_logging.sender import Sender, Settings
-from posthog_logging.spool import MemorySpool
+from posthog_logging.delivery.handler.ledger import Ledger
+from posthog_logging.delivery.handler.pipeline import Pipeline
+from posthog_logging.delivery.handler.sender import Sender, Settings
+from posthog_logging.delivery.handler.spool import MemorySpool
+
+from posthog_logging.events.message import Message
 from posthog_logging.wire import Endpoint, Request, Response
 from posthog_logging.wire.posthog import V0
 

@@ -12,8 +12,7 @@ import pytest
 
 from hypothesis import given
 from hypothesis import strategies as st
-
-from posthog_logging.policy import (
+from posthog_logging.delivery.handler.policy import (
     SHORTEST_BACKOFF,
     Outcome,
     Schedule,
@@ -21,6 +20,7 @@ from posthog_logging.policy import (
     judge,
     parse_retry_after,
 )
+
 from posthog_logging.wire import Rules
 from posthog_logging.wire.posthog import V0, V1
 from posthog_logging.wire.segment import SEGMENT

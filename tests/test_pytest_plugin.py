@@ -17,14 +17,15 @@ from unittest import mock
 
 import pytest
 
+from posthog_logging.delivery.handler.transport import MemoryTransport, use
+
 import posthog_logging
 
 from posthog_logging import Analytics, PostHogHandler
+from posthog_logging.events.message import Message
 from posthog_logging.handler import observe
 from posthog_logging.inspector import Inspector
-from posthog_logging.message import Message
 from posthog_logging.pytest_plugin import Messages
-from posthog_logging.transport import MemoryTransport, use
 
 
 np = pytest.importorskip("numpy")

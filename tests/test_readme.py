@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from posthog_logging.delivery.handler.ledger import NOT_LOSSES
+
 import posthog_logging
 
 from posthog_logging import Analytics, PostHogHandler
 from posthog_logging.cli import main
+from posthog_logging.events.message import _KNOWN
 from posthog_logging.inspector import Inspector
-from posthog_logging.ledger import NOT_LOSSES
-from posthog_logging.message import _KNOWN
 from posthog_logging.wire import DIALECTS, find_dialect
 
 

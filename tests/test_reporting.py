@@ -23,9 +23,9 @@ from typing import Any
 import pytest
 
 from posthog_logging import Analytics, Listener, MessageHandler, PostHogHandler, context
-from posthog_logging.exceptions import CONTEXT_FREE, MANUAL, middleware
+from posthog_logging.errors.exception_list import CONTEXT_FREE, MANUAL, middleware
+from posthog_logging.errors.reporter import ExceptHooks, Reporter
 from posthog_logging.inspector import Inspector
-from posthog_logging.reporting import ExceptHooks, Reporter
 from posthog_logging.structlog import PostHogProcessor
 
 

@@ -15,11 +15,11 @@ import pytest
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from posthog_logging.delivery.handler.ledger import NOT_LOSSES, Ledger
+from posthog_logging.delivery.handler.sender import DeliveryError, Sender, Settings
+from posthog_logging.delivery.handler.spool import MemorySpool
 
-from posthog_logging.ledger import NOT_LOSSES, Ledger
-from posthog_logging.message import Message
-from posthog_logging.sender import DeliveryError, Sender, Settings
-from posthog_logging.spool import MemorySpool
+from posthog_logging.events.message import Message
 from posthog_logging.wire import Endpoint, Request, Response
 from posthog_logging.wire.posthog import V0, V1
 from posthog_logging.wire.segment import SEGMENT

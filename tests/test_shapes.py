@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posthog_logging import PostHogHandler
+from posthog_logging.events.records import said_in_entry, said_in_message
 from posthog_logging.inspector import Inspector
-from posthog_logging.shapes import said_in_entry, said_in_message
 
 
 MOMENT = 1_700_000_000.0  # 2023-11-14T22:13:20Z

@@ -10,9 +10,8 @@ import pytest
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
-from posthog_logging.journal import JournalSpool
-from posthog_logging.spool import MemorySpool, Spool
+from posthog_logging.delivery.handler.journal import JournalSpool
+from posthog_logging.delivery.handler.spool import MemorySpool, Spool
 
 
 def lines_from(first: int, count: int) -> list[bytes]:

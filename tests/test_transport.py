@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import requests
 
+from posthog_logging.delivery.handler.transport import RequestsTransport
+
 from posthog_logging.inspector import Answer
-from posthog_logging.transport import RequestsTransport
 from posthog_logging.wire import Request
 
 
@@ -399,7 +400,7 @@ def test_it_can_be_closed_and_used_again(raw_server: Any, sender: RequestsTransp
 
 FORK = """
 import os, sys, requests
-from posthog_logging.transport import RequestsTransport
+from posthog_logging.delivery.transport import RequestsTransport
 from posthog_logging.wire import Request
 session = requests.Session() if sys.argv[2] == "own" else None
 transport = RequestsTransport(session=session)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posthog_logging.message import OPTIONS, Message, Refused
+from posthog_logging.events.message import OPTIONS, Message, Refused
 from posthog_logging.version import LIBRARY, VERSION
 from posthog_logging.wire import (
     DIALECTS,

@@ -13,8 +13,8 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from .. import jsonable
-from . import told
+from ..events import jsonable
+from . import masking as told
 from .answers import Script, answer_from, describe
 from .store import Event, Store
 

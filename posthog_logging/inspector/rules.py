@@ -18,7 +18,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, cast
 
-from .. import jsonable
+from ..events import jsonable
 from ..wire.compression import decompress
 from .answers import Answer, Verdicts
 

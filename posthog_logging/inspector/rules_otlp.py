@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import jsonable
-from ..message import Message
+from ..events import jsonable
+from ..events.message import Message
 from ..wire import Request
 from ..wire.otlp import LOGS as DIALECT
-from .moments import parse_strictly
 from .rules import (
     JSON,
     Asked,
@@ -30,6 +29,7 @@ from .rules import (
     type_fault,
     unpacked,
 )
+from .timestamps import parse_strictly
 
 
 __all__ = ["LOGS", "LogsJudge"]

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import jsonable
-from .moments import parse_kindly
+from ..events import jsonable
 from .rules import (
     Asked,
     Finding,
@@ -29,6 +28,7 @@ from .rules import (
     type_name,
     unpacked,
 )
+from .timestamps import parse_kindly
 
 
 __all__ = ["ILLEGAL_IDS", "V0", "PostHogV0", "finding", "fits_kafka", "in_the_future"]

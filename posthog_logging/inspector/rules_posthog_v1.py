@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .. import jsonable
+from ..events import jsonable
 from .answers import Verdict
-from .moments import parse_strictly
 from .rules import (
     JSON,
     Asked,
@@ -33,6 +32,7 @@ from .rules import (
     unpacked,
 )
 from .rules_posthog import ILLEGAL_IDS, finding, fits_kafka, in_the_future
+from .timestamps import parse_strictly
 
 
 __all__ = ["V1", "PostHogV1"]

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .. import jsonable
-from ..message import Message
+from ..events import jsonable
+from ..events.message import Message
 from ..wire import Request
 from ..wire.segment import SEGMENT as DIALECT
 from ..wire.segment import calls_in
-from .moments import parse_kindly
 from .rules import Asked, Finding, Judged, Reading, Refusal, canonical, parsed, phrase, unpacked
+from .timestamps import parse_kindly
 
 
 __all__ = ["SEGMENT", "SegmentJudge"]

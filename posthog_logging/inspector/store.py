@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, NamedTuple, TypeVar
 
-from .. import jsonable
-from ..message import Message
+from ..events import jsonable
+from ..events.message import Message
 from ..wire import Request, find_dialect
 from .rules import Asked, Finding, Judged
 

@@ -11,9 +11,10 @@ from collections.abc import MutableMapping
 from functools import partial
 from typing import Any
 
-from .. import context, jsonable
+from .. import context
 from ..context import Bound, identity
-from ..exceptions import TASK
+from ..errors.exception_list import TASK
+from ..events import jsonable
 
 
 __all__ = ["HEADER", "connect"]

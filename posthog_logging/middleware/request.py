@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ..context import Bound, identity
-from ..exceptions import middleware
-from ..ledger import Ledger
+from ..delivery.ledger import Ledger
+from ..errors.exception_list import middleware
 
 
 __all__ = ["STATUS", "Front", "bound_to", "clean", "environ_path", "from_environ", "url_of"]

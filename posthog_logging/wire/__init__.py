@@ -15,7 +15,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from ..message import Message
+from ..events.message import Message
 
 
 __all__ = [

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from .. import jsonable
-from ..message import Message, Refused
+from ..events import jsonable
+from ..events.message import Message, Refused
 from ..version import LIBRARY, VERSION
 from . import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from .compression import compress, decompress

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import jsonable
-from ..message import OPTIONS, Message, Refused
+from ..events import jsonable
+from ..events.message import OPTIONS, Message, Refused
 from ..version import LIBRARY, VERSION
 from . import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from .compression import CODINGS, compress, decompress

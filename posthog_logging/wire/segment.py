@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from .. import jsonable
-from ..message import Message, Refused, clean_id, parse_timestamp
+from ..events import jsonable
+from ..events.message import Message, Refused, clean_id, parse_timestamp
 from ..version import LIBRARY, VERSION
 from . import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from .compression import compress, decompress

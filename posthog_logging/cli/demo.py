@@ -20,12 +20,13 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from .. import context, extras
+from ..delivery.ledger import NOT_LOSSES
+from ..events.message import is_event
 from ..handler import PostHogHandler
 from ..inspector import Event, Inspector
-from ..ledger import NOT_LOSSES
-from ..message import is_event
 from ..wire import Dialect, find_dialect
-from . import FAILED, OK, CommandError, destination, port, until_interrupted, wait_for_ever
+from . import destination
+from .command import FAILED, OK, CommandError, port, until_interrupted, wait_for_ever
 from .output import Output, brief, clock
 from .serve import KEY, started
 

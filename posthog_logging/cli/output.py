@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, TextIO
 
-from .. import jsonable
+from ..events import jsonable
 
 
 __all__ = ["Output", "brief", "clock", "harmless"]

@@ -18,9 +18,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import options as checks
-from ..transport import MemoryTransport, use
-from . import CommandError
+from ..delivery import options as checks
+from ..delivery.transport import MemoryTransport, use
+from .command import CommandError
 
 
 __all__ = ["Call", "add_arguments", "call", "load"]

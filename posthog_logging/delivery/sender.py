@@ -18,13 +18,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from . import jsonable
+from ..events import jsonable
+from ..events.message import rfc3339
+from ..wire import Batch, Dialect, Endpoint, Response, Results
 from .ledger import Ledger
-from .message import rfc3339
 from .policy import Outcome, Schedule, judge, parse_retry_after
 from .spool import RECEIPT, Kept, Spool, Unmarked, lines_of
 from .transport import Transport
-from .wire import Batch, Dialect, Endpoint, Response, Results
 
 
 __all__ = ["DeliveryError", "OnError", "Sender", "Settings"]

@@ -23,9 +23,10 @@ from itertools import groupby, islice
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any
 
-from . import context, jsonable
+from .. import context
+from ..events import jsonable
+from ..events.message import is_event, parse_timestamp, said_in, stamp
 from .ledger import Ledger, logger
-from .message import is_event, parse_timestamp, said_in, stamp
 from .sender import Sender
 from .spool import RECEIPT
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..inspector import Inspector
-from . import OK, PORT, CommandError, port, until_interrupted, wait_for_ever
+from .command import OK, PORT, CommandError, port, until_interrupted, wait_for_ever
 from .forwarding import Forwarder
 from .output import Output
 

@@ -26,12 +26,13 @@ from urllib.parse import urlsplit
 
 import requests
 
-from .. import options as checks
+from ..delivery import options as checks
 from ..explain import Carrier, carriers, explain
 from ..inspector.rules import key_fault
 from ..version import VERSION
 from ..wire import Batch, Dialect, Endpoint, find_dialect
-from . import FAILED, OK, CommandError, destination, program
+from . import destination, program
+from .command import FAILED, OK, CommandError
 from .output import Output, harmless
 
 
@@ -245,7 +246,7 @@ def _clock(headers: Mapping[str, str], now: float) -> Finding:
 def _spool(folder: str) -> Finding:
     if not os.path.isdir(folder):
         return Finding(_WRONG, "spool", f"{folder}: no such folder")
-    from ..journal import segments_in  # not on Windows, which has no flock
+    from ..delivery.journal import segments_in  # not on Windows, which has no flock
 
     segments = segments_in(folder)
     orphans = sum(not one.in_use for one in segments)

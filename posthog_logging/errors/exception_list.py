@@ -19,7 +19,8 @@ from itertools import islice
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
-from .span import active_span
+from ..events.exc_info import attribute_of, is_error_type, is_true
+from ..events.span import active_span
 
 
 __all__ = [
@@ -38,7 +39,6 @@ __all__ = [
     "is_in_app",
     "mechanism",
     "middleware",
-    "normalise_exc_info",
     "normalise_level",
     "task",
     "without_owned",
@@ -239,40 +239,6 @@ def _is_given(value: Any) -> bool:
     return value is not None
 
 
-def normalise_exc_info(exc_info: Any) -> tuple[Any, TracebackType | None] | None:
-    """
-    Return the exception and the traceback that any ``exc_info`` of a log call means, else None.
-
-    An exception, a tuple as of `sys.exc_info`, or anything true for the current exception.
-    """
-    if isinstance(exc_info, BaseException):
-        return exc_info, _traceback_of(exc_info)
-    if not isinstance(exc_info, tuple):
-        exc_info = sys.exc_info() if _is_true(exc_info) else ()  # as `logging` reads it
-    kind, error, traceback = (*exc_info, None, None, None)[:3]
-    if isinstance(error, BaseException):
-        return error, traceback if isinstance(traceback, TracebackType) else _traceback_of(error)
-    if _is_error_type(kind):
-        return kind, traceback if isinstance(traceback, TracebackType) else None
-    return None
-
-
-def _traceback_of(error: BaseException) -> TracebackType | None:
-    traceback = _attribute(error, "__traceback__")
-    return traceback if isinstance(traceback, TracebackType) else None
-
-
-def _is_true(value: Any) -> bool:
-    try:
-        return bool(value)
-    except Exception:  # an array of numpy's, for one
-        return False
-
-
-def _is_error_type(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseException)
-
-
 class _Link(NamedTuple):
     """One exception in the tree, and how it was reached: from which entry, along which edge."""
 
@@ -290,7 +256,7 @@ def _entries(
     sources = _Sources()
     entries = []
     for number, link in enumerate(links):
-        own = traceback if number == 0 and traceback else _attribute(link.error, "__traceback__")
+        own = traceback if number == 0 and traceback else attribute_of(link.error, "__traceback__")
         steps = _both_ends(_walk(own), frames)
         invented = number == 0 and not steps and stack is not None
         if invented:
@@ -307,11 +273,11 @@ def _entries(
 def _described(error: Any, most: int) -> Entry:
     """Return the entry of *error* without frames; what is no exception becomes one."""
     if not isinstance(error, BaseException):
-        if _is_error_type(error):
+        if is_error_type(error):
             return _entry(_type_name(error), "", synthetic=True)
         return _entry("Exception", _message(error, most), synthetic=True)
     entry = _entry(_type_name(type(error)), _message(error, most), synthetic=False)
-    module = _attribute(type(error), "__module__")
+    module = attribute_of(type(error), "__module__")
     if _is_text(module) and module != "builtins":
         entry["module"] = _clip(module, _NAME)
     return entry
@@ -350,30 +316,22 @@ def _children(
     error: BaseException, reads: Iterator[int]
 ) -> Iterator[tuple[str | None, BaseException | None]]:
     """Yield what *error* was caused by, then its members; *reads* are the members left to read."""
-    cause = _attribute(error, "__cause__")
-    context = _attribute(error, "__context__")
+    cause = attribute_of(error, "__cause__")
+    context = attribute_of(error, "__context__")
     if isinstance(cause, BaseException):
         yield "cause", cause
-    elif isinstance(context, BaseException) and not _attribute(error, "__suppress_context__"):
+    elif isinstance(context, BaseException) and not attribute_of(error, "__suppress_context__"):
         yield "context", context
     # By its attribute: Python 3.10 has no groups, but the backport and trio have.
-    members = _attribute(error, "exceptions")
+    members = attribute_of(error, "exceptions")
     if isinstance(members, (list, tuple)):
         for _, member in zip(reads, members):  # noqa: B905 - whichever ends first
             if isinstance(member, BaseException):
                 yield "member", member
 
 
-def _attribute(value: Any, name: str) -> Any:
-    """Return an attribute, or None where there is none or a property of the caller's raised."""
-    try:
-        return getattr(value, name, None)
-    except Exception:
-        return None
-
-
 def _type_name(kind: type) -> str:
-    name = _attribute(kind, "__qualname__")
+    name = attribute_of(kind, "__qualname__")
     return _clip(name, _NAME) if _is_text(name) else "Exception"
 
 
@@ -383,7 +341,7 @@ def _message(error: Any, most: int) -> str:
         text = str.__str__(str(error))
     except Exception:
         return f"[unprintable {_type_name(type(error))}]"
-    notes = _attribute(error, "__notes__") if isinstance(error, BaseException) else None
+    notes = attribute_of(error, "__notes__") if isinstance(error, BaseException) else None
     if isinstance(notes, list):
         text = "\n".join([text, *(note for note in notes[:_ENTRIES] if isinstance(note, str))])
     return _clip(text, most)
@@ -438,7 +396,7 @@ def _is_hidden(frame: FrameType) -> bool:
     for name in _HIDDEN:
         # The names are looked at first: the locals of a frame are a copy, made at each look.
         if name in code.co_varnames or name in code.co_names or name in code.co_cellvars:
-            return _is_true(frame.f_locals.get(name))
+            return is_true(frame.f_locals.get(name))
     return False
 
 

@@ -13,12 +13,13 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import FAILED, OK, CommandError, destination
+from . import destination
+from .command import FAILED, OK, CommandError
 from .output import Output, clock
 
 
 if TYPE_CHECKING:
-    from ..journal import SegmentInfo
+    from ..delivery.journal import SegmentInfo
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -94,7 +95,7 @@ def _deliver(
 
 def _segments(folder: str) -> Sequence[SegmentInfo]:
     try:
-        from ..journal import segments_in
+        from ..delivery.journal import segments_in
     except ImportError:  # there is no flock on Windows
         raise CommandError("there are no spools on this system") from None
     return segments_in(folder)

@@ -10,10 +10,10 @@ import argparse
 
 from typing import Any
 
-from .. import options as checks
+from ..delivery import options as checks
 from ..handler import PostHogHandler
 from ..wire import DIALECTS
-from . import CommandError
+from .command import CommandError
 
 
 __all__ = ["DIRECT", "add_arguments", "add_dialect", "add_timeout", "handler_for"]

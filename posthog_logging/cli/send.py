@@ -11,11 +11,13 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import extras, jsonable
-from ..ledger import NOT_LOSSES
-from ..message import parse_timestamp
-from ..sender import DeliveryError
-from . import FAILED, OK, CommandError, destination
+from .. import extras
+from ..delivery.ledger import NOT_LOSSES
+from ..delivery.sender import DeliveryError
+from ..events import jsonable
+from ..events.message import parse_timestamp
+from . import destination
+from .command import FAILED, OK, CommandError
 from .output import Output
 
 

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import jsonable
-from .context import current
-from .jsonable import is_flat, is_modest, snapshot
-from .message import IDENTITY_EVENTS, STANDARD, are_plain, is_plain, stamp
-from .wire import Dialect
+from ..context import current
+from ..events import jsonable
+from ..events.jsonable import is_flat, is_modest, snapshot
+from ..events.message import IDENTITY_EVENTS, STANDARD, are_plain, is_plain, stamp
+from ..wire import Dialect
 
 
 __all__ = ["Draft", "Finisher", "captured", "drafted", "finisher"]

@@ -17,9 +17,12 @@ from collections.abc import Callable, Mapping
 from types import FrameType, MappingProxyType, TracebackType
 from typing import Any, NamedTuple
 
-from . import context
-from .context import Bound
-from .exceptions import (
+from .. import context
+from ..context import Bound
+from ..events.exc_info import normalise_exc_info
+from ..events.message import said_in, stamp, text_of
+from ..events.records import Said, said_in_entry, said_in_message
+from .exception_list import (
     LOGGER,
     MANUAL,
     STRUCTLOG,
@@ -29,12 +32,9 @@ from .exceptions import (
     RateLimit,
     exception_from_text,
     exception_properties,
-    normalise_exc_info,
     normalise_level,
     without_owned,
 )
-from .message import said_in, stamp, text_of
-from .shapes import Said, said_in_entry, said_in_message
 
 
 __all__ = ["ExceptHooks", "Reporter", "said_by", "traceback_in"]

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .exceptions import normalise_exc_info
+from .exc_info import normalise_exc_info
 from .message import parse_timestamp
 
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import jsonable
+from ..events import jsonable
 from ..wire import DIALECTS, Request, find_dialect
 
 

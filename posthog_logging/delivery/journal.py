@@ -30,7 +30,7 @@ from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import jsonable
+from ..events import jsonable
 from .spool import RECEIPT, Kept, MemorySpool, fitting, lines_of
 
 

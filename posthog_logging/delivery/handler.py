@@ -12,13 +12,13 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ..wire import Dialect, Endpoint
 from . import options
 from .ledger import Ledger, logger
 from .pipeline import Pipeline
 from .sender import OnError, Sender, Settings
 from .spool import MemorySpool, Spool
 from .transport import RequestsTransport, Transport, diverted
-from .wire import Dialect, Endpoint
 
 
 __all__ = ["DeliveryHandler", "Description"]

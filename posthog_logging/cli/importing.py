@@ -20,12 +20,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .. import jsonable
-from .. import options as checks
+from ..delivery import options as checks
+from ..delivery.ledger import NOT_LOSSES
+from ..delivery.sender import DeliveryError
+from ..events import jsonable
 from ..handler import PostHogHandler
-from ..ledger import NOT_LOSSES
-from ..sender import DeliveryError
-from . import FAILED, OK, CommandError, destination
+from . import destination
+from .command import FAILED, OK, CommandError
 from .lines import FORMATS, reader, said_by
 from .output import Output, harmless
 

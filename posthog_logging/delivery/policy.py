@@ -17,7 +17,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .wire import Rules
+from ..wire import Rules
 
 
 __all__ = ["Outcome", "Schedule", "backoff", "judge", "parse_retry_after"]

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..wire import Dialect
+from ..wire.compression import require
 from .spool import Spool
-from .wire import Dialect
-from .wire.compression import require
 
 
 __all__ = [

@@ -15,9 +15,9 @@ from typing import Any
 
 import requests
 
-from .. import options as checks
+from ..delivery import options as checks
 from ..inspector.rules import Asked
-from . import CommandError
+from .command import CommandError
 
 
 __all__ = ["Forwarder"]

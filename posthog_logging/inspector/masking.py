@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from .. import jsonable
+from ..events import jsonable
 from .answers import Script, describe
 from .store import Event, News, Position, Received, Store
 

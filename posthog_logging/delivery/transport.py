@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from .wire import Request, Response
+from ..wire import Request, Response
 
 
 __all__ = ["LOCAL_ONLY", "MemoryTransport", "RequestsTransport", "Transport", "diverted", "use"]

@@ -1,7 +1,7 @@
 """
 The command line: which commands there are, how they are told apart, and how they end.
 
-Commands live in `commands`, one module each, imported when they are asked for; what one
+Commands live beside this file, one module each, imported when they are asked for; what one
 prints and returns is its own.
 """
 
@@ -17,15 +17,15 @@ from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
-from .commands import FAILED, OK, USAGE, CommandError
-from .commands.output import harmless
-from .ledger import logger
-from .version import LIBRARY, VERSION
+from ..delivery.ledger import logger
+from ..version import LIBRARY, VERSION
+from .command import FAILED, OK, USAGE, CommandError
+from .output import harmless
 
 
 __all__ = ["main"]
 
-#: Each command and the module in `commands` that is it, in the order of the help.
+#: Each command and the module here that is it, in the order of the help.
 _COMMANDS = {
     "demo": "demo",
     "serve": "serve",
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{LIBRARY} {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module in _COMMANDS.items():
-        _add_command(commands, name, import_module(f".commands.{module}", __package__))
+        _add_command(commands, name, import_module(f".{module}", __package__))
     return parser
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import requests
 
-from . import FAILED, OK, PORT, CommandError, destination, until_interrupted
+from . import destination
+from .command import FAILED, OK, PORT, CommandError, until_interrupted
 from .output import Output, brief, clock, harmless
 
 

@@ -1,0 +1,1 @@
+"""How events get there: options, encoder, queue, spool, sender, transport."""

@@ -1,0 +1,1 @@
+"""Exceptions for error tracking: lists, frames, limits, and what reports them."""

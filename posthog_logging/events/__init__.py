@@ -1,0 +1,1 @@
+"""What an event is: pure, without a thread, a file or a socket."""
