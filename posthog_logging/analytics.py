@@ -81,8 +81,8 @@ class Analytics:
         """Say that *distinct_id* did *event* (posthog-python 1)."""
         if context is None and timestamp is None and message_id is None and not more:
             return self.handler.capture(distinct_id, event, properties)
-        said = extras.capture(distinct_id, event, properties, **more)
-        return self._accept(said, context, timestamp, message_id=message_id)
+        fields = extras.capture(distinct_id, event, properties, **more)
+        return self._accept(fields, context, timestamp, message_id=message_id)
 
     @_never_raises
     def track(
@@ -98,8 +98,8 @@ class Analytics:
         **more: Any,
     ) -> str | None:
         """Say that *user_id* did *event* (astronomer-analytics)."""
-        said = extras.capture(user_id, event, properties, **more)
-        return self._accept(said, context, timestamp, anonymous_id, integrations, message_id)
+        fields = extras.capture(user_id, event, properties, **more)
+        return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
 
     @_never_raises
     def identify(
@@ -114,8 +114,8 @@ class Analytics:
         **more: Any,
     ) -> str | None:
         """Say who *user_id* is; an *anonymous_id* becomes the same person."""
-        said = extras.identify(user_id, traits, **more)
-        return self._accept(said, context, timestamp, anonymous_id, integrations, message_id)
+        fields = extras.identify(user_id, traits, **more)
+        return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
 
     @_never_raises
     def set(
@@ -128,8 +128,8 @@ class Analytics:
         **more: Any,
     ) -> str | None:
         """Change the properties of the person *distinct_id*."""
-        said = extras.set(distinct_id, properties, set_once, **more)
-        return self._accept(said, None, timestamp, message_id=message_id)
+        fields = extras.set(distinct_id, properties, set_once, **more)
+        return self._accept(fields, None, timestamp, message_id=message_id)
 
     @_never_raises
     def alias(
@@ -143,8 +143,8 @@ class Analytics:
         **more: Any,
     ) -> str | None:
         """Say that *previous_id* is, from now on, *distinct_id*."""
-        said = extras.alias(previous_id, distinct_id, **more)
-        return self._accept(said, context, timestamp, None, integrations, message_id)
+        fields = extras.alias(previous_id, distinct_id, **more)
+        return self._accept(fields, context, timestamp, None, integrations, message_id)
 
     @_never_raises
     def group(
@@ -162,8 +162,8 @@ class Analytics:
         **more: Any,
     ) -> str | None:
         """Say what the group *group_id* of PostHog's type *group_type* is like."""
-        said = extras.group(group_type, group_id, traits, user_id, **more)
-        return self._accept(said, context, timestamp, anonymous_id, integrations, message_id)
+        fields = extras.group(group_type, group_id, traits, user_id, **more)
+        return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
 
     @_never_raises
     def page(
@@ -180,8 +180,8 @@ class Analytics:
         **more: Any,
     ) -> str | None:
         """Say that *user_id* saw the page *name*."""
-        said = extras.page(user_id, name, properties, category, **more)
-        return self._accept(said, context, timestamp, anonymous_id, integrations, message_id)
+        fields = extras.page(user_id, name, properties, category, **more)
+        return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
 
     @_never_raises
     def screen(
@@ -198,8 +198,8 @@ class Analytics:
         **more: Any,
     ) -> str | None:
         """Say that *user_id* saw the screen *name*."""
-        said = extras.screen(user_id, name, properties, category, **more)
-        return self._accept(said, context, timestamp, anonymous_id, integrations, message_id)
+        fields = extras.screen(user_id, name, properties, category, **more)
+        return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
 
     @_never_raises
     def capture_exception(
@@ -214,7 +214,7 @@ class Analytics:
         return self.handler.capture_exception(error, boundary, distinct_id, properties)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Make one attempt now for everything that waits; tell whether nothing is left."""
+        """Make one attempt now for everything that waits; return whether nothing is left."""
         return self.handler.flush(timeout)
 
     def join(self) -> None:
@@ -236,7 +236,7 @@ class Analytics:
 
     def _accept(
         self,
-        said: dict[str, Any],
+        fields: dict[str, Any],
         context: Mapping[str, Any] | None = None,
         timestamp: Any = None,
         anonymous_id: Any = None,
@@ -245,17 +245,17 @@ class Analytics:
     ) -> str | None:
         """Put Segment's words into the neutral model's and hand over."""
         if timestamp is not None:
-            said["timestamp"] = timestamp
+            fields["timestamp"] = timestamp
         if message_id is not None:
-            said["uuid"] = message_id
+            fields["uuid"] = message_id
         if anonymous_id is not None or context is not None or integrations is not None:
-            if said["distinct_id"] is None:
-                said["distinct_id"] = anonymous_id
+            if fields["distinct_id"] is None:
+                fields["distinct_id"] = anonymous_id
             named = {
                 "$anon_distinct_id": anonymous_id,
                 "$context": context,
                 "$integrations": integrations,
             }
             given = {name: value for name, value in named.items() if value is not None}
-            said["properties"] = {**(said.get("properties") or {}), **given}
-        return self.handler.accept(said)
+            fields["properties"] = {**(fields.get("properties") or {}), **given}
+        return self.handler.accept(fields)

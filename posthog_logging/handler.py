@@ -28,8 +28,8 @@ from .delivery.transport import Transport
 from .errors.exception_list import MANUAL, Boundary, without_owned
 from .errors.reporter import ExceptHooks, Reporter
 from .events import jsonable
-from .events.message import Message, Refused, Tell, assemble, is_event, said_in, text_of
-from .events.records import Said, said_in_message
+from .events.message import Message, Refused, Tell, assemble, fields_of, is_event, text_of
+from .events.records import Fields, fields_in_message
 from .logs import PostHogLogsHandler
 from .version import LIBRARY, VERSION
 from .wire import Dialect, find_dialect
@@ -196,8 +196,8 @@ class PostHogHandler(DeliveryHandler):
         #: Takes records for PostHog Logs; None where they are not wanted.
         self.logs = _make_logs(logs, found, {**delivery, "compression": compression})
         # Whether any record may be more than it says: an exception, or a log.
-        self._minds_all = self.logs is not None or self.reporter.level is not None
-        self._quick = self._short_way and not self._minds_all
+        self._sees_every_record = self.logs is not None or self.reporter.level is not None
+        self._quick = self._short_way and not self._sees_every_record
         try:
             super().__init__(
                 level,
@@ -243,12 +243,12 @@ class PostHogHandler(DeliveryHandler):
                 if draft is not None:
                     self._leave(draft)
                     return True
-        elif not self._minds_all and not hasattr(record, "extra"):
+        elif not self._sees_every_record and not hasattr(record, "extra"):
             text = record.msg
             # structlog's and loguru's forms of saying it are looked at; all else leaves here.
             if text[:1] != "{" if type(text) is str else not isinstance(text, dict):
                 return True
-        if self._minds_all:
+        if self._sees_every_record:
             return self._handle_any(record)
         if self.filters:
             passed: Any = self.filter(record)
@@ -303,10 +303,10 @@ class PostHogHandler(DeliveryHandler):
         """Return the line of a draft that is not so plain; None where it is refused, counted."""
         created, name, distinct_id, uuid, rest = draft
         try:
-            said = {"distinct_id": distinct_id, "properties": jsonable.decode(b"{" + rest)}
+            fields = {"distinct_id": distinct_id, "properties": jsonable.decode(b"{" + rest)}
             if uuid is not None:
-                said["uuid"] = uuid
-            return self._dialect.line(self._message(said, name, created))
+                fields["uuid"] = uuid
+            return self._dialect.line(self._message(fields, name, created))
         except Refused as refused:
             self._ledger.lose(refused.reason, 1, refused.detail)
         except Exception as error:
@@ -318,9 +318,9 @@ class PostHogHandler(DeliveryHandler):
         if not is_event(record):
             self._emit_shaped(record)
             return
-        said = said_in(record)
-        name = said.get("event")
-        self.accept(said, text_of(record) if name is None else "", record.created)
+        fields = fields_of(record)
+        name = fields.get("event")
+        self.accept(fields, text_of(record) if name is None else "", record.created)
 
     def preview(self, record: logging.LogRecord, tell: Tell) -> Message | None:
         """
@@ -329,31 +329,31 @@ class PostHogHandler(DeliveryHandler):
         Raises `Refused` where it would be refused. The hooks run; nothing is sent or counted,
         and what is mended on the way is told to *tell*.
         """
-        found: Said | None
+        found: Fields | None
         if is_event(record):
-            said = said_in(record)
-            found = Said(said, text_of(record) if said.get("event") is None else "")
+            fields = fields_of(record)
+            found = Fields(fields, text_of(record) if fields.get("event") is None else "")
         else:
-            found = said_in_message(record)
+            found = fields_in_message(record)
         if found is None:
             return None
         bound = context.current()
-        message = self._message(found.said, found.name, record.created, bound, tell)
+        message = self._message(found.fields, found.name, record.created, bound, tell)
         self._dialect.line(message)  # which refuses what is too large
         return message
 
     def accept(
-        self, said: Mapping[str, Any], name: str = "", created: float | None = None
+        self, fields: Mapping[str, Any], name: str = "", created: float | None = None
     ) -> str | None:
         """
         Take one event that need not be a log record; return its uuid, None if it was refused.
 
         Args:
-            said: what a log call would take as ``extra``; see `posthog_logging.extras`.
-            name: the event's name where *said* has none.
+            fields: what a log call would take as ``extra``; see `posthog_logging.extras`.
+            name: the event's name where *fields* has none.
             created: epoch seconds; now where None.
         """
-        return self._take(said, time.time() if created is None else created, name=name)
+        return self._take(fields, time.time() if created is None else created, name=name)
 
     def capture_exception(
         self,
@@ -379,12 +379,12 @@ class PostHogHandler(DeliveryHandler):
         )
 
     def _is_deaf(self) -> bool:
-        """Tell whether nothing is taken, nor shown to anybody."""
+        """Return whether nothing is taken, nor shown to anybody."""
         return self._opted_out and (self._sender.has_key or not _observers)
 
     def _take(
         self,
-        said: Mapping[str, Any],
+        fields: Mapping[str, Any],
         created: float,
         bound: Bound | None = None,
         name: str = "",
@@ -394,7 +394,7 @@ class PostHogHandler(DeliveryHandler):
             return None
         self._ledger.accept()
         try:
-            message = self._message(said, name, created, bound or context.current())
+            message = self._message(fields, name, created, bound or context.current())
             if _observers and not self._observed(message):
                 return None
             line = self._dialect.line(message)
@@ -409,16 +409,16 @@ class PostHogHandler(DeliveryHandler):
 
     def _message(
         self,
-        said: Mapping[str, Any],
+        fields: Mapping[str, Any],
         name: str,
         created: float,
         bound: Bound | None = None,
         tell: Tell | None = None,
     ) -> Message:
-        """Return the message that *said* amounts to, after the hooks."""
+        """Return the message that *fields* amounts to, after the hooks."""
         tell = tell or self._ledger.tell
         message = assemble(
-            said,
+            fields,
             name,
             created,
             bound=bound,
@@ -474,14 +474,14 @@ class PostHogHandler(DeliveryHandler):
     def _emit_shaped(self, record: logging.LogRecord) -> None:
         """Send what *record* says in its message, if it says anything to us."""
         try:
-            found = said_in_message(record)
+            found = fields_in_message(record)
             if found is not None:
                 self.accept(*found, record.created)
         except Exception as error:
             self.refuse("internal_error", type(error).__name__)
 
     def _observed(self, message: Message) -> bool:
-        """Show *message* to the observers; tell whether it goes on: without a key it does not."""
+        """Show *message* to the observers; return whether it is sent: without a key it is not."""
         for observer in _observers:
             with suppress(Exception):  # it looks on; an event is not lost by that
                 observer(message)

@@ -27,7 +27,7 @@ from .delivery.sender import OnError
 from .delivery.spool import Spool
 from .delivery.transport import Transport
 from .errors.exception_list import exception_from_text
-from .errors.reporter import said_by, traceback_in
+from .errors.reporter import fields_and_message, traceback_in
 from .events.exc_info import normalise_exc_info
 from .events.message import Message, Refused, clean_id, stamp
 from .events.span import active_span
@@ -195,15 +195,15 @@ class PostHogLogsHandler(DeliveryHandler):
 
     def _read(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return what *record* says, in the words of ``before_send``."""
-        said, message = said_by(record)
+        fields, message = fields_and_message(record)
         bound = context.current() or Bound()
-        given = said.get("distinct_id")
+        given = fields.get("distinct_id")
         who = bound.distinct_id if given is None else given
         return {
             "body": self._body(record, message),
             "level": record.levelno,
             "distinct_id": clean_id(who, self._ledger.tell),
-            "attributes": {**_surroundings(record, bound), **_extras(said)},
+            "attributes": {**_surroundings(record, bound), **_extras(fields)},
         }
 
     def _body(self, record: logging.LogRecord, message: Any) -> str:
@@ -301,9 +301,9 @@ def _surroundings(record: logging.LogRecord, bound: Bound) -> dict[str, Any]:
     }
 
 
-def _extras(said: Mapping[Any, Any]) -> dict[Any, Any]:
-    own = said.get("properties")
-    found = {key: value for key, value in said.items() if key not in _NO_ATTRIBUTES}
+def _extras(fields: Mapping[Any, Any]) -> dict[Any, Any]:
+    own = fields.get("properties")
+    found = {key: value for key, value in fields.items() if key not in _NO_ATTRIBUTES}
     if isinstance(own, Mapping):
         found.update(own)
     elif own is not None:

@@ -101,7 +101,7 @@ class Messages:
         return [one for one in self if one.event == event]
 
     def has(self, event: str, /, *, distinct_id: str | None = None, **properties: Any) -> bool:
-        """Tell whether there is an *event* of this person with these properties."""
+        """Return whether there is an *event* of this person with these properties."""
         wanted = _Wanted(event, distinct_id, properties)
         return any(not wanted.missing_in(one) for one in self)
 

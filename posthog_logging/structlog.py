@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from .analytics import Analytics
-from .events.records import said_in_entry
+from .events.records import fields_in_entry
 from .handler import PostHogHandler
 
 
@@ -73,8 +73,8 @@ class PostHogProcessor:
             if level >= self._handler.level:
                 self._handler.reporter.entry(event_dict, method_name, level, created)
             if self._takes(method_name, event_dict):
-                said, name = said_in_entry(event_dict, created)
-                self._handler.accept(said, name, created)
+                fields, name = fields_in_entry(event_dict, created)
+                self._handler.accept(fields, name, created)
         except Exception as error:  # a log call never raises
             self._handler.refuse("internal_error", type(error).__name__)
         return event_dict

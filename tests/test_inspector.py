@@ -66,7 +66,7 @@ def connect(inspector: Inspector) -> socket.socket:
 
 
 def moment(seconds: float = 0.0) -> str:
-    when = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=seconds)
+    when = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
     return when.isoformat(timespec="milliseconds")
 
 

@@ -22,8 +22,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from posthog_logging.delivery.handler.journal import JournalSpool, segments_in
-from posthog_logging.delivery.handler.spool import RECEIPT
+
+from posthog_logging.delivery.journal import JournalSpool, segments_in
+from posthog_logging.delivery.spool import RECEIPT
 
 
 ALL = 2**62

@@ -140,7 +140,7 @@ def deep(levels: int) -> Any:
     return value
 
 
-MOMENT = dt.datetime(2024, 1, 2, 3, 4, 5, 678901, dt.timezone.utc)
+MOMENT = dt.datetime(2024, 1, 2, 3, 4, 5, 678901, dt.UTC)
 ID = uuid.UUID("01890b5c-2a3b-7c4d-8e5f-0123456789ab")
 KNOWN: dict[str, tuple[Any, Any]] = {
     "datetime": (MOMENT, "2024-01-02T03:04:05.678901+00:00"),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from posthog_logging.delivery.handler.ledger import NOT_LOSSES, Ledger
+from posthog_logging.delivery.ledger import NOT_LOSSES, Ledger
 
 
 def assert_adds_up(counts: Mapping[str, int]) -> None:

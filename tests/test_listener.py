@@ -17,9 +17,8 @@ from typing import Any
 
 import pytest
 
-from posthog_logging.delivery.handler.pipeline import Listener, MessageHandler
-
 from posthog_logging import context
+from posthog_logging.delivery.pipeline import Listener, MessageHandler
 
 
 SOON = 10.0

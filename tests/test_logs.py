@@ -21,9 +21,8 @@ from typing import Any
 
 import pytest
 
-from posthog_logging.delivery.handler.pipeline import opened
-
 from posthog_logging import PostHogHandler, PostHogLogsHandler, context
+from posthog_logging.delivery.pipeline import opened
 from posthog_logging.inspector import Answer, Inspector
 from posthog_logging.logs import RateCap
 from posthog_logging.wire import Response

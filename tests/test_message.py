@@ -29,8 +29,8 @@ from posthog_logging.events.message import (
     Message,
     Refused,
     assemble,
+    fields_of,
     is_event,
-    said_in,
     stamp,
 )
 
@@ -526,7 +526,7 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     "float epoch": (1_704_164_645.5, "2024-01-02T03:04:05.500000Z"),
     "decimal epoch": (decimal.Decimal("1704164645.5"), "2024-01-02T03:04:05.500000Z"),
     "before the epoch": (-1.5, "1969-12-31T23:59:58.500000Z"),
-    "year 999": (dt.datetime(999, 1, 2, tzinfo=dt.timezone.utc), "0999-01-02T00:00:00.000000Z"),
+    "year 999": (dt.datetime(999, 1, 2, tzinfo=dt.UTC), "0999-01-02T00:00:00.000000Z"),
 }
 
 
@@ -541,7 +541,7 @@ def test_timestamps_are_sent_in_utc(moment: Any, expected: str) -> None:
 def test_naive_means_local_time(as_text: bool) -> None:
     """A naive moment is the machine's, as everywhere in the standard library."""
     naive = dt.datetime(2024, 7, 2, 3, 4, 5, 600_000)
-    expected = dt.datetime.fromtimestamp(naive.timestamp(), dt.timezone.utc)
+    expected = dt.datetime.fromtimestamp(naive.timestamp(), dt.UTC)
 
     found = built(timestamp=naive.isoformat() if as_text else naive).timestamp
 
@@ -707,7 +707,7 @@ def test_extras_are_found_in_the_records_of_any_factory(kind: Any, deleted: Any)
     """What a factory adds, before or after the standard attributes, is an extra; no other is."""
     tenant = {} if kind is logging.LogRecord else {"tenant": "t-1"}
 
-    assert {**tenant, **EXTRA} == said_in(made_by(kind, *deleted))
+    assert {**tenant, **EXTRA} == fields_of(made_by(kind, *deleted))
 
 
 def test_what_another_handler_left_is_no_extra() -> None:
@@ -716,7 +716,7 @@ def test_what_another_handler_left_is_no_extra() -> None:
     logging.Formatter("%(asctime)s %(message)s").format(shown)
 
     assert {"message", "asctime"} <= set(shown.__dict__)
-    assert EXTRA == said_in(shown)
+    assert EXTRA == fields_of(shown)
 
 
 @pytest.mark.parametrize(
@@ -731,7 +731,7 @@ def test_what_another_handler_left_is_no_extra() -> None:
 )
 def test_records_that_travelled_keep_their_extras(travelled: Any) -> None:
     """A record that was pickled or rebuilt says what it said before."""
-    assert EXTRA == said_in(travelled(record(**EXTRA, taskName=None)))
+    assert EXTRA == fields_of(travelled(record(**EXTRA, taskName=None)))
 
 
 def test_a_real_log_call_says_its_extras() -> None:
@@ -749,7 +749,7 @@ def test_a_real_log_call_says_its_extras() -> None:
     log.info("hello", extra=EXTRA)
     log.handlers.clear()
 
-    assert EXTRA == said_in(seen[0])
+    assert EXTRA == fields_of(seen[0])
 
 
 # Stamps

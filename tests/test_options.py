@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from posthog_logging import PostHogHandler
-from posthog_logging.delivery.handler import options
+from posthog_logging.delivery import options
 from posthog_logging.wire.posthog import V0, V1
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from posthog_logging.delivery.handler.policy import Outcome, judge
 
+from posthog_logging.delivery.policy import Outcome, judge
 from posthog_logging.events import jsonable
 from posthog_logging.events.message import Message, Refused
 from posthog_logging.version import LIBRARY, VERSION

@@ -17,11 +17,10 @@ from typing import Any
 
 import pytest
 
-from posthog_logging.delivery.handler.ledger import Ledger
-from posthog_logging.delivery.handler.pipeline import Pipeline
-from posthog_logging.delivery.handler.sender import Sender, Settings
-from posthog_logging.delivery.handler.spool import MemorySpool
-
+from posthog_logging.delivery.ledger import Ledger
+from posthog_logging.delivery.pipeline import Pipeline
+from posthog_logging.delivery.sender import Sender, Settings
+from posthog_logging.delivery.spool import MemorySpool
 from posthog_logging.events.message import Message
 from posthog_logging.wire import Endpoint, Request, Response
 from posthog_logging.wire.posthog import V0

@@ -12,7 +12,8 @@ import pytest
 
 from hypothesis import given
 from hypothesis import strategies as st
-from posthog_logging.delivery.handler.policy import (
+
+from posthog_logging.delivery.policy import (
     SHORTEST_BACKOFF,
     Outcome,
     Schedule,
@@ -20,7 +21,6 @@ from posthog_logging.delivery.handler.policy import (
     judge,
     parse_retry_after,
 )
-
 from posthog_logging.wire import Rules
 from posthog_logging.wire.posthog import V0, V1
 from posthog_logging.wire.segment import SEGMENT

@@ -17,11 +17,10 @@ from unittest import mock
 
 import pytest
 
-from posthog_logging.delivery.handler.transport import MemoryTransport, use
-
 import posthog_logging
 
 from posthog_logging import Analytics, PostHogHandler
+from posthog_logging.delivery.transport import MemoryTransport, use
 from posthog_logging.events.message import Message
 from posthog_logging.handler import observe
 from posthog_logging.inspector import Inspector
@@ -490,7 +489,7 @@ def messages(*given: Message) -> Messages:
         ("movie played", {"distinct_id": "user-2"}, False),
         ("movie played", {"price": Decimal("9.99")}, True),
         ("movie played", {"price": Decimal("9.98")}, False),
-        ("movie played", {"at": dt.datetime(2026, 1, 2, tzinfo=dt.timezone.utc)}, True),
+        ("movie played", {"at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC)}, True),
         ("movie played", {"at": mock.ANY}, True),
         ("movie played", {"scores": np.array([1, 2])}, True),
         ("movie played", {"scores": [1, 2]}, True),
@@ -503,7 +502,7 @@ def test_has(event: str, wanted: dict[str, Any], expected: bool) -> None:
     """An event fits by name, person and some of its properties, as logged or as sent."""
     given = {
         "price": Decimal("9.99"),
-        "at": dt.datetime(2026, 1, 2, tzinfo=dt.timezone.utc),
+        "at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
         "scores": np.array([1, 2]),
         "event": "a property",
         "self": None,

@@ -16,18 +16,17 @@ import sys
 
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from posthog_logging.delivery.handler.ledger import NOT_LOSSES
-
 import posthog_logging
 
 from posthog_logging import Analytics, PostHogHandler
 from posthog_logging.cli import main
+from posthog_logging.delivery.ledger import NOT_LOSSES
 from posthog_logging.events.message import _KNOWN
 from posthog_logging.inspector import Inspector
 from posthog_logging.wire import DIALECTS, find_dialect
@@ -249,7 +248,7 @@ def run_line(line: str, family: str, inspector: Inspector) -> Analytics:
         "Analytics": functools.partial(Analytics, dialect=family),
         "analytics": analytics,
         "failed": lambda error, events: None,
-        "when": datetime(2024, 1, 2, tzinfo=timezone.utc),
+        "when": datetime(2024, 1, 2, tzinfo=UTC),
     }
     exec(here(line, inspector.url), names)
     left: Analytics = names["analytics"]

@@ -22,11 +22,11 @@ from typing import Any
 
 import pytest
 
-from posthog_logging.delivery.handler.journal import segments_in
-from posthog_logging.delivery.handler.ledger import NOT_LOSSES
-from posthog_logging.delivery.handler.spool import MemorySpool
 from soak.kills import Plan, arrived, drain, kill_all
 
+from posthog_logging.delivery.journal import segments_in
+from posthog_logging.delivery.ledger import NOT_LOSSES
+from posthog_logging.delivery.spool import MemorySpool
 from posthog_logging.handler import PostHogHandler
 from posthog_logging.inspector import Answer, Inspector
 from posthog_logging.wire import Response

@@ -15,10 +15,10 @@ import pytest
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from posthog_logging.delivery.handler.ledger import NOT_LOSSES, Ledger
-from posthog_logging.delivery.handler.sender import DeliveryError, Sender, Settings
-from posthog_logging.delivery.handler.spool import MemorySpool
 
+from posthog_logging.delivery.ledger import NOT_LOSSES, Ledger
+from posthog_logging.delivery.sender import DeliveryError, Sender, Settings
+from posthog_logging.delivery.spool import MemorySpool
 from posthog_logging.events.message import Message
 from posthog_logging.wire import Endpoint, Request, Response
 from posthog_logging.wire.posthog import V0, V1

@@ -10,8 +10,9 @@ import pytest
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from posthog_logging.delivery.handler.journal import JournalSpool
-from posthog_logging.delivery.handler.spool import MemorySpool, Spool
+
+from posthog_logging.delivery.journal import JournalSpool
+from posthog_logging.delivery.spool import MemorySpool, Spool
 
 
 def lines_from(first: int, count: int) -> list[bytes]:

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from posthog_logging.delivery.handler.transport import RequestsTransport
-
+from posthog_logging.delivery.transport import RequestsTransport
 from posthog_logging.inspector import Answer
 from posthog_logging.wire import Request
 

@@ -207,7 +207,7 @@ def _log_odd_values() -> None:
     loop: list[Any] = ["round and round"]
     loop.append(loop)
     odd: dict[str, Any] = {
-        "when": dt.datetime(2024, 2, 29, 12, tzinfo=dt.timezone.utc),
+        "when": dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC),
         "price": Decimal("12.50"),
         "ticket": uuid.UUID(int=7),
         "nothing": float("nan"),

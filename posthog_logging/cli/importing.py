@@ -27,7 +27,7 @@ from ..events import jsonable
 from ..handler import PostHogHandler
 from . import destination
 from .command import FAILED, OK, CommandError
-from .lines import FORMATS, reader, said_by
+from .lines import FORMATS, fields_in_line, reader
 from .output import Output, harmless
 
 
@@ -213,21 +213,21 @@ class _Import:
         if not text or (number == 1 and _is_header(text)):
             return "left out"
         try:
-            said = said_by(text, self._read)
+            fields = fields_in_line(text, self._read)
         except Exception as error:  # decoders of foreign shapes raise what they like
             _complain(path, number, _described(error))
             return "broken"
-        if said is None:
+        if fields is None:
             return "left out"
-        if said["uuid"] in chunk.line_of:
+        if fields["uuid"] in chunk.line_of:
             return "left out"  # the same event once more
         before = _losses(self._handler)
-        key = self._handler.accept(said)
+        key = self._handler.accept(fields)
         if key is None:
             reasons = _losses(self._handler) - before
             _complain(path, number, f"lost: {', '.join(reasons) or 'refused'}")
             return "lost"
-        chunk.line_of[str(said["uuid"])] = chunk.line_of[key] = number
+        chunk.line_of[str(fields["uuid"])] = chunk.line_of[key] = number
         return "imported"
 
     def _deliver(self) -> None:

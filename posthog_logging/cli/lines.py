@@ -16,11 +16,11 @@ from ..events import jsonable
 from ..wire import DIALECTS, Request, find_dialect
 
 
-__all__ = ["FORMATS", "Read", "Said", "reader", "said_by"]
+__all__ = ["FORMATS", "Fields", "Read", "fields_in_line", "reader"]
 
-Said = dict[str, Any]
+Fields = dict[str, Any]
 #: Returns what an object says, None where it is no event; raises ``ValueError``.
-Read = Callable[[Mapping[str, Any]], "Said | None"]
+Read = Callable[[Mapping[str, Any]], "Fields | None"]
 
 #: What the lines of a file may be; ``log`` is structlog's JSON and its like.
 FORMATS = ("auto", "log", *DIALECTS)
@@ -36,7 +36,7 @@ def reader(form: str, mapping: str = "") -> Read:
     return {"auto": _guessed, "log": _logged}.get(form) or _Encoded(form)
 
 
-def said_by(line: bytes, read: Read) -> Said | None:
+def fields_in_line(line: bytes, read: Read) -> Fields | None:
     """
     Return what *line* says, with a uuid; None where it is no event.
 
@@ -51,7 +51,7 @@ def said_by(line: bytes, read: Read) -> Said | None:
     return {**said, "uuid": str(uuid.uuid5(uuid.NAMESPACE_OID, line.decode()))}
 
 
-def _guessed(value: Mapping[str, Any]) -> Said | None:
+def _guessed(value: Mapping[str, Any]) -> Fields | None:
     if value.get("type") in _SEGMENT_TYPES and ("messageId" in value or "event" not in value):
         return _Encoded("segment")(value)
     if isinstance(value.get("properties"), dict) and {"event", "uuid"} <= set(value):
@@ -59,7 +59,7 @@ def _guessed(value: Mapping[str, Any]) -> Said | None:
     return _logged(value)
 
 
-def _logged(value: Mapping[str, Any]) -> Said | None:
+def _logged(value: Mapping[str, Any]) -> Fields | None:
     """Read a log record: by the rule of the handler it is an event if it says who."""
     if value.get("distinct_id") is None:
         return None
@@ -74,7 +74,7 @@ class _Encoded:
     def __init__(self, dialect: str) -> None:
         self._dialect = find_dialect(dialect)
 
-    def __call__(self, value: Mapping[str, Any]) -> Said:
+    def __call__(self, value: Mapping[str, Any]) -> Fields:
         body = jsonable.encode({"batch": [value]})
         (message,) = self._dialect.decode(Request("", {}, body))
         said = {name: part for name, part in message._asdict().items() if part not in ("", None)}
@@ -95,7 +95,7 @@ class _Mapped:
         if "event" not in self._paths:
             raise ValueError("--map: it must say where the event's name is")
 
-    def __call__(self, value: Mapping[str, Any]) -> Said:
+    def __call__(self, value: Mapping[str, Any]) -> Fields:
         said = {field: _at(value, path) for field, path in self._paths.items()}
         said = {field: part for field, part in said.items() if part is not None}
         if not said.get("event"):

@@ -126,7 +126,7 @@ def _fitted(cells: Sequence[str]) -> list[str]:
 
 
 def _rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]], stream: TextIO) -> bool:
-    """Print by way of ``rich``; tell whether it is installed."""
+    """Print by way of ``rich``; return whether it is installed."""
     try:
         from rich import box
         from rich.console import Console

@@ -38,7 +38,7 @@ examples:
 exit statuses: 0 delivered, 1 lost or refused, 2 wrong usage
 """
 
-Said = dict[str, Any]
+Fields = dict[str, Any]
 
 _WHY = {
     "shutdown": "not delivered in time, why is told above; --timeout gives it more",
@@ -106,7 +106,7 @@ def _report(output: Output, event: str, uuid: str | None, lost: str, status: int
     )
 
 
-def _said(options: argparse.Namespace) -> Said:
+def _said(options: argparse.Namespace) -> Fields:
     """Return what a log call would take as ``extra``."""
     make, takes_name = _KINDS[options.kind]
     words = list(options.words)
@@ -120,7 +120,7 @@ def _said(options: argparse.Namespace) -> Said:
     return said
 
 
-def _properties(words: Sequence[str]) -> Said:
+def _properties(words: Sequence[str]) -> Fields:
     properties = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -147,22 +147,22 @@ def _moment(text: str) -> str:
     return moment
 
 
-def _group(distinct_id: str | None, name: str | None, properties: Said) -> Said:
+def _group(distinct_id: str | None, name: str | None, properties: Fields) -> Fields:
     kind, _, key = (name or "").partition(":")
     if not kind or not key:
         raise CommandError(_MISSING["group"])
     return extras.group(kind, key, properties, distinct_id)
 
 
-def _alias(distinct_id: str | None, name: str | None, properties: Said) -> Said:
+def _alias(distinct_id: str | None, name: str | None, properties: Fields) -> Fields:
     return extras.alias(name, distinct_id, properties=properties)
 
 
-def _identify(distinct_id: str | None, name: str | None, properties: Said) -> Said:
+def _identify(distinct_id: str | None, name: str | None, properties: Fields) -> Fields:
     return extras.identify(distinct_id, properties)
 
 
-def _set(distinct_id: str | None, name: str | None, properties: Said) -> Said:
+def _set(distinct_id: str | None, name: str | None, properties: Fields) -> Fields:
     return extras.set(distinct_id, properties)
 
 
@@ -172,7 +172,7 @@ _MISSING = {
 }
 
 #: Each kind: what makes it, and whether it takes a name (None: it may).
-_KINDS: dict[str, tuple[Callable[[str | None, str | None, Said], Said], bool | None]] = {
+_KINDS: dict[str, tuple[Callable[[str | None, str | None, Fields], Fields], bool | None]] = {
     "capture": (extras.capture, True),
     "identify": (_identify, False),
     "set": (_set, False),

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..context import current
 from ..events import jsonable
-from ..events.jsonable import is_flat, is_modest, snapshot
+from ..events.jsonable import is_flat, snapshot, within_limits
 from ..events.message import IDENTITY_EVENTS, STANDARD, are_plain, is_plain, stamp
 from ..wire import Dialect
 
@@ -38,21 +38,21 @@ _HARMLESS = ("event", "message", "asctime")
 _MODEST = 16 * 1024
 
 
-def drafted(record: logging.LogRecord, said: dict[str, Any]) -> Draft | None:
+def drafted(record: logging.LogRecord, fields: dict[str, Any]) -> Draft | None:
     """Return the draft of an event of the plainest kind; None where *record* is another."""
     if current() is not None:
         return None
     try:
-        properties, distinct_id = said["properties"], said["distinct_id"]
-        if len(said) == _PLAINEST:
-            name = record.getMessage() if said["args"] else said["msg"]
-        elif len(said) == _PLAINEST + sum(key in said for key in _HARMLESS):
-            name = said["event"] if "event" in said else record.getMessage()
+        properties, distinct_id = fields["properties"], fields["distinct_id"]
+        if len(fields) == _PLAINEST:
+            name = record.getMessage() if fields["args"] else fields["msg"]
+        elif len(fields) == _PLAINEST + sum(key in fields for key in _HARMLESS):
+            name = fields["event"] if "event" in fields else record.getMessage()
         else:
             return None
         if type(properties) is dict and type(distinct_id) is str and type(name) is str:
             # The slice lets go of orjson's buffer, which is many times larger than the text.
-            return said["created"], name, distinct_id, None, snapshot(properties)[1:]
+            return fields["created"], name, distinct_id, None, snapshot(properties)[1:]
     except Exception:  # no id, or arguments that do not fit: the long way knows what to do
         pass
     return None
@@ -95,7 +95,7 @@ class Finisher:
         try:
             if (
                 not is_plain(name, distinct_id)
-                or not (is_flat(rest, len(rest)) or is_modest(rest))
+                or not (is_flat(rest, len(rest)) or within_limits(rest))
                 or ((_DOLLAR in rest or self._taken) and not self._is_free(rest))
             ):
                 return self._long_way(draft)

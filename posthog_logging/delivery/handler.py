@@ -208,7 +208,7 @@ class DeliveryHandler(logging.Handler):
             self._pipeline.open()  # the thread may be asleep with nothing to wait for
 
     def is_opted_out(self) -> bool:
-        """Tell whether nothing is taken nor sent."""
+        """Return whether nothing is taken nor sent."""
         return self._opted_out
 
     def describe(self) -> Description:

@@ -348,7 +348,7 @@ class JournalSpool:
         return kept if not segment.adopted else [one for one in kept if self._is_whole(one)]
 
     def _is_whole(self, kept: Kept) -> bool:
-        """Tell whether a line of another process is what it wrote: the disk is nobody's alone."""
+        """Return whether a line of another process is as it wrote it: others write, too."""
         with suppress(ValueError):
             if isinstance(jsonable.decode(kept.line), dict):
                 return True
@@ -430,7 +430,7 @@ class JournalSpool:
                 self._active, self._write = None, _nowhere
 
     def _has_room(self, size: int) -> bool:
-        """Tell whether a segment of *size* fits, after the oldest ones gave way if they are to."""
+        """Return whether a segment of *size* fits, dropping the oldest ones if that is allowed."""
         # A file that is settled to its end is the active one, about to be deleted.
         held = sum(one.end for one in list(self._segments) if one.acked < one.end)
         while held + size > self._max_bytes and self._drop_oldest and self._segments:

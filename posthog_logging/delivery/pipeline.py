@@ -25,7 +25,7 @@ from typing import Any
 
 from .. import context
 from ..events import jsonable
-from ..events.message import is_event, parse_timestamp, said_in, stamp
+from ..events.message import fields_of, is_event, parse_timestamp, stamp
 from .ledger import Ledger, logger
 from .sender import Sender
 from .spool import RECEIPT
@@ -38,7 +38,7 @@ _at_work = threading.local()
 
 def is_ours(record: logging.LogRecord) -> bool:
     """
-    Tell whether *record* is the library's own, or of what it uses while this thread sends.
+    Return whether *record* is the library's own, or of what it uses while this thread sends.
 
     Whoever takes any record asks, as otherwise each request would be something to send.
     """
@@ -79,18 +79,18 @@ class MessageHandler(QueueHandler):
 
 def _frozen(record: logging.LogRecord) -> dict[str, Any]:
     """Return the extras of an event as plain values, with the identity and ids resolved."""
-    said: dict[str, Any] = jsonable.jsonable(said_in(record))
+    fields: dict[str, Any] = jsonable.jsonable(fields_of(record))
     bound = context.current()
     uuid, timestamp = stamp(record.created)
-    said["uuid"] = said.get("uuid") or uuid
-    said["timestamp"] = parse_timestamp(getattr(record, "timestamp", None)) or timestamp
+    fields["uuid"] = fields.get("uuid") or uuid
+    fields["timestamp"] = parse_timestamp(getattr(record, "timestamp", None)) or timestamp
     if bound is not None:
-        if said.get("distinct_id") is None:
-            said["distinct_id"] = jsonable.jsonable(bound.distinct_id)
-        own = said.get("properties")
+        if fields.get("distinct_id") is None:
+            fields["distinct_id"] = jsonable.jsonable(bound.distinct_id)
+        own = fields.get("properties")
         beneath = jsonable.jsonable(bound.properties)
-        said["properties"] = {**beneath, **own} if isinstance(own, dict) else own or beneath
-    return said
+        fields["properties"] = {**beneath, **own} if isinstance(own, dict) else own or beneath
+    return fields
 
 
 class Listener(QueueListener):
@@ -264,7 +264,7 @@ class Pipeline:
 
     def put(self, line: bytes) -> bool:
         """
-        Take over *line*; tell whether it came in.
+        Take over *line*; return whether it came in.
 
         Never blocks nor raises (but for ``overflow="block"``, which blocks as told to).
         """
@@ -317,7 +317,7 @@ class Pipeline:
         self._rouse()
 
     def flush(self, timeout: float) -> bool:
-        """Make one attempt for all that was put before; tell whether nothing is left."""
+        """Make one attempt for all that was put before; return whether nothing is left."""
         if _configuring():
             return False  # `close` comes next, and delivers
         deadline = time.monotonic() + timeout
@@ -555,7 +555,7 @@ class Pipeline:
         return self._lines_in > self._lines_limit or self._bytes_in > self._bytes_limit
 
     def _make_room(self, size: int) -> bool:
-        """Apply the overflow policy; tell whether the event may come in."""
+        """Apply the overflow policy; return whether the event may come in."""
         if self.closed:
             self._lines_in -= 1
             self._bytes_in -= size
@@ -613,7 +613,7 @@ def _size(item: Any) -> int:
 
 def _configuring() -> bool:
     """
-    Tell whether this thread holds logging's own lock, as ``dictConfig`` does to close handlers.
+    Return whether this thread holds logging's own lock, as ``dictConfig`` does to close handlers.
 
     The sending thread may need that lock, for urllib3 logs: to wait for it would be for ever.
     """

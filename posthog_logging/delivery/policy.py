@@ -74,7 +74,7 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
         try:
             moment = email.utils.parsedate_to_datetime(value)
             if moment.tzinfo is None:
-                moment = moment.replace(tzinfo=dt.timezone.utc)
+                moment = moment.replace(tzinfo=dt.UTC)
             seconds = moment.timestamp() - now
         except (TypeError, ValueError, IndexError, OverflowError):
             return None

@@ -200,7 +200,7 @@ class Sender:
         return max(blocked, self._since + self._settings.flush_interval - now, 0.0)
 
     def step(self, timeout: float | None = None) -> bool:
-        """Make one attempt if one is due; tell whether there was one."""
+        """Make one attempt if one is due; return whether there was one."""
         if self.due_in() != 0.0:
             return False
         parcel = self._next()
@@ -408,7 +408,7 @@ class Sender:
             self._lose(parcel.kept, "expired", response)
             return []
         self._ledger.tell(
-            "outage", f"cannot deliver, {_said(response)}; events wait for the next try"
+            "outage", f"cannot deliver, {_summary(response)}; events wait for the next try"
         )
         self._keep(parcel, response.status)
         return []
@@ -428,7 +428,7 @@ class Sender:
             if response.status == 401
             else "the server refuses to take events"
         )
-        self._ledger.tell("paused", f"{why}, {_said(response)}; sending is paused, events wait")
+        self._ledger.tell("paused", f"{why}, {_summary(response)}; sending is paused, events wait")
         most = self._settings.max_retries
         parcel = dataclasses.replace(parcel, failures=parcel.failures + 1)
         if most is not None and parcel.failures > most:
@@ -488,13 +488,13 @@ class Sender:
         """Count, acknowledge, tell and hand to ``on_error`` what will never be delivered."""
         if not kept:
             return
-        said = detail or (_said(response) if response is not None else "")
-        self._ledger.lose(reason, len(kept), said)
+        fields = detail or (_summary(response) if response is not None else "")
+        self._ledger.lose(reason, len(kept), fields)
         self._settle(kept)
         if self._on_error is None:
             return
         status = response.status if response is not None else None
-        error = DeliveryError(reason, status, said if status is None else detail)
+        error = DeliveryError(reason, status, fields if status is None else detail)
         try:
             self._on_error(error, [jsonable.decode(one.line) for one in kept])
         except (Exception, SystemExit) as raised:
@@ -517,7 +517,7 @@ _ACTIONS: dict[Outcome, _Action] = {
 _SERVER_AWAY = frozenset({502, 503, 504})
 
 
-def _said(response: Response) -> str:
+def _summary(response: Response) -> str:
     """Return what an answer amounts to; never its text, which may quote an event."""
     return f"HTTP {response.status}" if response.status is not None else response.error
 

@@ -157,7 +157,7 @@ class MemorySpool:
         """Do nothing: memory goes with the process."""
 
     def _oldest(self) -> bool:
-        """Make sure that the oldest line stands in `_front`; tell whether there is one."""
+        """Make sure that the oldest line stands in `_front`; return whether there is one."""
         if not self._front:
             if self._blocks:
                 self._front.extend(zlib.decompress(self._blocks.popleft()).split(b"\n"))

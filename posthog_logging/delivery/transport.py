@@ -239,7 +239,7 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 
 
 def _is_stale(error: BaseException | None) -> bool:
-    """Tell whether *error* is what a kept-alive connection says that the server had closed."""
+    """Return whether *error* is what a kept-alive connection says that the server had closed."""
     closed = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
     return any(isinstance(cause, closed) for cause in _causes(error))
 

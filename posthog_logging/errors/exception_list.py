@@ -391,7 +391,7 @@ _HIDDEN = ("__tracebackhide__", "__traceback_hide__")
 
 
 def _is_hidden(frame: FrameType) -> bool:
-    """Tell whether the frame asks to be left out, as pytest and Sentry let it."""
+    """Return whether the frame asks to be left out, as pytest and Sentry let it."""
     code = frame.f_code
     for name in _HIDDEN:
         # The names are looked at first: the locals of a frame are a copy, made at each look.
@@ -477,7 +477,7 @@ def _under(path: str) -> str:
     return os.path.normcase(os.path.abspath(path)).rstrip(os.sep) + os.sep
 
 
-_OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _PACKAGES = ("site-packages", "dist-packages")
 _STDLIB = tuple(
     {
@@ -491,7 +491,7 @@ _PREFIXES = tuple({_under(prefix) for prefix in (sys.prefix, sys.base_prefix, sy
 
 def is_in_app(module: str, path: str, root: str | None = None) -> bool:
     """
-    Tell whether code is the project's own; the first rule that applies decides.
+    Return whether code is the project's own; the first rule that applies decides.
 
     Code without a file is the project's only in ``__main__``; installed packages, the standard
     library and this library are not; what is under *root* (or the working directory) is; and
@@ -693,7 +693,7 @@ class RateLimit:
         self._buckets: dict[str, _Bucket] = {}
 
     def allow(self, type_name: str, now: float) -> bool:
-        """Tell whether one more exception of that type may go, at *now* on any steady clock."""
+        """Return whether one more exception of that type may go, at *now* on any steady clock."""
         bucket = self._buckets.get(type_name) or self._new(type_name, now)
         return bucket.take(now, self._refill)
 
@@ -728,7 +728,7 @@ class _Bucket:
         return True
 
     def is_full(self, now: float, refill: float) -> bool:
-        """Tell whether all tokens are there."""
+        """Return whether all tokens are there."""
         self._fill(now, refill)
         return len(self._tokens) == self._tokens.maxlen
 

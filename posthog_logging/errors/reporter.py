@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from .. import context
 from ..context import Bound
 from ..events.exc_info import normalise_exc_info
-from ..events.message import said_in, stamp, text_of
-from ..events.records import Said, said_in_entry, said_in_message
+from ..events.message import fields_of, stamp, text_of
+from ..events.records import Fields, fields_in_entry, fields_in_message
 from .exception_list import (
     LOGGER,
     MANUAL,
@@ -37,7 +37,7 @@ from .exception_list import (
 )
 
 
-__all__ = ["ExceptHooks", "Reporter", "said_by", "traceback_in"]
+__all__ = ["ExceptHooks", "Reporter", "fields_and_message", "traceback_in"]
 
 Take = Callable[[Mapping[str, Any], float, Bound], "str | None"]
 Rate = tuple[int, float]
@@ -99,9 +99,9 @@ class Reporter:
         properties: Any = None,
     ) -> str | None:
         """Report *error*; return the uuid of its event, the first one's if it had one before."""
-        said = {"distinct_id": distinct_id, "properties": properties}
+        fields = {"distinct_id": distinct_id, "properties": properties}
         case = _case_of(error, None, boundary, None, sys._getframe())
-        return self._report(case, said, time.time())
+        return self._report(case, fields, time.time())
 
     def record(self, record: logging.LogRecord) -> None:
         """Report what *record* was logged with, if that was an exception."""
@@ -113,8 +113,8 @@ class Reporter:
             case = _case_in(record)
             if case is None:
                 return
-            said, message = said_by(record)
-            self._report(case, said, record.created, _place(record, message))
+            fields, message = fields_and_message(record)
+            self._report(case, fields, record.created, _place(record, message))
         except Exception as failure:  # a log call never raises
             self._refuse("internal_error", type(failure).__name__)
 
@@ -126,14 +126,14 @@ class Reporter:
             entry = {**entry, "exc_info": True}  # as structlog's own `set_exc_info` does
         case = _case_in_entry(entry, normalise_level(method) or levelno, sys._getframe())
         if case is not None:
-            said, message = said_in_entry(_without_traces(entry), created)
+            fields, message = fields_in_entry(_without_traces(entry), created)
             place = {"message": _clipped(message), "level": method}
-            self._report(case, said, created, place)
+            self._report(case, fields, created, place)
 
     def _report(
         self,
         case: _Case,
-        said: Mapping[Any, Any],
+        fields: Mapping[Any, Any],
         created: float,
         place: Mapping[str, Any] = MappingProxyType({}),
     ) -> str | None:
@@ -145,7 +145,7 @@ class Reporter:
             first = self._marked(case.error, name)
             if first != name:
                 return first or None
-            sent = self._send(case, {**said, "uuid": name}, created, place)
+            sent = self._send(case, {**fields, "uuid": name}, created, place)
         except Exception as failure:
             self._refuse("internal_error", type(failure).__name__)
             sent = None
@@ -161,19 +161,19 @@ class Reporter:
         return first
 
     def _send(
-        self, case: _Case, said: Mapping[Any, Any], created: float, place: Mapping[str, Any]
+        self, case: _Case, fields: Mapping[Any, Any], created: float, place: Mapping[str, Any]
     ) -> str | None:
         if self._rate is not None and not self._rate.allow(case.kind, self._clock()):
             self._refuse("rate_limited", case.kind)
             return None
         bound = context.current() or Bound()
-        own = said.get("properties")
+        own = fields.get("properties")
         if not isinstance(own, Mapping):
             own = {} if own is None else {"properties": own}
         event = {
-            **{k: v for k, v in without_owned(said).items() if k not in _THE_EVENT_S},
+            **{k: v for k, v in without_owned(fields).items() if k not in _THE_EVENT_S},
             "event": "$exception",
-            "uuid": said["uuid"],
+            "uuid": fields["uuid"],
             "properties": {**without_owned(own), **case.described()},
         }
         beneath = {**place, **without_owned(bound.properties)}
@@ -259,17 +259,17 @@ def _before_traceback(text: str) -> str:
     return before.rpartition("\n")[0] if traceback else text
 
 
-def said_by(record: logging.LogRecord) -> Said:
+def fields_and_message(record: logging.LogRecord) -> Fields:
     """Return what *record* says beside the exception, and its message."""
     if isinstance(record.msg, dict):
-        return said_in_entry(_without_traces(record.msg), record.created)
-    shaped = said_in_message(record)
+        return fields_in_entry(_without_traces(record.msg), record.created)
+    shaped = fields_in_message(record)
     if shaped is not None:
         return shaped
     message = text_of(record)
     if record.args is None:
         message = _before_traceback(message)
-    return Said(said_in(record), message)
+    return Fields(fields_of(record), message)
 
 
 def _without_traces(entry: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -35,9 +35,9 @@ __all__ = [
     "encode",
     "encode_within",
     "is_flat",
-    "is_modest",
     "jsonable",
     "snapshot",
+    "within_limits",
 ]
 
 
@@ -67,7 +67,7 @@ def encode(value: Any) -> bytes:
         line = _dumps(value)
     except Exception:
         return _dumps_clean(jsonable(value))
-    return line if is_modest(line) else _dumps_clean(jsonable(value))
+    return line if within_limits(line) else _dumps_clean(jsonable(value))
 
 
 def encode_within(value: Any, size: int) -> bytes | None:
@@ -275,7 +275,7 @@ def _is_scalar(value: Any) -> bool:
     return value is None or any(isinstance(value, kinds) for kinds, _ in _SCALARS)
 
 
-def is_modest(line: bytes) -> bool:
+def within_limits(line: bytes) -> bool:
     """
     Tell that *line* cannot break a limit, by counting and without a parse.
 
@@ -336,7 +336,7 @@ def _dumps_stdlib(value: Any) -> bytes:
     """
     Write what the C encoder writes as orjson does; of the rest, `jsonable` is asked.
 
-    It differs in integers beyond 64 bits only: `is_modest` looks for their digits.
+    It differs in integers beyond 64 bits only: `within_limits` looks for their digits.
     """
     return "".join(_chunks(value, 0)).encode()
 
@@ -361,10 +361,10 @@ if orjson is not None:
 
     def snapshot(value: Any) -> bytes:
         """
-        Return *value* as JSON that is right but for what `is_modest` has yet to tell.
+        Return *value* as JSON that is right but for what `within_limits` has yet to tell.
 
         The cheap half of `encode`, for a caller in a hurry: whoever has the time asks
-        `is_modest`, and puts what is not through ``encode(decode(snapshot))``.
+        `within_limits`, and puts what is not through ``encode(decode(snapshot))``.
         """
         try:
             return orjson.dumps(value, jsonable, _OPTIONS)
@@ -375,7 +375,7 @@ else:
     _dumps_clean = _dumps_clean_stdlib
 
     def snapshot(value: Any) -> bytes:
-        """Return *value* as JSON that is right but for what `is_modest` has yet to tell."""
+        """Return *value* as JSON that is right but for what `within_limits` has yet to tell."""
         try:
             return "".join(_chunks(value, 0)).encode()
         except Exception:

@@ -32,8 +32,8 @@ __all__ = [
     "Message",
     "Refused",
     "assemble",
+    "fields_of",
     "is_event",
-    "said_in",
     "stamp",
     "text_of",
 ]
@@ -115,12 +115,12 @@ RESERVED = frozenset(_BLANK) | {"message", "asctime", "taskName"} | _STRUCTLOG
 
 
 def is_event(record: logging.LogRecord) -> bool:
-    """Tell whether *record* opts in: it carries ``distinct_id`` or ``event``."""
+    """Return whether *record* opts in: it carries ``distinct_id`` or ``event``."""
     attributes = record.__dict__
     return "distinct_id" in attributes or "event" in attributes
 
 
-def said_in(record: logging.LogRecord) -> dict[str, Any]:
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """Return the extras of *record*: everything that `logging` did not put there."""
     attributes = record.__dict__
     keys = list(attributes)
@@ -143,7 +143,7 @@ def text_of(record: logging.LogRecord) -> str:
 
 def is_plain(event: str, distinct_id: str) -> bool:
     """
-    Tell whether a name and an id need no mending, and no escapes in JSON either.
+    Return whether a name and an id need no mending, and no escapes in JSON either.
 
     They are neither special nor long nor blank, and the id is not nobody's.
     """
@@ -196,7 +196,7 @@ def _is_plain_name(event: str) -> bool:
 
 
 def assemble(
-    said: Mapping[str, Any],
+    fields: Mapping[str, Any],
     name: str,
     created: float,
     *,
@@ -207,40 +207,40 @@ def assemble(
     tell: Tell = lambda topic, text: None,
 ) -> Message:
     """
-    Return the message that *said* amounts to; raise `Refused` where it amounts to none.
+    Return the message that *fields* amounts to; raise `Refused` where it amounts to none.
 
     Args:
-        said: the extras; keys without a meaning become properties if *flat*.
-        name: the event's name where *said* has no ``event`` and no ``kind``.
+        fields: the extras; keys without a meaning become properties if *flat*.
+        name: the event's name where *fields* has no ``event`` and no ``kind``.
         created: when it was said, in epoch seconds, for where no ``timestamp`` is given.
-        bound: identity and properties of the context; *said* wins over both.
+        bound: identity and properties of the context; *fields* wins over both.
         defaults: properties with the lowest rank.
         owned: properties with the highest.
         tell: called with a topic and a text for what was mended on the way.
     """
-    event = _event_name(said, name, tell)
+    event = _event_name(fields, name, tell)
     ids = stamp(created)
-    properties = _properties(said, event, bound, defaults, flat)
-    given = said.get("distinct_id")
+    properties = _properties(fields, event, bound, defaults, flat)
+    given = fields.get("distinct_id")
     if given is None and bound is not None:
         given = bound.distinct_id
     distinct_id = clean_id(given, tell)
     if event in IDENTITY_EVENTS:
-        distinct_id = _identity(event, distinct_id, said, properties, tell)
+        distinct_id = _identity(event, distinct_id, fields, properties, tell)
     elif distinct_id is None:
         distinct_id = ids[0]
         properties.setdefault("$process_person_profile", False)
     if owned:
         properties.update(owned)
-    if "uuid" in said or "timestamp" in said:
-        ids = _given_ids(said, ids, tell)
+    if "uuid" in fields or "timestamp" in fields:
+        ids = _given_ids(fields, ids, tell)
     return Message(event, distinct_id, properties, *ids)
 
 
-def _event_name(said: Mapping[str, Any], name: str, tell: Tell) -> str:
-    event = said.get("event")
+def _event_name(fields: Mapping[str, Any], name: str, tell: Tell) -> str:
+    event = fields.get("event")
     if event is None:
-        kind = said.get("kind")
+        kind = fields.get("kind")
         event = KINDS.get(kind, name) if isinstance(kind, str) else name
     if type(event) is not str:
         event = event.value if isinstance(event, enum.Enum) else event
@@ -281,7 +281,7 @@ def clean_id(given: Any, tell: Tell) -> str | None:
 
 
 def _properties(
-    said: Mapping[str, Any],
+    fields: Mapping[str, Any],
     event: str,
     bound: Bound | None,
     defaults: Mapping[str, Any] | None,
@@ -292,33 +292,33 @@ def _properties(
     if bound is not None:
         properties.update(bound.properties)
     if flat:
-        for key in said:
+        for key in fields:
             if key not in _KNOWN:
-                properties[key] = said[key]
-    if "kind" in said or "previous_id" in said:
-        properties.update(_idle(said, event))
-    own = said.get("properties")
+                properties[key] = fields[key]
+    if "kind" in fields or "previous_id" in fields:
+        properties.update(_idle(fields, event))
+    own = fields.get("properties")
     if isinstance(own, Mapping):
         properties.update(own)
     elif own is not None:
         properties["properties"] = own
-    if not _MERGED.isdisjoint(said):
-        _add_named(said, properties)
+    if not _MERGED.isdisjoint(fields):
+        _add_named(fields, properties)
     return properties
 
 
-def _idle(said: Mapping[str, Any], event: str) -> Iterator[tuple[str, Any]]:
+def _idle(fields: Mapping[str, Any], event: str) -> Iterator[tuple[str, Any]]:
     """Yield the keys that mean nothing to this *event*, so that they do not vanish in silence."""
-    kind = said.get("kind")
+    kind = fields.get("kind")
     if kind is not None and not (isinstance(kind, str) and KINDS.get(kind) == event):
         yield "kind", kind
-    if said.get("previous_id") is not None and event != "$create_alias":
-        yield "previous_id", said["previous_id"]
+    if fields.get("previous_id") is not None and event != "$create_alias":
+        yield "previous_id", fields["previous_id"]
 
 
-def _add_named(said: Mapping[str, Any], properties: dict[str, Any]) -> None:
+def _add_named(fields: Mapping[str, Any], properties: dict[str, Any]) -> None:
     for key, name in (("set", "$set"), ("set_once", "$set_once"), ("groups", "$groups")):
-        value = said.get(key)
+        value = fields.get(key)
         if isinstance(value, Mapping):
             earlier = properties.get(name)
             properties[name] = (
@@ -326,7 +326,7 @@ def _add_named(said: Mapping[str, Any], properties: dict[str, Any]) -> None:
             )
         elif value is not None:
             properties[key] = value
-    options = said.get("options")
+    options = fields.get("options")
     if isinstance(options, Mapping):
         for option, value in options.items():
             properties[OPTIONS.get(option) or option] = value
@@ -337,14 +337,14 @@ def _add_named(said: Mapping[str, Any], properties: dict[str, Any]) -> None:
 def _identity(
     event: str,
     distinct_id: str | None,
-    said: Mapping[str, Any],
+    fields: Mapping[str, Any],
     properties: dict[str, Any],
     tell: Tell,
 ) -> str:
     """Return the id of an event about a known person, with what it must say in *properties*."""
     properties.pop("$process_person_profile", None)
     if event == "$create_alias":
-        return _alias(distinct_id, said, properties, tell)
+        return _alias(distinct_id, fields, properties, tell)
     if event == "$groupidentify":
         return _group(distinct_id, properties, tell)
     if distinct_id is None:
@@ -355,14 +355,14 @@ def _identity(
 
 
 def _alias(
-    distinct_id: str | None, said: Mapping[str, Any], properties: dict[str, Any], tell: Tell
+    distinct_id: str | None, fields: Mapping[str, Any], properties: dict[str, Any], tell: Tell
 ) -> str:
     """PostHog's alias: the event is the *previous* id's, and ``alias`` is the new one."""
-    if "previous_id" not in said and properties.get("alias"):
+    if "previous_id" not in fields and properties.get("alias"):
         # said in the wire's own words: distinct_id is the old id already
         previous, new = distinct_id, clean_id(properties["alias"], tell)
     else:
-        previous, new = clean_id(said.get("previous_id"), tell), distinct_id
+        previous, new = clean_id(fields.get("previous_id"), tell), distinct_id
     if previous is None:
         raise Refused("no_previous_id", "$create_alias")
     if new is None:
@@ -385,13 +385,13 @@ def _group(distinct_id: str | None, properties: dict[str, Any], tell: Tell) -> s
     return distinct_id or _shortened(f"${kind}_{key}")
 
 
-def _given_ids(said: Mapping[str, Any], ids: tuple[str, str], tell: Tell) -> tuple[str, str]:
+def _given_ids(fields: Mapping[str, Any], ids: tuple[str, str], tell: Tell) -> tuple[str, str]:
     name, moment = ids
-    given = said.get("uuid")
+    given = fields.get("uuid")
     if given is not None and given != "":  # V0 reads "" as absent, too (1.4)
         name = _uuid(given, tell)
-    if said.get("timestamp") is not None:
-        parsed = parse_timestamp(said["timestamp"])
+    if fields.get("timestamp") is not None:
+        parsed = parse_timestamp(fields["timestamp"])
         if parsed is None:
             tell("bad timestamp", "a timestamp that is none was replaced by the record's")
         else:
@@ -427,7 +427,7 @@ def parse_timestamp(value: Any) -> str | None:
         elif isinstance(value, bool) or not math.isfinite(value):
             return None
         else:
-            moment = dt.datetime.fromtimestamp(float(value), dt.timezone.utc)
+            moment = dt.datetime.fromtimestamp(float(value), dt.UTC)
         return _utc(moment)
     except Exception:  # besides what dates raise, whatever a caller's tzinfo does
         return None
@@ -444,11 +444,11 @@ def _parse_iso(text: str) -> dt.datetime:
 
 def rfc3339(moment: float) -> str:
     """Return epoch seconds as RFC 3339 in UTC, with microseconds."""
-    return _utc(dt.datetime.fromtimestamp(moment, dt.timezone.utc))
+    return _utc(dt.datetime.fromtimestamp(moment, dt.UTC))
 
 
 def _utc(moment: dt.datetime) -> str:
-    text = moment.astimezone(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    text = moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return text.zfill(27)  # strftime does not pad years before 1000
 
 

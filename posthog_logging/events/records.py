@@ -20,13 +20,13 @@ from .exc_info import normalise_exc_info
 from .message import parse_timestamp
 
 
-__all__ = ["Said", "said_in_entry", "said_in_message"]
+__all__ = ["Fields", "fields_in_entry", "fields_in_message"]
 
 
-class Said(NamedTuple):
+class Fields(NamedTuple):
     """What a log call would take as ``extra``, and the event's name where that has none."""
 
-    said: dict[Any, Any]
+    fields: dict[Any, Any]
     name: Any
 
 
@@ -39,34 +39,34 @@ _LONGEST = 1_000_000
 _CLOCK_READING = 60.0  # seconds
 
 
-def said_in_message(record: logging.LogRecord) -> Said | None:
+def fields_in_message(record: logging.LogRecord) -> Fields | None:
     """Return what *record* says in its message, or in loguru's extras; None if it is no event."""
     bound = record.__dict__.get("extra")
     if isinstance(bound, dict) and "distinct_id" in bound:
-        return said_in_entry({"event": _loguru_message(record), **bound}, record.created)
+        return fields_in_entry({"event": _loguru_message(record), **bound}, record.created)
     entry = _entry_in(record)
     if isinstance(entry, dict) and "distinct_id" in entry:
-        return said_in_entry(entry, record.created)
+        return fields_in_entry(entry, record.created)
     return None
 
 
-def said_in_entry(entry: Mapping[Any, Any], created: float) -> Said:
+def fields_in_entry(entry: Mapping[Any, Any], created: float) -> Fields:
     """
     Return what the structlog *entry*, made at *created* in epoch seconds, says.
 
     The message is only the name's default, so that ``kind="identify"`` means what it means
     in a log call. Keys that begin with ``_`` are a processor's own.
     """
-    said = {key: value for key, value in entry.items() if not _is_private(key)}
-    key = next((key for key in _MESSAGE_KEYS if key in said), None)
-    name = None if key is None else said.pop(key)
-    if "positional_args" in said:  # no `PositionalArgumentsFormatter` came before
-        name = _formatted(name, said.pop("positional_args"))
-    if "timestamp" in said and _is_clock_reading(said["timestamp"], created):
-        del said["timestamp"]
-    if "exc_info" in said:
-        _name_exception(said)
-    return Said(said, name)
+    fields = {key: value for key, value in entry.items() if not _is_private(key)}
+    key = next((key for key in _MESSAGE_KEYS if key in fields), None)
+    name = None if key is None else fields.pop(key)
+    if "positional_args" in fields:  # no `PositionalArgumentsFormatter` came before
+        name = _formatted(name, fields.pop("positional_args"))
+    if "timestamp" in fields and _is_clock_reading(fields["timestamp"], created):
+        del fields["timestamp"]
+    if "exc_info" in fields:
+        _name_exception(fields)
+    return Fields(fields, name)
 
 
 def _entry_in(record: logging.LogRecord) -> Any:
@@ -137,7 +137,7 @@ def _formatted(name: Any, args: Any) -> Any:
 
 def _is_clock_reading(stamp: Any, created: float) -> bool:
     """
-    Tell whether *stamp* only says "now" in a way that must not be read as a local time.
+    Return whether *stamp* only says "now" in a way that must not be read as a local time.
 
     structlog's ``TimeStamper(fmt="%Y-%m-%d %H:%M:%S")`` writes UTC and does not say so.
     """
@@ -149,15 +149,15 @@ def _is_clock_reading(stamp: Any, created: float) -> bool:
         moment = dt.datetime.fromisoformat(stamp)
         if moment.tzinfo is not None:
             return False
-        utc = moment.replace(tzinfo=dt.timezone.utc).timestamp()
+        utc = moment.replace(tzinfo=dt.UTC).timestamp()
     except (ValueError, OverflowError):  # Python 3.10 does not take ``Z``, which is an offset
         return False
     return abs(utc - created) < _CLOCK_READING
 
 
-def _name_exception(said: dict[Any, Any]) -> None:
+def _name_exception(fields: dict[Any, Any]) -> None:
     """Say in ``exception`` which one ``exc_info`` is, as structlog's own formatters do."""
-    found = normalise_exc_info(said.pop("exc_info"))
+    found = normalise_exc_info(fields.pop("exc_info"))
     if found is None:
         return
     error = found[0]
@@ -166,4 +166,4 @@ def _name_exception(said: dict[Any, Any]) -> None:
         text = f"{kind.__qualname__}: {error}"
     except Exception:  # an exception whose own text raises
         text = kind.__qualname__
-    said.setdefault("exception", text)
+    fields.setdefault("exception", text)

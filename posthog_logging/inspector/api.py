@@ -35,7 +35,7 @@ class Reply(NamedTuple):
 
 def is_local(headers: Mapping[str, str]) -> bool:
     """
-    Tell whether a request was meant for this machine, by whoever made it.
+    Return whether a request was meant for this machine, by whoever made it.
 
     A name that an attacker rebinds to 127.0.0.1 shows in ``Host``, a foreign page's form
     in ``Origin``.
@@ -118,7 +118,7 @@ class Api:
         return self.counts(query, body)
 
     def wait(self, query: Query, body: bytes) -> Reply:
-        """Wait for events, and tell whether they came."""
+        """Wait for events, and return whether they came."""
         count, event = _number(query, "count", 1), query.get("event")
         timeout = min(_number(query, "timeout", 5.0, float), _LONGEST_WAIT)
         events = self.store.wait(event, count, timeout)

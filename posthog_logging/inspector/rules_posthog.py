@@ -193,7 +193,7 @@ def _keys_in(objects: Iterable[Mapping[str, Any]]) -> Iterable[str]:
 
 def fits_kafka(raw: Any, size: int) -> bool:
     """
-    Tell whether an event fits into one message, in which its JSON is escaped once more (1.5).
+    Return whether an event fits into one message, in which its JSON is escaped once more (1.5).
 
     Args:
         size: the bytes of the whole request: half a message's cannot hold an event too big.

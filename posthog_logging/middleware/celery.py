@@ -54,10 +54,10 @@ def _send(headers: MutableMapping[str, Any] | None = None, **_: Any) -> None:
     bound = context.current()
     if headers is None or bound is None:
         return
-    said = jsonable.encode([bound.distinct_id, dict(bound.properties)]).decode()
-    if len(said) > _LONGEST:  # the properties are too much: who it was goes all the same
-        said = jsonable.encode([bound.distinct_id, {}]).decode()
-    headers[HEADER] = said
+    fields = jsonable.encode([bound.distinct_id, dict(bound.properties)]).decode()
+    if len(fields) > _LONGEST:  # the properties are too much: who it was goes all the same
+        fields = jsonable.encode([bound.distinct_id, {}]).decode()
+    headers[HEADER] = fields
 
 
 def _begin(task: Any = None, **_: Any) -> None:
@@ -76,9 +76,9 @@ def _end(task: Any = None, **_: Any) -> None:
 
 
 def _received(request: Any) -> Bound:
-    said = getattr(request, HEADER, None) or (request.headers or {}).get(HEADER)
+    fields = getattr(request, HEADER, None) or (request.headers or {}).get(HEADER)
     try:
-        distinct_id, properties = jsonable.decode(str(said))
+        distinct_id, properties = jsonable.decode(str(fields))
         return Bound(distinct_id, {str(key): value for key, value in properties.items()})
     except Exception:  # no header, or one that somebody else wrote
         return Bound()

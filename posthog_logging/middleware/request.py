@@ -43,7 +43,7 @@ def clean(value: Any) -> str | None:
 
 
 def _is_undecoded(text: str) -> bool:
-    """Tell whether *text* may be bytes that were passed as characters (PEP 3333)."""
+    """Return whether *text* may be bytes that were passed as characters (PEP 3333)."""
     return not text.isascii() and max(text) <= "\xff"
 
 

@@ -101,7 +101,7 @@ class _Body:
 
 
 def _is_at_rest(body: Any, environ: Environ) -> bool:
-    """Tell whether no code of the application's runs while *body* is sent."""
+    """Return whether no code of the application's runs while *body* is sent."""
     wrapper = environ.get("wsgi.file_wrapper")  # wrapped, it would lose the server's sendfile
     return isinstance(body, (list, tuple, *([wrapper] if isinstance(wrapper, type) else [])))
 

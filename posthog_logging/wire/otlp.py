@@ -40,7 +40,7 @@ _ENVELOPE = (
     b'"scopeLogs":[{"scope":%b,"logRecords":[%b]}]}]}'
 )
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SECOND = 1_000_000_000
 _INT64 = range(-(2**63), 2**63)
 

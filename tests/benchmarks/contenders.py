@@ -249,9 +249,7 @@ class _Poster(logging.Handler):
                 "event": record.msg,
                 "distinct_id": said.get("distinct_id"),
                 "properties": said.get("properties"),
-                "timestamp": dt.datetime.fromtimestamp(
-                    record.created, dt.timezone.utc
-                ).isoformat(),
+                "timestamp": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(),
                 "uuid": str(uuid.uuid4()),
             }
         )

@@ -13,9 +13,9 @@ import pytest
 
 from hypothesis import given
 from hypothesis import strategies as st
-from posthog_logging.delivery.handler.transport import MemoryTransport
 
 from posthog_logging import PostHogHandler
+from posthog_logging.delivery.transport import MemoryTransport
 from posthog_logging.wire import Response
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posthog_logging import PostHogHandler
-from posthog_logging.events.records import said_in_entry, said_in_message
+from posthog_logging.events.records import fields_in_entry, fields_in_message
 from posthog_logging.inspector import Inspector
 
 
@@ -69,7 +69,7 @@ def in_loguru(message: str, **extra: Any) -> logging.LogRecord:
 )
 def test_said(record: logging.LogRecord) -> None:
     """Each form says the same: the extras, and the message as the name."""
-    assert SAID == said_in_message(record)
+    assert SAID == fields_in_message(record)
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def test_said(record: logging.LogRecord) -> None:
 )
 def test_not_said(record: logging.LogRecord) -> None:
     """What does not carry a ``distinct_id`` of its own, or cannot be read, is no event."""
-    assert said_in_message(record) is None
+    assert fields_in_message(record) is None
 
 
 def test_expressions_in_a_repr_stay_text() -> None:
     """In the text of a dict, a value that is no literal keeps its text; nothing is called."""
     text = "{'event': 'e', 'distinct_id': 'u', 'on': datetime.date(2024, 1, 2), 'n': -1}"
 
-    found = said_in_message(record_of(text, _logger=None))
+    found = fields_in_message(record_of(text, _logger=None))
 
     assert ({"distinct_id": "u", "on": "datetime.date(2024, 1, 2)", "n": -1}, "e") == found
 
@@ -127,7 +127,7 @@ def test_text_of_a_dict_comes_back(bound: dict[str, Any]) -> None:
     entry.pop("exc_info", None)
 
     before, after = (
-        said_in_message(make(record_of(dict(entry), _logger=None)))
+        fields_in_message(make(record_of(dict(entry), _logger=None)))
         for make in (lambda one: one, queued)
     )
 
@@ -159,7 +159,7 @@ def test_entry(entry: dict[Any, Any], expected: dict[Any, Any]) -> None:
     """Timestamps that say when are kept, clocks that only say now are not; private keys go."""
     given_entry = {"event": "e", **entry}
 
-    said, name = said_in_entry(given_entry, MOMENT)
+    said, name = fields_in_entry(given_entry, MOMENT)
 
     assert (expected, "e") == (said, name)
     assert {"event": "e", **entry} == given_entry
@@ -172,7 +172,7 @@ def test_unprintable_exception() -> None:
         def __str__(self) -> str:
             raise RuntimeError
 
-    said, _ = said_in_entry({"event": "e", "exc_info": Broken()}, MOMENT)
+    said, _ = fields_in_entry({"event": "e", "exc_info": Broken()}, MOMENT)
 
     assert said["exception"].endswith("Broken")
 
@@ -184,7 +184,7 @@ def test_unprintable_exception() -> None:
 )
 def test_positional_arguments(name: Any, args: Any, expected: Any) -> None:
     """Arguments that no processor put into the message yet are put into it."""
-    said, found = said_in_entry({"event": name, "positional_args": args}, MOMENT)
+    said, found = fields_in_entry({"event": name, "positional_args": args}, MOMENT)
 
     assert ({}, expected) == (said, found)
 
@@ -197,7 +197,7 @@ def test_handler_takes_each_shape(
     """The handler sends what says so in its message, leaves the rest, and changes no record."""
     handler = make_handler()
     log = make_log(handler)
-    moment = dt.datetime(2024, 1, 2, tzinfo=dt.timezone.utc)
+    moment = dt.datetime(2024, 1, 2, tzinfo=dt.UTC)
     log.info({**ENTRY, "timestamp": moment}, extra={"_logger": log, "_name": "info"})
     log.info(json.dumps({**ENTRY, "kind": "identify", "set": {"plan": "gold"}}))
     log.info('{"plain": "json"}')
