@@ -6,8 +6,8 @@ from typing import Any
 
 from . import context, extras
 from .analytics import Analytics
-from .delivery.pipeline import Listener, MessageHandler
 from .handler import DeliveryError, PostHogHandler
+from .listener import Listener, MessageHandler
 from .logs import PostHogLogsHandler
 
 

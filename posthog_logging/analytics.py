@@ -218,15 +218,15 @@ class Analytics:
         return self.handler.flush(timeout)
 
     def join(self) -> None:
-        """Deliver what waits and take nothing more: the ancestors' word for `close`."""
+        """Deliver what waits: the ancestors' word for `close`."""
         self.close()
 
     def shutdown(self) -> None:
-        """Deliver what waits and take nothing more: the ancestors' word for `close`."""
+        """Deliver what waits: the ancestors' word for `close`."""
         self.close()
 
     def close(self) -> None:
-        """Take nothing more, deliver what waits within ``shutdown_timeout``. Idempotent."""
+        """Deliver what waits within ``shutdown_timeout``; the next call opens it again. Idempotent."""
         self.handler.close()
 
     @property

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 from .delivery import options
 from .delivery.handler import DeliveryHandler, Description
-from .delivery.pipeline import MessageHandler, is_ours
+from .delivery.own_records import is_ours
 from .events import jsonable
 from .events.message import Message, Refused
 from .handler import PostHogHandler
+from .listener import MessageHandler
 
 
 __all__ = ["Carrier", "Explanation", "Sight", "carriers", "explain"]

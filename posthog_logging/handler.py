@@ -21,7 +21,7 @@ from .context import Bound
 from .delivery import options
 from .delivery.encoder import Draft, captured, drafted, finisher
 from .delivery.handler import DeliveryHandler
-from .delivery.pipeline import is_ours
+from .delivery.own_records import is_ours, working
 from .delivery.sender import DeliveryError, OnError
 from .delivery.spool import Spool
 from .delivery.transport import Transport
@@ -238,6 +238,8 @@ class PostHogHandler(DeliveryHandler):
         """
         # Not by `__dict__`: a record without extras has none until somebody asks for it.
         if hasattr(record, "distinct_id") or hasattr(record, "event"):
+            if record.thread in working or f"{record.name}"[:15] == "posthog_logging":
+                return True  # ours, whatever stamps every record of the process
             if self._quick and not (self.filters or _observers or self._opted_out):
                 draft = drafted(record, record.__dict__)
                 if draft is not None:
@@ -295,7 +297,6 @@ class PostHogHandler(DeliveryHandler):
 
     def _leave_on_disk(self, draft: Draft) -> bool:
         """Finish *draft* here and put its line: it must not wait for the thread."""
-        self._ledger.accept()
         line = self._finisher.finish(draft) if self._finisher else None
         return line is not None and self._pipeline.put(line)
 
@@ -308,9 +309,13 @@ class PostHogHandler(DeliveryHandler):
                 fields["uuid"] = uuid
             return self._dialect.line(self._message(fields, name, created))
         except Refused as refused:
-            self._ledger.lose(refused.reason, 1, refused.detail)
+            reason, detail = refused.reason, refused.detail
         except Exception as error:
-            self._ledger.lose("internal_error", 1, type(error).__name__)
+            reason, detail = "internal_error", type(error).__name__
+        if self._in_memory:  # the thread finishes it, and it was accepted before
+            self._ledger.lose(reason, 1, detail)
+        else:
+            self._ledger.refuse(reason, detail)
         return None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -392,7 +397,6 @@ class PostHogHandler(DeliveryHandler):
         """Take one event; where *bound* is None, that of the context holds."""
         if self._is_deaf():
             return None
-        self._ledger.accept()
         try:
             message = self._message(fields, name, created, bound or context.current())
             if _observers and not self._observed(message):
@@ -402,9 +406,9 @@ class PostHogHandler(DeliveryHandler):
                 raise Refused("send_is_off")
             return message.uuid if self._pipeline.put(line) else None
         except Refused as refused:
-            self._ledger.lose(refused.reason, 1, refused.detail)
+            self._ledger.refuse(refused.reason, refused.detail)
         except Exception as error:  # a log call never raises, whatever is wrong with it or us
-            self._ledger.lose("internal_error", 1, type(error).__name__)
+            self._ledger.refuse("internal_error", type(error).__name__)
         return None
 
     def _message(
@@ -457,7 +461,7 @@ class PostHogHandler(DeliveryHandler):
         deadline = time.monotonic() + limit
         super().close(limit)
         if self.logs is not None:
-            self.logs.close(max(1.0, deadline - time.monotonic()))
+            self.logs.close(max(0.0, deadline - time.monotonic()))
 
     def opt_out(self) -> None:
         """Take and send nothing until `opt_in`; what waits goes on waiting."""
@@ -486,7 +490,7 @@ class PostHogHandler(DeliveryHandler):
             with suppress(Exception):  # it looks on; an event is not lost by that
                 observer(message)
         if self._opted_out:
-            self._ledger.add("no_api_key")
+            self._ledger.refuse("no_api_key", tell=False)
         return not self._opted_out
 
     def _hooked(self, message: Message, tell: Tell) -> Message:

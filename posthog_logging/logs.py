@@ -22,7 +22,7 @@ from .context import Bound
 from .delivery import options
 from .delivery.handler import DeliveryHandler
 from .delivery.ledger import logger
-from .delivery.pipeline import is_ours
+from .delivery.own_records import is_ours
 from .delivery.sender import OnError
 from .delivery.spool import Spool
 from .delivery.transport import Transport
@@ -180,7 +180,6 @@ class PostHogLogsHandler(DeliveryHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue *record*; whatever is in it, nothing is raised."""
-        self._ledger.accept()
         try:
             log = self._gated(self._read(record))
             line = self._dialect.line(_message_of(log, record))
@@ -188,10 +187,9 @@ class PostHogLogsHandler(DeliveryHandler):
                 raise Refused("send_is_off")
             self._pipeline.put(line)
         except Refused as refused:
-            count = self._ledger.add if refused.reason in _GATES else self._ledger.lose
-            count(refused.reason)
+            self._ledger.refuse(refused.reason, tell=refused.reason not in _GATES)
         except Exception as error:  # a log call never raises, whatever is wrong with it or us
-            self._ledger.lose("internal_error", 1, type(error).__name__)
+            self._ledger.refuse("internal_error", type(error).__name__)
 
     def _read(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return what *record* says, in the words of ``before_send``."""

@@ -278,7 +278,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def _begin(config: pytest.Config, options: Any) -> None:
     """Keep events here, unless told otherwise, until *config* comes to its end."""
-    from .delivery.pipeline import opened
+    from .delivery.exits import opened
 
     if _STARTED in config.stash:
         return
@@ -306,8 +306,8 @@ def _staying(stay: bool) -> Iterator[None]:
 
 def _end(live: bool, before: weakref.WeakSet[Pipeline]) -> None:
     """Close the handlers that the session has made, quietly: logging's streams may be gone."""
+    from .delivery.exits import opened
     from .delivery.ledger import logger
-    from .delivery.pipeline import opened
     from .delivery.transport import MemoryTransport, use
 
     left = [pipeline for pipeline in opened() if pipeline not in before]
@@ -322,7 +322,7 @@ def _end(live: bool, before: weakref.WeakSet[Pipeline]) -> None:
 
 def _flush(limit: float | None = None) -> None:
     """Bring what waits to where it goes at present, within *limit* or the handlers' own limits."""
-    from .delivery.pipeline import opened
+    from .delivery.exits import opened
 
     pipelines = opened()
     own = max((pipeline.shutdown_timeout for pipeline in pipelines), default=0.0)

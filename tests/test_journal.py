@@ -82,6 +82,7 @@ def make(folder: Path, told: Told) -> Iterator[Callable[..., JournalSpool]]:
                 host=options.pop("host", HOST),
                 tell=told.tell,
                 lose=told.lose,
+                refuse=lambda reason: told.lose(reason, 1),
                 adopt=told.adopted.append,
                 **options,
             )
@@ -751,14 +752,17 @@ def test_a_fork(folder: Path, run_script: Any) -> None:
 # At the end
 
 
-def test_closed_it_counts(make: Any, told: Told) -> None:
-    """What comes after `close` is refused, and counted."""
+def test_closed_it_opens_again(make: Any, told: Told) -> None:
+    """What comes after `close` opens it again; what was left is its own, so not adopted."""
     spool = make()
     spool.admit(b"{}")
     spool.close()
+    assert spool.admit(b"[]") is RECEIPT
+    spool.append([])
 
-    assert spool.admit(b"{}") is None
-    assert [("closed", 1)] == told.lost
+    assert 2 == len(spool) == spool.admitted
+    assert {b"{}", b"[]"} == set(take_all(spool))
+    assert [] == told.adopted + told.lost
 
 
 def test_segments_in(folder: Path, make: Any) -> None:

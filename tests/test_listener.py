@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from posthog_logging import context
-from posthog_logging.delivery.pipeline import Listener, MessageHandler
+from posthog_logging.listener import Listener, MessageHandler
 
 
 SOON = 10.0

@@ -44,7 +44,7 @@ class Event(enum.Enum):
     NUMBER = 3
 
 
-class Shown(str, enum.Enum):
+class Shown(enum.StrEnum):
     PLAYED = "movie played"
 
 

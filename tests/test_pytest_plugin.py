@@ -391,6 +391,7 @@ def test_leaves(posthog_messages):
     for host in ("http://events.example", f"http://127.0.0.1:{port}"):
         Analytics("phc_key", host, flush_interval=60).capture("user-1", "movie played")
     assert 2 == len(posthog_messages.named("movie played"))
+    import time; time.sleep(0.2)
     assert 2 < threading.active_count()
 """,
         program=f"""

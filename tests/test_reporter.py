@@ -125,7 +125,7 @@ def test_record(make_handler: MakeHandler, make_log: MakeLog, inspector: Inspect
         "message": "charge 7 failed",
         "logger": log.name,
         "level": "ERROR",
-        "module": "test_reporting",
+        "module": "test_reporter",
         "function": "test_record",
         "order": "o-1",
         "$groups": {"company": "acme"},

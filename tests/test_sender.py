@@ -197,9 +197,9 @@ def test_the_timeout_is_handed_down(rig: Any) -> None:
     it.put()
     it.steps()
     it.put()
-    it.sender.flush(4.0)
+    it.sender.flush(4.0, bounded=True)
     it.put()
-    it.sender.flush(40.0)
+    it.sender.flush(40.0, bounded=True)
 
     assert [9.0, 4.0, 9.0] == it.transport.timeouts
 
@@ -647,7 +647,7 @@ def test_flush_ends_at_its_deadline(rig: Any) -> None:
     it.transport.default = slow
     names = it.put(5000)
 
-    assert not it.sender.flush(5.0)
+    assert not it.sender.flush(5.0, bounded=True)
     assert 2 == len(it.transport.requests)
     assert [5.0, 2.0] == it.transport.timeouts
     assert 5000 == it.sender.waiting
@@ -712,6 +712,7 @@ def test_an_interrupt_costs_no_event(error: BaseException, way: str, rig: Any) -
 
     with pytest.raises(type(error)):
         it.sender.step() if way == "step" else it.sender.flush(1.0)
+    it.sender.rewind()
 
     assert 2500 == it.sender.waiting == it.counts["waiting"]
     it.transport.requests.clear()

@@ -162,6 +162,7 @@ class DeliveryHandler(logging.Handler):
             fsync=fsync,
             tell=self._ledger.tell,
             lose=self._ledger.lose,
+            refuse=self._ledger.refuse,
             adopt=self._ledger.adopt,
         )
 
@@ -176,15 +177,14 @@ class DeliveryHandler(logging.Handler):
         Returns True when nothing is left. Waits for *timeout* seconds at most,
         ``shutdown_timeout`` where None. Never raises; what failed is tried again later.
         """
-        if self._pipeline.closed:
-            return True
         limit = self._pipeline.shutdown_timeout if timeout is None else timeout
         return self._pipeline.flush(limit)
 
     def close(self, timeout: float | None = None) -> None:
         """Take nothing more, deliver what waits within ``shutdown_timeout``. Idempotent."""
         self._pipeline.close(timeout)
-        super().close()
+        if self.name:  # else there is nothing to do that is worth logging's own lock: an
+            super().close()  # interrupt leaves that locked for ever, before 3.13
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -234,5 +234,4 @@ class DeliveryHandler(logging.Handler):
     def refuse(self, reason: str, detail: str = "") -> None:
         """Count, and tell of, what could not even be built."""
         if not self._opted_out:
-            self._ledger.accept()
-            self._ledger.lose(reason, 1, detail)
+            self._ledger.refuse(reason, detail)

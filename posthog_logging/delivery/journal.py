@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..events import jsonable
-from .spool import RECEIPT, Kept, MemorySpool, fitting, lines_of
+from .spool import RECEIPT, Kept, MemorySpool, View, fitting, lines_of
 
 
 __all__ = ["JournalSpool", "SegmentInfo", "segments_in"]
@@ -98,6 +98,7 @@ class _Segment:
     adopted: bool = False
     left: int = 0
     released: bool = False
+    counted: int = 0  # up to where lines were counted as admitted
     settled: dict[int, int] = field(default_factory=dict)  # out of order: start -> stop
 
     @property
@@ -181,6 +182,7 @@ class JournalSpool:
         fsync: str = "never",
         tell: Callable[[str, str], None] = lambda topic, text: None,
         lose: Callable[[str, int], None] = lambda reason, count: None,
+        refuse: Callable[[str], None] = lambda reason: None,
         adopt: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._path = Path(path)
@@ -192,6 +194,7 @@ class JournalSpool:
         self._forced = fsync == "always"
         self._tell = tell
         self._lose = lose
+        self._refuse = refuse
         self._adopted = adopt
         self._begin()
 
@@ -202,13 +205,15 @@ class JournalSpool:
         self._active: _Segment | None = None
         #: Append to the active segment.
         self._write: Callable[[bytes], int] = _nowhere
-        # Lines on disk: how many came, ever, and how many were handed out or dropped.
+        # Lines on disk: how many were written here, ever, as far as they were counted; how many
+        # came since it was opened, and how many of these were handed out or dropped.
+        self._written = 0
         self._came = 0
         self._gone = 0
+        self._left: set[Path] = set()  # own segments that were closed with something in them
         self._disk_again_at = 0.0
         self._look_again_at = 0.0
         self._sync_again_at = 0.0
-        self._closed = False
         self._untold: deque[Callable[[], None]] = deque()
 
     def renew(self) -> None:
@@ -224,8 +229,45 @@ class JournalSpool:
         return max(0.0, self._look_again_at - time.monotonic())
 
     def __len__(self) -> int:
-        # A line may be handed out before the one who wrote it comes to count it.
-        return max(0, self._came - self._gone) + len(self._memory)
+        with self._lock:
+            self._survey()
+            return self._came - self._gone + len(self._memory)
+
+    @property
+    def admitted(self) -> int:
+        """How many lines were written: counted in the files, so that no step can be missed."""
+        with self._lock:
+            self._survey()
+            return self._written
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """What only memory has."""
+        return self._memory.held
+
+    def rewind(self) -> None:
+        """Hand out again what was not acknowledged."""
+        self._memory.rewind()
+        with self._lock:
+            for segment in self._segments:
+                lines = segment.read(segment.acked, segment.taken).count(b"\n")
+                segment.taken = segment.acked
+                segment.left += lines
+                self._gone -= lines
+
+    def forget(self) -> list[bytes]:
+        """Drop all that only memory has."""
+        return self._memory.forget()
+
+    def _survey(self) -> None:
+        """Count the lines that were written since the last time."""
+        for segment in self._segments:
+            end = segment.end
+            if segment.counted < end and not segment.adopted:
+                lines = segment.read(segment.counted, end).count(b"\n")
+                segment.counted = end
+                self._written += lines
+                self._came += lines
 
     def admit(self, line: bytes) -> Any:
         """Write *line*; return the line where only memory is left, None where nothing is."""
@@ -238,14 +280,12 @@ class JournalSpool:
         except ValueError:  # no segment, or it is full
             if not self._write_anew(line + b"\n"):
                 return self._elsewhere(line)
-        self._came += 1
         return RECEIPT
 
     def _admit_for_sure(self, line: bytes) -> Any:
         """Write *line*, and force it to the disk itself."""
         with self._lock:
             written = self._write_anew(line + b"\n")
-            self._came += written
             segment = self._active
         if not written:
             return self._elsewhere(line)
@@ -284,9 +324,13 @@ class JournalSpool:
 
     def ack(self, kept: Sequence[Kept]) -> None:
         """Forget lines: write down how far each segment is settled, delete those that are done."""
+        if isinstance(kept, View):
+            self._memory.ack(kept)
+            return
+        self._memory.ack([one for one in kept if not isinstance(one.token, _Place)])
         with self._lock:
             touched = set()
-            for segment, start, stop in _runs(token for token, _ in kept if token is not None):
+            for segment, start, stop in _runs(t for t, _ in kept if isinstance(t, _Place)):
                 if not segment.released:
                     segment.settle(start, stop)
                     touched.add(segment)
@@ -301,16 +345,21 @@ class JournalSpool:
     def close(self) -> None:
         """Give the segments free: what is not acknowledged is for whoever comes next."""
         with self._lock:
-            self._closed = True
             self._active, self._write = None, _nowhere
+            self._survey()
             while self._segments:
-                self._segments.popleft().release()
+                segment = self._segments.popleft()
+                if segment.acked < segment.end:
+                    self._left.add(segment.path)
+                segment.release()
+            self._came = self._gone = 0
+            self._look_again_at = 0.0  # a line may open it again
 
     def _elsewhere(self, line: bytes) -> bytes | None:
         """Return *line* where it may wait in memory; else it is lost, and counted."""
         if self._disk_again_at:
             return line
-        self._lose("closed" if self._closed else "spool_full", 1)
+        self._refuse("spool_full")
         return None
 
     def _speak(self) -> None:
@@ -345,6 +394,9 @@ class JournalSpool:
         self._gone += len(lines)
         places = map(_place, zip(repeat(segment), stops, stops[1:], strict=False))
         kept = list(map(_kept, zip(places, lines, strict=True)))
+        if segment.settled:  # after a `rewind`
+            runs = list(segment.settled.items())
+            kept = [k for k in kept if not any(a <= k.token.start < b for a, b in runs)]
         return kept if not segment.adopted else [one for one in kept if self._is_whole(one)]
 
     def _is_whole(self, kept: Kept) -> bool:
@@ -367,6 +419,7 @@ class JournalSpool:
 
     def _let_go(self, segment: _Segment) -> None:
         """Delete *segment* if nothing is written to it any more and all of it is settled."""
+        self._survey()
         finished = segment is not self._active and segment.acked >= segment.end
         if finished and not segment.released:
             self._segments.remove(segment)
@@ -378,7 +431,7 @@ class JournalSpool:
             with suppress(ValueError):  # another thread has made a segment meanwhile
                 self._write(text)
                 return True
-            following = None if self._closed else self._following(text)
+            following = self._following(text)
             if following is not None:
                 self._segments.append(following)
             self._active = following
@@ -439,6 +492,11 @@ class JournalSpool:
 
     def _drop(self, segment: _Segment) -> int:
         """Give up what of *segment* was not handed out, and the file; return the bytes it held."""
+        if not segment.adopted:  # it is in no list any more
+            lines = segment.read(segment.counted, segment.end).count(b"\n")
+            segment.counted = segment.end
+            self._written += lines
+            self._came += lines
         freed = segment.end if segment.acked < segment.end else 0
         self._lose_rest(segment, "spool_full")
         segment.acked = segment.end  # what was handed out is with the sender, in memory
@@ -467,7 +525,7 @@ class JournalSpool:
             raise
         start = view.tell()
         view.write(text)
-        return _Segment(path, fd, start - _FROM_END, start, start, start, view)
+        return _Segment(path, fd, start - _FROM_END, start, start, start, view, counted=start)
 
     def _adopt_orphans(self) -> None:
         """Take over the segments whose writers are gone, oldest first."""
@@ -484,8 +542,10 @@ class JournalSpool:
         with self._lock:
             self._segments.extendleft(reversed(adopted))
             self._came += count
-        if adopted:
-            self._adopted(count)
+        theirs = sum(one.left for one in adopted if one.path not in self._left)
+        self._left -= {one.path for one in adopted}
+        if theirs:
+            self._adopted(theirs)
         for path in _listed(self._path, _NEW):
             _remove_unborn(path)
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-import sys
-import threading
+import time
 
-from collections import defaultdict, deque
-from collections.abc import Mapping
-from contextlib import suppress
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping
+from typing import Any
 
 
 __all__ = ["NOT_LOSSES", "Ledger", "logger"]
@@ -25,46 +24,57 @@ logger.addHandler(logging.NullHandler())
 #: The keys of `Ledger.counts` that are no loss; every other key is a reason for one.
 NOT_LOSSES = frozenset({"accepted", "adopted", "delivered", "waiting", "retried"})
 
-_FOLD_AT = 10_000
-
 
 class Ledger:
     """
     Count what happened to each event, exactly, from any thread, without a lock for callers.
 
-    ``deque.append`` and ``next(itertools.count())`` are atomic and re-entrant: a log call
-    from a signal handler or from ``__del__`` during garbage collection cannot dead-lock.
+    ``accepted`` is derived: what stands in the *queue*, what the thread took out of it
+    (`came`), what a spool wrote down itself (`admitted`), and what was refused at the door.
+    Each of these changes in one step, so a log call that is thrown out of anywhere has either
+    taken its event in or has not. ``d[key] += n`` of a ``defaultdict(int)`` is one such step:
+    there is no call between load and store, so neither a thread nor a signal comes between.
     """
 
     def __init__(self) -> None:
+        #: How many lines a spool has made safe by itself, ever.
+        self.admitted: Callable[[], int] = int
         self.reset()
 
     def reset(self) -> None:
         """Begin at nothing: counts are per process."""
-        self._numbers = itertools.count()
-        self._entries: deque[tuple[str, int]] = deque()
-        # Not a Counter: its `__missing__` is Python, in which a signal handler may run.
-        self._folded: defaultdict[str, int] = defaultdict(int)
-        self._lock = threading.RLock()
+        #: What was accepted and not drained yet.
+        self.queue: deque[Any] = deque()
+        #: How many were drained, and whether some are being drained that it does not count yet.
+        self.came = 0
+        self.moving = False
+        self._counts: defaultdict[str, int] = defaultdict(int)
+        self._refused: defaultdict[str, int] = defaultdict(int)
+        self._dropped = itertools.count()
+        self._given_up = 0
         self._told: dict[str, object] = {}
-        self._final: Mapping[str, int] | None = None
-        #: Take an event in hand: every accepted one ends as delivered, waiting or a loss.
-        self.accept = self._numbers.__next__
+
+    def accept(self) -> None:
+        """Take in hand an event that stands in no queue (for spools that cannot count)."""
+        self.came += 1
 
     def add(self, reason: str, count: int = 1) -> None:
-        """Count *count* events under *reason*."""
+        """Count *count* events, accepted before, under *reason*."""
         if count:
-            self._entries.append((reason, count))
-        if len(self._entries) > _FOLD_AT and self._lock.acquire(blocking=False):
-            try:
-                self._fold()
-            finally:
-                self._lock.release()
+            self._counts[reason] += count
+
+    def refuse(self, reason: str, detail: str = "", tell: bool = True) -> None:
+        """Count an event that was lost before it was accepted: as both, in one step."""
+        self._refused[reason] += 1
+        if tell:
+            self.tell(reason, f"1 event(s) lost: {reason}{detail and f' ({detail})'}")
+
+    def drop_oldest(self) -> Any:
+        """Take the oldest event out of the queue and count it lost, in one step of C."""
+        return next(zip(iter(self.queue.popleft, None), self._dropped, strict=False))[0]
 
     def adopt(self, count: int) -> None:
         """Take in hand *count* events that another process had accepted."""
-        for _ in range(count):
-            self.accept()
         self.add("adopted", count)
         logger.info("%d event(s) of a process that ended are delivered by this one", count)
 
@@ -73,20 +83,12 @@ class Ledger:
         self.add(reason, count)
         self.tell(reason, f"{count} event(s) lost: {reason}{detail and f' ({detail})'}")
 
-    def give_up(self, reason: str, most: int = sys.maxsize) -> None:
-        """
-        Count what still waits, *most* at most, as lost; what comes in later changes no count.
-
-        (The rest waits on disk, for another process.)
-        """
-        with self._lock:
-            counts = dict(self.counts)
-            left = min(most, counts["waiting"])
-            if left > 0:
-                counts["waiting"] -= left
-                self._final = {**counts, reason: counts.get(reason, 0) + left}
-        if left > 0:
-            self.tell(reason, f"{left} event(s) lost: {reason}")
+    def give_up(self, most: int) -> None:
+        """Call *most* of what waits ``shutdown`` until it is known what became of it."""
+        self._given_up = most
+        left = self.counts.get("shutdown", 0)
+        if left:
+            self.tell("shutdown", f"{left} event(s) lost: shutdown")
 
     def tell(self, topic: str, text: str, level: int = logging.WARNING) -> None:
         """Log *text* on the library's own logger, once per *topic* until `recovered`."""
@@ -101,27 +103,34 @@ class Ledger:
     @property
     def counts(self) -> Mapping[str, int]:
         """Return the counts by reason, as a new dict that adds up."""
-        if self._final is not None:
-            return dict(self._final)
-        with self._lock:
-            self._fold()
-            counts = dict(self._folded)
-            # "count(7)": its text is the one way to read it that takes no number, and that a
-            # signal handler which looks as well cannot come between.
-            accepted = int(repr(self._numbers)[len("count(") : -1])
+        # Outcomes first: what is accepted, or has an outcome, meanwhile waits in this account.
+        counts, refused = Counter(self._counts), dict(self._refused)
+        delivered, retried = counts.pop("delivered", 0), counts.pop("retried", 0)
+        accepted = counts.get("adopted", 0) + self.admitted() + sum(refused.values())
+        counts.update(refused)
+        while True:  # until nothing moved meanwhile: a lock could stay locked by an interrupt
+            dropped, came = self._have_dropped(), self.came
+            queued = len(self.queue)
+            if not self.moving and (dropped, came) == (self._have_dropped(), self.came):
+                break
+            time.sleep(0)
+        accepted += dropped + queued + came
+        if dropped:
+            counts["queue_full"] += dropped
         lost = sum(n for reason, n in counts.items() if reason not in NOT_LOSSES)
-        delivered = counts.pop("delivered", 0)
-        retried = counts.pop("retried", 0)
+        waiting = accepted - delivered - lost
+        given_up = min(self._given_up, waiting)
+        if given_up > 0:
+            counts["shutdown"] += given_up
+            waiting -= given_up
         return {
             "accepted": accepted,
             "delivered": delivered,
-            "waiting": accepted - delivered - lost,
+            "waiting": waiting,
             "retried": retried,
             **counts,
         }
 
-    def _fold(self) -> None:
-        with suppress(IndexError):  # not asked before: a signal handler may fold as well
-            while True:
-                reason, count = self._entries.popleft()
-                self._folded[reason] += count
+    def _have_dropped(self) -> int:
+        """Return how many gave way to others: the text is the one way to look at a count."""
+        return int(repr(self._dropped)[len("count(") : -1])

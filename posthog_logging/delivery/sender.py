@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import threading
 import time
 import uuid
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,9 @@ from ..events import jsonable
 from ..events.message import rfc3339
 from ..wire import Batch, Dialect, Endpoint, Response, Results
 from .ledger import Ledger
+from .own_records import working
 from .policy import Outcome, Schedule, judge, parse_retry_after
-from .spool import RECEIPT, Kept, Spool, Unmarked, lines_of
+from .spool import RECEIPT, Kept, Spool, lines_of
 from .transport import Transport
 
 
@@ -127,9 +129,6 @@ class Sender:
         self._pending: deque[_Parcel] = deque()
         self._others_first = False  # a batch over which the server stumbled lets one pass
         self._since: float | None = None  # when the oldest line in the spool came
-        #: How many lines, and bytes of lines, wait in memory no more.
-        self.settled_lines = 0
-        self.settled_bytes = 0
 
     def reset(self) -> None:
         """Begin anew in a forked child: its parent sends what its parent has."""
@@ -173,17 +172,13 @@ class Sender:
         """For how many more seconds the server itself has asked to be left alone."""
         return max(0.0, self._schedule.asked - self._clock())
 
-    def append(self, items: Iterable[Any]) -> None:
+    def append(self, items: Sequence[Any]) -> None:
         """Add what came through the queue."""
-        items = list(items)
         try:
             self.spool.append(items)
-        except BaseException as error:  # of a spool of the user's own
-            lost = [one for one in items if one is not RECEIPT]
-            self._count_settled(lost)
-            self._ledger.lose("internal_error", len(lost), type(error).__name__)
-            if not isinstance(error, Exception):
-                raise
+        except Exception as error:  # of a spool of the user's own
+            lost = sum(one is not RECEIPT for one in items)
+            self._ledger.lose("internal_error", lost, type(error).__name__)
         if self._since is None and len(self.spool):
             self._since = self._clock()
 
@@ -209,11 +204,12 @@ class Sender:
         self._pending.extendleft(reversed(self._attempt(parcel, timeout)))
         return True
 
-    def flush(self, timeout: float) -> bool:
+    def flush(self, timeout: float, bounded: bool = False) -> bool:
         """
         Make one attempt for everything that waits now, whatever the schedule says.
 
         Returns True when nothing is left. What failed and may be retried stays, in order.
+        None begins after *timeout* seconds; none lasts longer, either, where it is *bounded*.
         """
         if self.held:
             return not self.waiting
@@ -221,34 +217,33 @@ class Sender:
         work, self._pending = self._pending, deque()
         tried: deque[_Parcel] = deque()
         unformed = len(self.spool)
-        try:
-            while self._clock() < deadline:
-                if not work and unformed > 0 and (parcel := self._form()):
-                    unformed -= len(parcel.kept)
-                    work.append(parcel)
-                if not work:
-                    break
-                left = deadline - self._clock()
-                work.extendleft(reversed(self._attempt(work.popleft(), left)))
-                tried.extend(self._pending)
-                self._pending.clear()
-        finally:  # Ctrl-C may end it anywhere, and costs no event
-            self._pending = tried + self._pending + work
+        while self._clock() < deadline:
+            if not work and unformed > 0 and (parcel := self._form()):
+                unformed -= len(parcel.kept)
+                work.append(parcel)
+            if not work:
+                break
+            left = deadline - self._clock() if bounded else None
+            work.extendleft(reversed(self._attempt(work.popleft(), left)))
+            tried.extend(self._pending)
+            self._pending.clear()
+        self._pending = tried + work
         return not self._pending and not len(self.spool)
+
+    def rewind(self) -> None:
+        """Begin again with all that was not answered for, after an error that nobody expected."""
+        self.spool.rewind()
+        self._pending.clear()
+        self._since = self._clock() if len(self.spool) else None
 
     def abandon(self, reason: str) -> int:
         """Give up all that waits in memory only; what is on disk stays there. Return how many."""
-        kept = [one for parcel in self._pending for one in parcel.kept if one.token is None]
         self._pending.clear()
-        kept += Unmarked(self.spool.evict(len(self.spool)))
-        self._lose(kept, reason)
-        return len(kept)
+        return self._report(self.spool.forget(), reason)
 
     def evict(self, count: int, reason: str) -> int:
         """Lose up to *count* of the oldest events that are in no batch yet."""
-        lines = self.spool.evict(count)
-        self._lose(Unmarked(lines), reason)
-        return len(lines)
+        return self._report(self.spool.evict(count), reason)
 
     def _next(self) -> _Parcel | None:
         if self._pending and not (self._others_first and len(self.spool)):
@@ -262,18 +257,8 @@ class Sender:
             now = self._wall()
             parcel = _Parcel(self._fresh(kept, now), str(uuid.uuid4()), now)
             if parcel.kept:
-                with self._put_back(parcel):
-                    return parcel.with_(self._distinct(parcel.kept))
+                return parcel.with_(self._distinct(parcel.kept))
         return None
-
-    @contextmanager
-    def _put_back(self, parcel: _Parcel) -> Iterator[None]:
-        """Keep *parcel* for the next time where Ctrl-C or a foreign part ends this one."""
-        try:
-            yield
-        except BaseException:
-            self._pending.appendleft(parcel)
-            raise
 
     def _take(self) -> Sequence[Kept]:
         waiting = len(self.spool)
@@ -313,8 +298,7 @@ class Sender:
         parcel = dataclasses.replace(parcel, attempts=parcel.attempts + 1)
         if parcel.attempts > 1:
             self._ledger.add("retried", len(parcel.kept))
-        with self._put_back(parcel):
-            response = self._send(parcel, timeout)
+        response = self._send(parcel, timeout)
         wait = parse_retry_after(response.headers.get("retry-after"), self._wall())
         rules = self._dialect.rules
         outcome = judge(response.status, rules, len(parcel.kept), wait is not None)
@@ -329,24 +313,27 @@ class Sender:
             parcel.attempts,
         )
         limit = self._settings.timeout if timeout is None else min(timeout, self._settings.timeout)
+        me = threading.get_ident()
+        working.add(me)
         try:
             request = self._dialect.request(batch, self._endpoint, rfc3339(self._wall()))
             return self._transport.send(request, limit)
         except Exception as error:
             self._ledger.tell("broken part", f"dialect or transport raised {type(error).__name__}")
             return Response(None, error=type(error).__name__)
+        finally:
+            working.discard(me)
 
     def _delivered(self, parcel: _Parcel, response: Response, wait: float | None) -> list[_Parcel]:
-        with self._put_back(parcel):
-            results = self._results(response)
-            done, again, dropped = self._parted(parcel.kept, results)
+        results = self._results(response)
+        done, again, dropped = self._parted(parcel.kept, results)
         if results.error:
             self._lose(parcel.kept, "unconfirmed", response, results.error)
             return []
         for note, count in results.notes.items():
             self._ledger.tell(f"server: {note}", f"the server says {note!r} of {count} event(s)")
+        self.spool.ack(done)
         self._ledger.add("delivered", len(done))
-        self._settle(done)
         self._lose(dropped, "dropped", response, ", ".join(sorted(set(results.dropped.values()))))
         if again:
             return self._retry(parcel.with_(again), response, wait)
@@ -463,21 +450,6 @@ class Sender:
         self._lose(parcel.kept, "rejected", response)
         return []
 
-    def _settle(self, kept: Sequence[Kept]) -> None:
-        try:
-            self.spool.ack(kept)
-        except Exception as error:  # it may hand them out again: twice is better than never
-            self._ledger.tell("broken part", f"spool raised {type(error).__name__}")
-        finally:
-            in_memory = isinstance(kept, Unmarked)
-            self._count_settled(
-                lines_of(kept if in_memory else [one for one in kept if one.token is None])
-            )
-
-    def _count_settled(self, lines: Sequence[bytes]) -> None:
-        self.settled_lines += len(lines)
-        self.settled_bytes += sum(map(len, lines))
-
     def _lose(
         self,
         kept: Sequence[Kept],
@@ -486,19 +458,29 @@ class Sender:
         detail: str = "",
     ) -> None:
         """Count, acknowledge, tell and hand to ``on_error`` what will never be delivered."""
-        if not kept:
-            return
+        if kept:
+            self.spool.ack(kept)  # first: where that raises, it is handed out again
+            self._report(lines_of(kept), reason, response, detail)
+
+    def _report(
+        self,
+        lines: list[bytes],
+        reason: str,
+        response: Response | None = None,
+        detail: str = "",
+    ) -> int:
+        if not lines:
+            return 0
         fields = detail or (_summary(response) if response is not None else "")
-        self._ledger.lose(reason, len(kept), fields)
-        self._settle(kept)
-        if self._on_error is None:
-            return
-        status = response.status if response is not None else None
-        error = DeliveryError(reason, status, fields if status is None else detail)
-        try:
-            self._on_error(error, [jsonable.decode(one.line) for one in kept])
-        except (Exception, SystemExit) as raised:
-            self._ledger.tell("on_error", f"on_error raised {type(raised).__name__}")
+        self._ledger.lose(reason, len(lines), fields)
+        if self._on_error is not None:
+            status = response.status if response is not None else None
+            error = DeliveryError(reason, status, fields if status is None else detail)
+            try:
+                self._on_error(error, [jsonable.decode(line) for line in lines])
+            except (Exception, SystemExit) as raised:
+                self._ledger.tell("on_error", f"on_error raised {type(raised).__name__}")
+        return len(lines)
 
 
 _Action = Callable[[Sender, _Parcel, Response, "float | None"], "list[_Parcel]"]

@@ -10,12 +10,12 @@ from __future__ import annotations
 import zlib
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from itertools import accumulate, takewhile
+from collections.abc import Sequence
+from itertools import accumulate, compress, takewhile
 from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
 
-__all__ = ["RECEIPT", "Kept", "MemorySpool", "Spool", "Unmarked", "fitting", "lines_of"]
+__all__ = ["RECEIPT", "Kept", "MemorySpool", "Spool", "View", "fitting", "lines_of"]
 
 
 #: What stands in the queue for a line that is safe already.
@@ -29,11 +29,40 @@ class Kept(NamedTuple):
     line: bytes
 
 
-class Unmarked(Sequence[Kept]):
-    """Lines without a token, each as `Kept` only when it is looked at: most never are."""
+class Batch:
+    """What a memory spool handed out at once: it is the spool's until all is acknowledged."""
 
     def __init__(self, lines: list[bytes]) -> None:
         self.lines = lines
+        self.left = len(lines)
+        self._open: bytearray | None = None  # which lines are open, where some are not
+
+    def settle(self, start: int, stop: int) -> int:
+        """Acknowledge lines; return how many of them were not before."""
+        if self._open is None:
+            if (start, stop) == (0, len(self.lines)):
+                done, self.left = self.left, 0
+                return done
+            self._open = bytearray(b"\1" * len(self.lines))
+        done = sum(self._open[start:stop])
+        self._open[start:stop] = bytes(stop - start)
+        self.left -= done
+        return done
+
+    def unsettled(self) -> list[bytes]:
+        """Return the lines that were not acknowledged."""
+        if self._open is None:
+            return self.lines if self.left else []
+        return list(compress(self.lines, self._open))
+
+
+class View(Sequence[Kept]):
+    """Lines of a `Batch`, each as `Kept` only when it is looked at: most never are."""
+
+    def __init__(self, batch: Batch, lines: list[bytes], start: int = 0) -> None:
+        self.batch = batch
+        self.lines = lines
+        self.start = start
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -41,16 +70,18 @@ class Unmarked(Sequence[Kept]):
     @overload
     def __getitem__(self, at: int) -> Kept: ...
     @overload
-    def __getitem__(self, at: slice) -> Unmarked: ...
-    def __getitem__(self, at: int | slice) -> Kept | Unmarked:
+    def __getitem__(self, at: slice) -> View: ...
+    def __getitem__(self, at: int | slice) -> Kept | View:
         if isinstance(at, slice):
-            return Unmarked(self.lines[at])
-        return Kept(None, self.lines[at])
+            start, _, _ = at.indices(len(self.lines))
+            return View(self.batch, self.lines[at], self.start + start)
+        at = range(len(self.lines))[at]
+        return Kept((self.batch, self.start + at), self.lines[at])
 
 
 def lines_of(kept: Sequence[Kept]) -> list[bytes]:
     """Return the lines of *kept*."""
-    return kept.lines if isinstance(kept, Unmarked) else [line for _, line in kept]
+    return kept.lines if isinstance(kept, View) else [line for _, line in kept]
 
 
 @runtime_checkable
@@ -72,7 +103,7 @@ class Spool(Protocol):
         already, None where it was refused (and counted).
         """
 
-    def append(self, items: Iterable[Any]) -> None:
+    def append(self, items: Sequence[Any]) -> None:
         """Add what came through the queue, in order."""
 
     def take(self, count: int, size: int) -> Sequence[Kept]:
@@ -81,8 +112,22 @@ class Spool(Protocol):
     def ack(self, kept: Sequence[Kept]) -> None:
         """Forget lines that were delivered or lost."""
 
+    def rewind(self) -> None:
+        """Hand out again, first, what was handed out and not acknowledged."""
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """How many lines, and bytes, only memory has: what is in no answer yet, too."""
+
+    @property
+    def admitted(self) -> int:
+        """How many lines `admit` has made safe, ever, in this process."""
+
     def evict(self, count: int) -> list[bytes]:
         """Drop and return up to *count* of the oldest lines that only memory has."""
+
+    def forget(self) -> list[bytes]:
+        """Drop and return all that only memory has, also what was handed out."""
 
     def close(self) -> None:
         """Give back files and locks; what was not acknowledged stays where it is."""
@@ -105,13 +150,23 @@ class MemorySpool:
     def __init__(self) -> None:
         self.renew()
 
+    #: A line is safe when the thread has it, not before.
+    admitted = 0
+
     def renew(self) -> None:
         """Begin with nothing."""
         # Oldest first: what is being taken from, sealed blocks, and what came last.
         self._front: deque[bytes] = deque()
         self._blocks: deque[bytes] = deque()
         self._lines: deque[bytes] = deque()
+        self._out: dict[int, Batch] = {}  # what was handed out, oldest first
+        self._bytes = 0
         self._taken = True
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """What waits, and what waits for an answer."""
+        return len(self) + sum(batch.left for batch in self._out.values()), self._bytes
 
     def __len__(self) -> int:
         return len(self._front) + len(self._blocks) * self._BLOCK + len(self._lines)
@@ -120,9 +175,10 @@ class MemorySpool:
         """Return *line*: it waits in the queue until the thread comes."""
         return line
 
-    def append(self, items: Iterable[bytes]) -> None:
+    def append(self, items: Sequence[bytes]) -> None:
         """Add lines; seal them into blocks where nothing was taken since the last time."""
         self._lines.extend(items)
+        self._bytes += sum(map(len, items))
         while not self._taken and len(self._lines) > 2 * self._BLOCK:
             block = [self._lines.popleft() for _ in range(self._BLOCK)]
             self._blocks.append(zlib.compress(b"\n".join(block), 1))
@@ -141,17 +197,44 @@ class MemorySpool:
             if fit < len(more):
                 break
             size -= sum(map(len, more)) + len(more)
-        return Unmarked(lines) if lines else []
+        if not lines:
+            return []
+        batch = Batch(lines)
+        self._out[id(batch)] = batch
+        return View(batch, lines)
 
     def ack(self, kept: Sequence[Kept]) -> None:
-        """Do nothing: what was taken is the taker's already."""
+        """Forget lines."""
+        if isinstance(kept, View):
+            self._settle(kept.batch, kept.start, kept.start + len(kept), kept.lines)
+        else:
+            for (batch, at), line in kept:
+                self._settle(batch, at, at + 1, [line])
+
+    def _settle(self, batch: Batch, start: int, stop: int, lines: list[bytes]) -> None:
+        if id(batch) in self._out and batch.settle(start, stop):
+            self._bytes -= sum(map(len, lines))
+            if not batch.left:
+                del self._out[id(batch)]
+
+    def rewind(self) -> None:
+        """Put what was handed out back in front, in order."""
+        for batch in reversed(list(self._out.values())):
+            self._front.extendleft(reversed(batch.unsettled()))
+        self._out.clear()
 
     def evict(self, count: int) -> list[bytes]:
         """Drop the oldest lines."""
         dropped: list[bytes] = []
         while len(dropped) < count and self._oldest():
             dropped.append(self._front.popleft())
+        self._bytes -= sum(map(len, dropped))
         return dropped
+
+    def forget(self) -> list[bytes]:
+        """Drop everything."""
+        self.rewind()
+        return self.evict(len(self))
 
     def close(self) -> None:
         """Do nothing: memory goes with the process."""

@@ -276,7 +276,7 @@ def _is_hex(text: str, length: int) -> bool:
 
 def _nanos(timestamp: str) -> int:
     """Return RFC 3339 in UTC as nanoseconds since 1970, exactly; never below zero."""
-    moment = dt.datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+    moment = dt.datetime.fromisoformat(timestamp)
     return max((moment - _EPOCH) // dt.timedelta(microseconds=1), 0) * 1000
 
 

@@ -1,0 +1,102 @@
+"""
+How a process ends, and how it forks: every pipeline closes, within one deadline for all.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+import weakref
+
+from typing import Any, Protocol
+
+from .own_records import working
+
+
+__all__ = ["close_all", "close_at_exit", "deadline_in", "made", "open_now", "opened"]
+
+
+class Closable(Protocol):
+    """What this module needs of a pipeline."""
+
+    shutdown_timeout: float
+
+    def begin_to_close(self, timeout: float) -> Any:
+        """Ask for the close, without waiting."""
+
+    def end_close(self, request: Any) -> None:
+        """Wait for it."""
+
+    def after_fork(self) -> None:
+        """Begin anew in a child."""
+
+
+#: Every pipeline of this process, and those with a thread.
+made: weakref.WeakSet[Closable] = weakref.WeakSet()
+open_now: weakref.WeakSet[Closable] = weakref.WeakSet()
+_exits: set[int] = set()
+_ends_at: list[float] = []  # the one deadline of an exit
+
+
+def close_at_exit() -> None:
+    """Close at the end of a multiprocessing child: before 3.13 ``atexit`` does not run there."""
+    if os.getpid() in _exits:
+        return
+    for name in ("multiprocessing", "billiard"):
+        process = sys.modules.get(f"{name}.process")
+        util = sys.modules.get(f"{name}.util")
+        if process is None or util is None:
+            continue
+        if getattr(process.current_process(), "_parent_pid", None) is not None:
+            util.Finalize(None, close_all, kwargs={"final": True}, exitpriority=10)
+            _close_at_celerys_exit()
+    _exits.add(os.getpid())  # last: whoever is thrown out before comes again
+
+
+def _close_at_celerys_exit() -> None:
+    """Close when celery says that a worker ends: it does so by ``os._exit``."""
+    signals = sys.modules.get("celery.signals")
+    if signals is not None:
+        signals.worker_process_shutdown.connect(lambda **_: close_all(final=True), weak=False)
+
+
+def opened() -> list[Any]:
+    """Return the pipelines of this process that are not closed."""
+    return list(open_now)
+
+
+def close_all(final: bool = False) -> None:
+    """Close every pipeline of this process, all at once, within the time the slowest may take."""
+    pipelines = opened()
+    limit = max((p.shutdown_timeout for p in pipelines), default=0.0)
+    if final:
+        _ends_at[:] = [time.monotonic() + limit]
+    requests = [(p, p.begin_to_close(limit)) for p in pipelines]
+    for pipeline, request in requests:
+        if request is not None:
+            pipeline.end_close(request)
+
+
+def deadline_in(timeout: float) -> float:
+    deadline = time.monotonic() + min(max(0.0, timeout), threading.TIMEOUT_MAX / 2)
+    return min([deadline, *_ends_at])
+
+
+def _after_fork() -> None:
+    working.clear()
+    _ends_at.clear()
+    for pipeline in list(made):
+        pipeline.after_fork()
+    open_now.clear()
+
+
+# `weakref` registers its hook with its first finaliser. Made here, it runs after ours: urllib3
+# closes its connections by one, and the last events still need them.
+weakref.finalize(Closable, int)
+# Registered after logging's own hook, so it runs before: handlers are closed with events sent.
+atexit.register(close_all, final=True)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

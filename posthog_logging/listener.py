@@ -1,0 +1,140 @@
+"""
+`MessageHandler` and `Listener`: the two halves for people who bring their own queue.
+
+They are the standard library's `QueueHandler` and `QueueListener`, with what an event needs:
+it is fixed before it enters the queue, and the thread at the other end survives what a
+handler raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import QueueHandler, QueueListener
+from typing import Any
+
+from . import context
+from .delivery.ledger import logger
+from .events import jsonable
+from .events.message import fields_of, is_event, parse_timestamp, stamp
+
+
+__all__ = ["Listener", "MessageHandler"]
+
+
+class MessageHandler(QueueHandler):
+    """
+    A `QueueHandler` that freezes events: what was logged is what the other side sends.
+
+    Give it any queue that `QueueHandler` takes; at the other end a `Listener` hands the
+    records to a `PostHogHandler`. The identity bound on this side, the time and the id of
+    the event travel along, and values are JSON already, so that every record can be
+    pickled. Records that are no event pass as `QueueHandler` passes them.
+    """
+
+    def prepare(self, record: logging.LogRecord) -> Any:
+        """Return a copy of *record* that can travel, as `QueueHandler.prepare` does."""
+        if not is_event(record):
+            return super().prepare(record)
+        frozen = logging.makeLogRecord({**record.__dict__, **_frozen(record)})
+        return super().prepare(frozen)
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Put *record* without blocking; a full queue is told of once, not by a traceback each."""
+        try:
+            super().enqueue(record)
+        except queue.Full:
+            self.lost += 1
+            if self.lost == 1:
+                logger.warning("a full queue lost a record; MessageHandler.lost counts them")
+
+    #: How many records a full queue has lost.
+    lost = 0
+
+
+def _frozen(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the extras of an event as plain values, with the identity and ids resolved."""
+    fields: dict[str, Any] = jsonable.jsonable(fields_of(record))
+    bound = context.current()
+    uuid, timestamp = stamp(record.created)
+    fields["uuid"] = fields.get("uuid") or uuid
+    fields["timestamp"] = parse_timestamp(getattr(record, "timestamp", None)) or timestamp
+    if bound is not None:
+        if fields.get("distinct_id") is None:
+            fields["distinct_id"] = jsonable.jsonable(bound.distinct_id)
+        own = fields.get("properties")
+        beneath = jsonable.jsonable(bound.properties)
+        fields["properties"] = {**beneath, **own} if isinstance(own, dict) else own or beneath
+    return fields
+
+
+class Listener(QueueListener):
+    """
+    A `QueueListener` that cannot die silently, start twice or hang at its stop.
+
+    A handler that raises is told of and the thread goes on; `start` and `stop` may be
+    called any number of times, also in a forked child; `stop` makes room in a full queue.
+    """
+
+    def __init__(
+        self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = False
+    ) -> None:
+        super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
+        self._running_in: int | None = None
+        self._guard = threading.RLock()
+
+    def start(self) -> None:
+        """Start the thread, unless it runs already."""
+        with self._guard:
+            if self._running_in == os.getpid():
+                return
+            self._running_in = os.getpid()  # first: the thread may end before `start` returns
+            try:
+                super().start()
+            except BaseException:
+                self._running_in = None
+                raise
+
+    def stop(self) -> None:
+        """Stop the thread when it has handled all that was queued before; else do nothing."""
+        with self._guard:
+            if self._running_in == os.getpid():
+                super().stop()
+            self._running_in = None
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Pass *record* to each handler; what one raises ends nothing but its own turn."""
+        with self._surviving():
+            record = self.prepare(record)
+            for handler in self.handlers:
+                with self._surviving():
+                    if not self.respect_handler_level or record.levelno >= handler.level:
+                        handler.handle(record)
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            self.errors += 1
+            if self.errors == 1:
+                logger.warning(
+                    "a handler of a Listener raised %s; Listener.errors counts them",
+                    type(error).__name__,
+                )
+
+    #: How many records a handler has raised for.
+    errors = 0
+
+    def enqueue_sentinel(self) -> None:
+        """Queue the end; wait for room where the queue is full, the thread is making it."""
+        try:
+            super().enqueue_sentinel()
+        except queue.Full:
+            blocking: Any = self.queue
+            blocking.put(None)
