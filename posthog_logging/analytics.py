@@ -226,7 +226,7 @@ class Analytics:
         self.close()
 
     def close(self) -> None:
-        """Deliver what waits within ``shutdown_timeout``; the next call opens it again. Idempotent."""
+        """Deliver what waits within ``shutdown_timeout``; the next call opens it again."""
         self.handler.close()
 
     @property

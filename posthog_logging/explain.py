@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from logging.handlers import MemoryHandler, QueueHandler, QueueListener
 from typing import Any, NamedTuple
 
-from .delivery import options
+from .delivery import checks
 from .delivery.handler import DeliveryHandler, Description
 from .delivery.own_records import is_ours
 from .events import jsonable
@@ -33,7 +33,6 @@ _WHY = {
     "bad_event_name": "its event is no text",
     "before_send": "before_send returned None",
     "before_send_failed": "before_send raised, or returned what is no event",
-    "closed": "the handler is closed",
     "empty_set": "a $set needs something to set",
     "filter": "one of the handler's filters holds it back",
     "internal_error": "what was logged could not be read",
@@ -156,7 +155,7 @@ def explain(
 
     Context that is bound around the call is bound around this one, too.
     """
-    levelno = options.level("level", level) or 0
+    levelno = checks.level("level", level) or 0
     notes = [] if not isinstance(logger, str) or _is_known(logger) else [_UNKNOWN]
     found = logging.getLogger(logger) if isinstance(logger, str) else logger
     sights: list[Sight] = []

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+import weakref
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,26 +19,26 @@ from typing import Any
 
 from . import context, extras
 from .context import Bound
-from .delivery import options
-from .delivery.encoder import Draft, captured, drafted, finisher
+from .delivery import checks
+from .delivery.encoder import BeforeSend, Draft, Encoder
 from .delivery.handler import DeliveryHandler
-from .delivery.own_records import is_ours, working
+from .delivery.ledger import Ledger
+from .delivery.options import EventOptions, Options
+from .delivery.own_records import is_ours
+from .delivery.pipeline import Pipeline, is_configuring
 from .delivery.sender import DeliveryError, OnError
 from .delivery.spool import Spool
 from .delivery.transport import Transport
 from .errors.exception_list import MANUAL, Boundary, without_owned
 from .errors.reporter import ExceptHooks, Reporter
-from .events import jsonable
-from .events.message import Message, Refused, Tell, assemble, fields_of, is_event, text_of
+from .events.message import Message, Refused, Tell, fields_of, is_event, text_of
 from .events.records import Fields, fields_in_message
 from .logs import PostHogLogsHandler
 from .version import LIBRARY, VERSION
-from .wire import Dialect, find_dialect
+from .wire import Dialect
 
 
 __all__ = ["DeliveryError", "PostHogHandler", "observe"]
-
-BeforeSend = Callable[["dict[str, Any]"], "dict[str, Any] | None"]
 
 _OWNED = {"$lib": LIBRARY, "$lib_version": VERSION}
 
@@ -158,77 +159,37 @@ class PostHogHandler(DeliveryHandler):
         debug: bool = False,
         transport: Transport | None = None,
     ) -> None:
-        found = find_dialect(dialect)
-        self._hooks = options.hooks("before_send", before_send)
-        self._flat = options.boolean("flat", flat)
-        given = without_owned(options.mapping("properties", properties))
-        self._defaults = {"$is_server": True, **given}
-        if options.boolean("disable_geoip", disable_geoip):
-            self._defaults.setdefault("$geoip_disable", True)
-        self._finisher = finisher(found, {**self._defaults, **_OWNED}, self._long_way)
-        self._short_way = send and not self._hooks and self._finisher is not None
+        options = EventOptions.of(locals())
+        ledger = Ledger()
+        own = {"$is_server": True, **without_owned(options.properties)}
+        if options.disable_geoip:
+            own.setdefault("$geoip_disable", True)
+        self._encoder = Encoder(
+            options.dialect,
+            ledger,
+            defaults=own,
+            owned=_OWNED,
+            flat=options.flat,
+            hooks=options.before_send,
+        )
         #: Makes events of exceptions; `capture_exception` is its front.
         self.reporter = Reporter(
-            self._take,
-            self.refuse,
-            self._is_deaf,
-            options.level("exceptions", exceptions),
-            options.rate("exception_rate", exception_rate),
+            self._take, self.refuse, self._is_deaf, options.exceptions, options.exception_rate
         )
-        hooked = options.boolean("exception_hooks", exception_hooks)
-        self._excepthooks: ExceptHooks | None = None
-        delivery: dict[str, Any] = {
-            "api_key": api_key,
-            "host": host,
-            "timeout": timeout,
-            "shutdown_timeout": shutdown_timeout,
-            "headers": headers,
-            "proxies": proxies,
-            "verify": verify,
-            "cert": cert,
-            "auth": auth,
-            "session": session,
-            "sync_mode": sync_mode,
-            "send": send,
-            "debug": debug,
-            "transport": transport,
-        }
         #: Takes records for PostHog Logs; None where they are not wanted.
-        self.logs = _make_logs(logs, found, {**delivery, "compression": compression})
-        # Whether any record may be more than it says: an exception, or a log.
+        self.logs = _make_logs(logs, options)
+        # Whether any record may be more than it looks like: an exception, or a log.
         self._sees_every_record = self.logs is not None or self.reporter.level is not None
-        self._quick = self._short_way and not self._sees_every_record
-        try:
-            super().__init__(
-                level,
-                found,
-                flush_at=flush_at,
-                flush_interval=flush_interval,
-                max_queue_size=max_queue_size,
-                max_queue_bytes=max_queue_bytes,
-                overflow=overflow,
-                block_timeout=block_timeout,
-                spool=spool,
-                max_spool_bytes=max_spool_bytes,
-                fsync=fsync,
-                max_retries=max_retries,
-                max_age=max_age,
-                compression=compression,
-                bisect=bisect,
-                on_error=on_error,
-                historical_migration=historical_migration,
-                **delivery,
-            )
-        except BaseException:
-            if self.logs is not None:
-                self.logs.close()
-            raise
-        if self._finisher is not None:
-            self._pipeline.finish = self._finisher.finish_all
+        self._has_short_way = options.send and not options.debug and self._encoder.takes_drafts
+        hooks = ExceptHooks(_weakly(self.reporter)) if options.exception_hooks else None
+        on_open = bool if hooks is None else hooks.install
+        super().__init__(level, options, ledger, self._encoder.lines, on_open)
         # Without a disk the thread finishes drafts.
-        self._leave = self._pipeline.accept if self._in_memory else self._leave_on_disk
-        if hooked:
-            self._excepthooks = ExceptHooks(self.reporter.capture)
+        self._accept = self._pipeline.accept if self._in_memory else self._put_on_disk
+        self._excepthooks = hooks
+        if hooks is not None:
+            hooks.install()
+            weakref.finalize(self, hooks.remove).atexit = False
 
     def handle(self, record: logging.LogRecord) -> Any:
         """
@@ -238,85 +199,55 @@ class PostHogHandler(DeliveryHandler):
         """
         # Not by `__dict__`: a record without extras has none until somebody asks for it.
         if hasattr(record, "distinct_id") or hasattr(record, "event"):
-            if record.thread in working or f"{record.name}"[:15] == "posthog_logging":
-                return True  # ours, whatever stamps every record of the process
-            if self._quick and not (self.filters or _observers or self._opted_out):
-                draft = drafted(record, record.__dict__)
+            if self._has_short_way and not (
+                self._sees_every_record
+                or self.filters
+                or _observers
+                or self._opted_out
+                or is_ours(record)
+            ):
+                draft = self._encoder.draft(record)
                 if draft is not None:
-                    self._leave(draft)
+                    self._accept(draft)
                     return True
         elif not self._sees_every_record and not hasattr(record, "extra"):
             text = record.msg
-            # structlog's and loguru's forms of saying it are looked at; all else leaves here.
+            # structlog's and loguru's forms of an event are looked at; all else leaves here.
             if text[:1] != "{" if type(text) is str else not isinstance(text, dict):
                 return True
-        if self._sees_every_record:
-            return self._handle_any(record)
-        if self.filters:
-            passed: Any = self.filter(record)
-            if not passed:
-                return passed
-            if isinstance(passed, logging.LogRecord):  # Python 3.12: a filter may replace it
-                record = passed
-        self.emit(record)
-        return True
+        return self._handle_any(record)
 
     def _handle_any(self, record: logging.LogRecord) -> Any:
         """Take *record* as all that it is: an exception, a log, and perhaps an event."""
-        passed: Any = self.filter(record)
-        if not passed:
-            return passed
-        if isinstance(passed, logging.LogRecord):
-            record = passed
-        if not is_ours(record):
-            self.reporter.record(record)
-            if self.logs is not None and record.levelno >= self.logs.level:
-                self.logs.handle(record)
-        quick = self._short_way and not _observers and not self._opted_out and is_event(record)
-        draft = drafted(record, record.__dict__) if quick else None
-        if draft is not None:
-            self._leave(draft)
-        else:
-            self.emit(record)
+        if is_ours(record):
+            return True
+        passed = self._passes(record) if self.filters else record
+        if passed is None:
+            return False
+        if self._sees_every_record:
+            self.reporter.record(passed)
+            if self.logs is not None and passed.levelno >= self.logs.level:
+                self.logs.handle(passed)
+        self.emit(passed)
         return True
 
     def capture(self, distinct_id: Any, event: Any, properties: Any) -> str | None:
         """Take an event that is an id, a name and properties; as `accept`, and cheaper."""
-        if (
-            self._short_way
-            and type(distinct_id) is str
-            and type(event) is str
-            and type(properties) is dict
-            and not _observers
-            and not self._opted_out
-        ):
-            draft = captured(distinct_id, event, properties)
+        if self._has_short_way and not (_observers or self._opted_out):
+            draft = self._encoder.draft_of(distinct_id, event, properties)
             if draft is not None:
-                return draft[3] if self._leave(draft) else None
+                return draft[3] if self._accept(draft) else None
         return self.accept(extras.capture(distinct_id, event, properties))
 
-    def _leave_on_disk(self, draft: Draft) -> bool:
-        """Finish *draft* here and put its line: it must not wait for the thread."""
-        line = self._finisher.finish(draft) if self._finisher else None
-        return line is not None and self._pipeline.put(line)
-
-    def _long_way(self, draft: Draft) -> bytes | None:
-        """Return the line of a draft that is not so plain; None where it is refused, counted."""
-        created, name, distinct_id, uuid, rest = draft
+    def _put_on_disk(self, draft: Draft) -> bool:
+        """Put the line of *draft*: it must not wait for the thread."""
         try:
-            fields = {"distinct_id": distinct_id, "properties": jsonable.decode(b"{" + rest)}
-            if uuid is not None:
-                fields["uuid"] = uuid
-            return self._dialect.line(self._message(fields, name, created))
+            return self._pipeline.put(self._encoder.line(draft))
         except Refused as refused:
-            reason, detail = refused.reason, refused.detail
+            self._ledger.refuse(refused.reason, refused.detail)
         except Exception as error:
-            reason, detail = "internal_error", type(error).__name__
-        if self._in_memory:  # the thread finishes it, and it was accepted before
-            self._ledger.lose(reason, 1, detail)
-        else:
-            self._ledger.refuse(reason, detail)
-        return None
+            self._ledger.refuse("internal_error", type(error).__name__)
+        return False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send *record* as an event; whatever is in it, nothing is raised."""
@@ -343,7 +274,7 @@ class PostHogHandler(DeliveryHandler):
         if found is None:
             return None
         bound = context.current()
-        message = self._message(found.fields, found.name, record.created, bound, tell)
+        message = self._encoder.message(found.fields, found.name, record.created, bound, tell)
         self._dialect.line(message)  # which refuses what is too large
         return message
 
@@ -396,9 +327,10 @@ class PostHogHandler(DeliveryHandler):
     ) -> str | None:
         """Take one event; where *bound* is None, that of the context holds."""
         if self._is_deaf():
+            self._take_nothing()
             return None
         try:
-            message = self._message(fields, name, created, bound or context.current())
+            message = self._encoder.message(fields, name, created, bound or context.current())
             if _observers and not self._observed(message):
                 return None
             line = self._dialect.line(message)
@@ -411,57 +343,27 @@ class PostHogHandler(DeliveryHandler):
             self._ledger.refuse("internal_error", type(error).__name__)
         return None
 
-    def _message(
-        self,
-        fields: Mapping[str, Any],
-        name: str,
-        created: float,
-        bound: Bound | None = None,
-        tell: Tell | None = None,
-    ) -> Message:
-        """Return the message that *fields* amounts to, after the hooks."""
-        tell = tell or self._ledger.tell
-        message = assemble(
-            fields,
-            name,
-            created,
-            bound=bound,
-            defaults=self._defaults,
-            owned=_OWNED,
-            flat=self._flat,
-            tell=tell,
-        )
-        return self._hooked(message, tell) if self._hooks else message
-
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the stdlib's
         """Set what makes the bodies of logs; events need no formatter."""
         super().setFormatter(fmt)
         if self.logs is not None:
             self.logs.setFormatter(fmt)
 
-    def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]
-        """
-        Make one attempt now for everything that waits, logs too, also during back-off.
-
-        Returns True when nothing is left. Waits for *timeout* seconds at most,
-        ``shutdown_timeout`` where None. Never raises; what failed is tried again later.
-        """
-        limit = self._pipeline.shutdown_timeout if timeout is None else timeout
-        deadline = time.monotonic() + limit
-        done = super().flush(limit)
-        if self.logs is None:
-            return done
-        return self.logs.flush(max(0.0, deadline - time.monotonic())) and done
+    def _pipelines(self) -> tuple[Pipeline, ...]:
+        own = super()._pipelines()
+        return own if self.logs is None else (*own, *self.logs._pipelines())
 
     def close(self, timeout: float | None = None) -> None:
-        """Take nothing more, deliver what waits within ``shutdown_timeout``. Idempotent."""
-        if self._excepthooks is not None:
+        """
+        Deliver what waits within ``shutdown_timeout``, give back files, connections and hooks.
+
+        Idempotent. What comes later opens the handler again, as with `logging.FileHandler`:
+        other people's logging configuration closes every handler. (Then the hooks stay, for
+        nobody can know whether an event comes before the exception that nobody catches.)
+        """
+        if self._excepthooks is not None and not is_configuring():
             self._excepthooks.remove()
-        limit = self._pipeline.shutdown_timeout if timeout is None else timeout
-        deadline = time.monotonic() + limit
-        super().close(limit)
-        if self.logs is not None:
-            self.logs.close(max(0.0, deadline - time.monotonic()))
+        super().close(timeout)
 
     def opt_out(self) -> None:
         """Take and send nothing until `opt_in`; what waits goes on waiting."""
@@ -493,41 +395,45 @@ class PostHogHandler(DeliveryHandler):
             self._ledger.refuse("no_api_key", tell=False)
         return not self._opted_out
 
-    def _hooked(self, message: Message, tell: Tell) -> Message:
-        """Run ``before_send``; one that raises or returns rubbish drops the event: fail closed."""
-        event: Any = message._asdict()
-        for hook in self._hooks:
-            try:
-                event = hook(event)
-                if event is None:
-                    raise Refused("before_send")
-                message = _checked(event, message)
-            except Refused:
-                raise
-            except Exception as error:
-                tell("before_send", f"before_send failed: {type(error).__name__}")
-                raise Refused("before_send_failed", type(error).__name__) from None
-        return message
+
+def _weakly(reporter: Reporter) -> Callable[[Any, Boundary], Any]:
+    """Return the reporter's `capture` for somebody who must not keep it alive."""
+    find = weakref.ref(reporter)
+
+    def capture(error: Any, boundary: Boundary) -> None:
+        found = find()
+        if found is not None:
+            found.capture(error, boundary)
+
+    return capture
 
 
-def _make_logs(
-    logs: bool | int | str | Mapping[str, Any], dialect: Dialect, delivery: Mapping[str, Any]
-) -> PostHogLogsHandler | None:
-    """Return what takes records for PostHog Logs, with *delivery* where *logs* does not say."""
-    given = dict(logs) if isinstance(logs, Mapping) else {"level": options.level("logs", logs)}
-    if given.get("level", 0) is None or not options.api_key(
-        given.get("api_key", delivery["api_key"])
-    ):
+def _make_logs(given: Any, options: Options) -> PostHogLogsHandler | None:
+    """Return what takes records for PostHog Logs, with *options* where nothing else is *given*."""
+    own = dict(given) if isinstance(given, Mapping) else {"level": checks.level("logs", given)}
+    if own.get("level", 0) is None or not checks.api_key(own.get("api_key", options.api_key)):
         return None
-    if "api_key" not in given and not dialect.name.startswith("posthog"):
+    if "api_key" not in own and not options.dialect.name.startswith("posthog"):
         raise ValueError("logs: a mapping with PostHog's own api_key, and perhaps its host")
-    packed = delivery["compression"] and "gzip"  # the only one that the service takes
-    return PostHogLogsHandler(**{**delivery, "compression": packed, **given})
+    shared = {name: getattr(options, name) for name in _SHARED_WITH_LOGS}
+    packed = options.compression and "gzip"  # the only one that the service takes
+    return PostHogLogsHandler(**{**shared, "compression": packed, **own})
 
 
-def _checked(event: Any, before: Message) -> Message:
-    """Return what a hook made of the event; raises for what is none. Its ids stay."""
-    name, distinct_id, properties = event["event"], event["distinct_id"], event["properties"]
-    if not (isinstance(name, str) and name and isinstance(distinct_id, str) and distinct_id):
-        raise TypeError("an event has a name and a distinct_id")
-    return Message(name, distinct_id, dict(properties), before.uuid, before.timestamp)
+# What `logs=` takes over from the handler of events.
+_SHARED_WITH_LOGS = (
+    "api_key",
+    "host",
+    "timeout",
+    "shutdown_timeout",
+    "headers",
+    "proxies",
+    "verify",
+    "cert",
+    "auth",
+    "session",
+    "sync_mode",
+    "send",
+    "debug",
+    "transport",
+)

@@ -19,9 +19,10 @@ from typing import Any
 
 from . import context
 from .context import Bound
-from .delivery import options
+from .delivery import checks
 from .delivery.handler import DeliveryHandler
-from .delivery.ledger import logger
+from .delivery.ledger import Ledger, logger
+from .delivery.options import Options
 from .delivery.own_records import is_ours
 from .delivery.sender import OnError
 from .delivery.spool import Spool
@@ -122,60 +123,31 @@ class PostHogLogsHandler(DeliveryHandler):
         debug: bool = False,
         transport: Transport | None = None,
     ) -> None:
-        self._hooks = options.hooks("before_send", before_send)
-        self._fails_open = options.boolean("fail_open", fail_open)
+        self._hooks = checks.hooks("before_send", before_send)
+        self._fails_open = checks.boolean("fail_open", fail_open)
         self._cap = RateCap(rate_cap, rate_window)
-        super().__init__(
-            level,
-            LogsDialect(
-                service_name=service_name,
-                service_version=service_version,
-                environment=environment,
-                resource_attributes=options.mapping("resource_attributes", resource_attributes),
-                token_in_url=options.boolean("token_in_url", token_in_url),
-                limits=replace(
-                    LOGS.limits, batch_count=options.whole("batch_size", batch_size, 1)
-                ),
-            ),
-            api_key=api_key,
-            host=host,
-            flush_at=flush_at,
-            flush_interval=flush_interval,
-            max_queue_size=max_queue_size,
-            max_queue_bytes=max_queue_bytes,
-            overflow=overflow,
-            block_timeout=block_timeout,
-            spool=spool,
-            max_spool_bytes=max_spool_bytes,
-            fsync=fsync,
-            max_retries=max_retries,
-            max_age=max_age,
-            timeout=timeout,
-            shutdown_timeout=shutdown_timeout,
-            compression=compression,
-            bisect=bisect,
-            on_error=on_error,
-            historical_migration=False,
-            headers=headers,
-            proxies=proxies,
-            verify=verify,
-            cert=cert,
-            auth=auth,
-            session=session,
-            sync_mode=sync_mode,
-            send=send,
-            debug=debug,
-            transport=transport,
+        dialect = LogsDialect(
+            service_name=service_name,
+            service_version=service_version,
+            environment=environment,
+            resource_attributes=checks.mapping("resource_attributes", resource_attributes),
+            token_in_url=checks.boolean("token_in_url", token_in_url),
+            limits=replace(LOGS.limits, batch_count=checks.whole("batch_size", batch_size, 1)),
         )
+        options = Options.of(locals(), historical_migration=False)
+        super().__init__(level, options, Ledger())
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Take *record*; filters run, the handler's lock is not taken."""
-        if self._opted_out or is_ours(record):
+        if is_ours(record):
             return True
-        passed: Any = self.filter(record)
-        if not passed:
-            return passed
-        self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        if self._opted_out:
+            self._take_nothing()
+            return True
+        passed = self._passes(record) if self.filters else record
+        if passed is None:
+            return False
+        self.emit(passed)
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -260,7 +232,7 @@ class RateCap:
     """
 
     def __init__(self, most: int, window: float) -> None:
-        self.most = options.whole("rate_cap", most, -(2**63))
+        self.most = checks.whole("rate_cap", most, -(2**63))
         self.window = float(window)
         self._open = _Window(float("-inf"))
         self._on = self.most > 0 and self.window > 0

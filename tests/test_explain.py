@@ -124,8 +124,8 @@ def test_no_event(options: Any, call: Any, why: str, make_handler: Any, make_log
 
 @pytest.mark.parametrize(
     ("end", "why"),
-    [(PostHogHandler.opt_out, "opted_out"), (PostHogHandler.close, "closed")],
-    ids=["opted out", "closed"],
+    [(PostHogHandler.opt_out, "opted_out")],
+    ids=["opted out"],
 )
 def test_a_silent_handler(end: Any, why: str, make_handler: Any, make_log: Any) -> None:
     """Of one that takes nothing now, the event that it would otherwise be is told all the same."""

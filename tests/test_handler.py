@@ -115,20 +115,22 @@ def test_wrong_arguments(name: str, value: Any, error: type[Exception]) -> None:
 
 
 def test_without_a_key_it_is_a_no_op(transport: Any, caplog: Any, make_log: Any) -> None:
-    """No key anywhere: one warning, then nothing is taken, sent or started."""
+    """No key anywhere: the first event says so, and nothing is sent or started."""
     before = threading.active_count()
     handler = PostHogHandler("  ", transport=transport)
     log = make_log(handler)
+    assert [] == caplog.records
     log.info("x", extra={"distinct_id": "u"})
     handler.opt_in()
     log.info("x", extra={"distinct_id": "u"})
 
-    assert 1 == len(caplog.records)
-    assert "POSTHOG_API_KEY" in caplog.text
+    assert 1 == len([one for one in caplog.records if one.name == "posthog_logging"])
+    assert "POSTHOG_PROJECT_TOKEN" in caplog.text
     assert handler.is_opted_out()
     assert handler.flush()
     handler.close()
-    assert {} == counts(handler)
+    assert {"accepted": 2, "no_api_key": 2} == counts(handler)
+    assert "no_api_key" in repr(handler)
     assert [] == transport.requests
     assert before == threading.active_count()
 

@@ -919,6 +919,13 @@ def test_hooks_are_put_back(make_handler: MakeHandler) -> None:
     assert before[1] != during[1]
 
 
+def installed(capture: Any) -> ExceptHooks:
+    """Return hooks that stand in the row."""
+    hooks = ExceptHooks(capture)
+    hooks.install()
+    return hooks
+
+
 def test_hooks_in_any_order() -> None:
     """A hook that others stand on only passes on when it is removed; nothing is lost."""
     before = sys.excepthook, threading.excepthook
@@ -927,8 +934,8 @@ def test_hooks_in_any_order() -> None:
     second: list[Any] = []
     try:
         sys.excepthook = lambda *args: passed.append(args[0])
-        lower = ExceptHooks(lambda error, boundary: first.append(error))
-        upper = ExceptHooks(lambda error, boundary: second.append(error))
+        lower = installed(lambda error, boundary: first.append(error))
+        upper = installed(lambda error, boundary: second.append(error))
         lower.remove()
         error = PaymentError()
         sys.excepthook(PaymentError, error, None)

@@ -10,7 +10,7 @@ import argparse
 
 from typing import Any
 
-from ..delivery import options as checks
+from ..delivery import checks
 from ..handler import PostHogHandler
 from ..wire import DIALECTS
 from .command import CommandError

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from ..delivery import options as checks
+from ..delivery import checks
 from ..explain import Carrier, carriers, explain
 from ..inspector.rules import key_fault
 from ..version import VERSION

@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-from ..delivery import options as checks
+from ..delivery import checks
 from ..inspector.rules import Asked
 from .command import CommandError
 

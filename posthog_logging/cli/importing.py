@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..delivery import options as checks
+from ..delivery import checks
 from ..delivery.ledger import NOT_LOSSES
 from ..delivery.sender import DeliveryError
 from ..events import jsonable

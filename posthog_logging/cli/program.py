@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..delivery import options as checks
+from ..delivery import checks
 from ..delivery.transport import MemoryTransport, use
 from .command import CommandError
 

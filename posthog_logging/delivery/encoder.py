@@ -1,96 +1,242 @@
 """
-The short way for the plainest events: a snapshot on the caller, all the rest in the thread.
+`Encoder`: items of what was logged, on the caller's side; lines of items, in the thread.
 
-An id, properties and perhaps a name, nothing else on the record, nobody bound in the
-context, no hook: then the snapshot of the properties is all that must happen before the
-log call returns. What turns out not to be so plain goes the long way, with the same result.
+The plain event has an id, properties and perhaps a name, nothing else on the record, nobody
+bound in the context, and no hook. Of it the caller takes a snapshot, a `Draft`, and the thread
+does the rest. Everything else becomes a `Message` and then a line before the log call returns.
+Both give the same line; a test compares them.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 import time
 
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
-from ..context import current
+from ..context import Bound, current
 from ..events import jsonable
 from ..events.jsonable import is_flat, snapshot, within_limits
-from ..events.message import IDENTITY_EVENTS, STANDARD, are_plain, is_plain, stamp
+from ..events.message import (
+    IDENTITY_EVENTS,
+    STANDARD,
+    Message,
+    Refused,
+    Tell,
+    are_plain,
+    assemble,
+    is_plain,
+    stamp,
+)
 from ..wire import Dialect
+from .ledger import Ledger
 
 
-__all__ = ["Draft", "Finisher", "captured", "drafted", "finisher"]
+__all__ = ["BeforeSend", "Draft", "Encoder"]
 
-#: When it was said, the event's name, the id, the uuid where somebody was told of it already,
-#: and the encoded properties without their first brace.
+BeforeSend = Callable[["dict[str, Any]"], "dict[str, Any] | None"]
+
+#: When it was logged, the event's name, the id, the uuid where a caller was given one, and the
+#: encoded properties without their first brace.
 Draft = tuple[float, str, str, "str | None", bytes]
 
 (_DOLLAR,) = b"$"
 
-# What is on a record with an id and properties, and what may be there without more ado:
-# a name, and what the formatters of other handlers leave.
+# What is on a record with an id and properties, and what may be there beside them: a name, and
+# what the formatters of other handlers leave.
 _PLAINEST = STANDARD + 2
 _HARMLESS = ("event", "message", "asctime")
 
 # What is flat, and an id and a name that are plain, are shorter together.
-_MODEST = 16 * 1024
+_LONGEST_PLAIN = 16 * 1024
 
 
-def drafted(record: logging.LogRecord, fields: dict[str, Any]) -> Draft | None:
-    """Return the draft of an event of the plainest kind; None where *record* is another."""
-    if current() is not None:
-        return None
-    try:
-        properties, distinct_id = fields["properties"], fields["distinct_id"]
-        if len(fields) == _PLAINEST:
-            name = record.getMessage() if fields["args"] else fields["msg"]
-        elif len(fields) == _PLAINEST + sum(key in fields for key in _HARMLESS):
-            name = fields["event"] if "event" in fields else record.getMessage()
-        else:
-            return None
-        if type(properties) is dict and type(distinct_id) is str and type(name) is str:
-            # The slice lets go of orjson's buffer, which is many times larger than the text.
-            return fields["created"], name, distinct_id, None, snapshot(properties)[1:]
-    except Exception:  # no id, or arguments that do not fit: the long way knows what to do
-        pass
-    return None
-
-
-def captured(distinct_id: str, name: str, properties: dict[str, Any]) -> Draft | None:
-    """Return the draft of such an event that is no record; None where it must go the long way."""
-    if current() is not None or name in IDENTITY_EVENTS or not name.strip():
-        return None
-    created = time.time()
-    uuid = f"{stamp.second(created)[1]}{stamp.number()}"
-    return created, name, distinct_id, uuid, snapshot(properties)[1:]
-
-
-class Finisher:
+class Encoder:
     """
-    Makes lines of drafts, as a template of *dialect* says.
+    Make events of *dialect*.
 
-    *constants* are properties of every event, which a draft's own must not contradict.
-    What is not so plain after all goes the *long_way*.
+    Args:
+        ledger: is told of what was refused in the thread, and of what was mended.
+        defaults: properties of every event, which its own override.
+        owned: properties of every event that nothing overrides.
+        flat: whether other extras of a record become properties.
+        hooks: ``before_send``.
     """
 
     def __init__(
         self,
         dialect: Dialect,
-        templates: tuple[bytes, bytes],
-        constants: Mapping[str, Any],
-        long_way: Callable[[Draft], bytes | None],
+        ledger: Ledger,
+        *,
+        defaults: Mapping[str, Any],
+        owned: Mapping[str, Any],
+        flat: bool = True,
+        hooks: Sequence[BeforeSend] = (),
+    ) -> None:
+        self.dialect = dialect
+        self._ledger = ledger
+        self._defaults = defaults
+        self._owned = owned
+        self._flat = flat
+        self._hooks = hooks
+        self._caller = threading.local()  # its `frame` is that of the hooks, while they run
+        self._template = None if hooks else _template(dialect, {**defaults, **owned})
+
+    @property
+    def takes_drafts(self) -> bool:
+        """Whether the plain event has a shorter way."""
+        return self._template is not None
+
+    # The general case: before the log call returns
+
+    def message(
+        self,
+        fields: Mapping[str, Any],
+        name: str,
+        created: float,
+        bound: Bound | None = None,
+        tell: Tell | None = None,
+    ) -> Message:
+        """
+        Return the event that *fields* amount to, after the hooks; raises `Refused`.
+
+        Args:
+            fields: what a log call would take as ``extra``.
+            name: the event's name where *fields* have none.
+            created: epoch seconds.
+            bound: the identity and properties of the context.
+            tell: is called with what was mended; the ledger's where None.
+        """
+        tell = tell or self._ledger.tell
+        message = assemble(
+            fields,
+            name,
+            created,
+            bound=bound,
+            defaults=self._defaults,
+            owned=self._owned,
+            flat=self._flat,
+            tell=tell,
+        )
+        if not self._hooks or self._is_in_hook():
+            return message  # what a hook itself logs must not call the hook again
+        return self._hooked(message, tell)
+
+    def _is_in_hook(self) -> bool:
+        """Return whether a hook called: a frame, unlike a flag, survives no interruption."""
+        outer = getattr(self._caller, "frame", None)
+        frame: FrameType | None = sys._getframe() if outer is not None else None
+        while frame is not None and frame is not outer:
+            frame = frame.f_back
+        return frame is not None
+
+    def _hooked(self, message: Message, tell: Tell) -> Message:
+        """Run ``before_send``; one that raises or returns no event drops the event."""
+        self._caller.frame = sys._getframe()
+        try:
+            return self._after_hooks(message, tell)
+        finally:
+            self._caller.frame = None
+
+    def _after_hooks(self, message: Message, tell: Tell) -> Message:
+        event: Any = message._asdict()
+        for hook in self._hooks:
+            try:
+                event = hook(event)
+                if event is None:
+                    raise Refused("before_send")
+                message = _checked(event, message)
+            except Refused:
+                raise
+            except Exception as error:
+                tell("before_send", f"before_send failed: {type(error).__name__}")
+                raise Refused("before_send_failed", type(error).__name__) from None
+        return message
+
+    # The plain case: a snapshot on the caller's side, a line in the thread
+
+    def draft(self, record: logging.LogRecord) -> Draft | None:
+        """Return the draft of a plain event; None where *record* is not as plain as that."""
+        if current() is not None:
+            return None
+        attributes = record.__dict__
+        try:
+            properties, distinct_id = attributes["properties"], attributes["distinct_id"]
+            if len(attributes) == _PLAINEST:
+                name = record.getMessage() if attributes["args"] else attributes["msg"]
+            elif len(attributes) == _PLAINEST + sum(key in attributes for key in _HARMLESS):
+                name = attributes["event"] if "event" in attributes else record.getMessage()
+            else:
+                return None
+            if type(properties) is dict and type(distinct_id) is str and type(name) is str:
+                # The slice lets go of orjson's buffer, which is many times larger than the text.
+                return attributes["created"], name, distinct_id, None, snapshot(properties)[1:]
+        except Exception:  # no id, or arguments that do not fit: the general case knows
+            pass
+        return None
+
+    def draft_of(self, distinct_id: Any, name: Any, properties: Any) -> Draft | None:
+        """Return the draft of a plain event that is no record, with its uuid; else None."""
+        if not (type(distinct_id) is str and type(name) is str and type(properties) is dict) or (
+            current() is not None or name in IDENTITY_EVENTS or not name.strip()
+        ):
+            return None
+        created = time.time()
+        uuid = f"{stamp.second(created)[1]}{stamp.number()}"
+        return created, name, distinct_id, uuid, snapshot(properties)[1:]
+
+    def line(self, draft: Draft) -> bytes:
+        """Return the line of *draft*; raises `Refused`."""
+        template = self._template
+        if template is not None:
+            line = template.fill(draft)
+            if line is not None:
+                return line
+        created, name, distinct_id, uuid, rest = draft
+        fields = {"distinct_id": distinct_id, "properties": jsonable.decode(b"{" + rest)}
+        if uuid is not None:
+            fields["uuid"] = uuid
+        return self.dialect.line(self.message(fields, name, created))
+
+    def lines(self, drafts: Sequence[Draft]) -> list[bytes]:
+        """Return the lines of *drafts*, fewer where some were refused, which the ledger counts."""
+        template = self._template
+        lines = template.fill_all(drafts) if template is not None else None
+        return lines if lines is not None else [*filter(None, map(self._counted_line, drafts))]
+
+    def _counted_line(self, draft: Draft) -> bytes | None:
+        try:
+            return self.line(draft)
+        except Refused as refused:
+            self._ledger.lose(refused.reason, 1, refused.detail)
+        except Exception as error:
+            self._ledger.lose("internal_error", 1, type(error).__name__)
+        return None
+
+
+class _Template:
+    """
+    A line with five holes: uuid, name, id, time and properties.
+
+    It must not be filled where a property would contradict one of *constants*, the properties
+    of every event, nor where anything needs to be mended.
+    """
+
+    def __init__(
+        self, dialect: Dialect, templates: tuple[bytes, bytes], constants: Mapping[str, Any]
     ) -> None:
         self._with_properties, self._without = templates
         self._taken = [
             b'"%b":' % jsonable.encode(key)[1:-1] for key in constants if not key.startswith("$")
         ]
         self._largest = dialect.limits.event_bytes
-        self._long_way = long_way
 
-    def finish(self, draft: Draft) -> bytes | None:
-        """Return the line of *draft*; None where it was refused, and counted."""
+    def fill(self, draft: Draft) -> bytes | None:
+        """Return the line of *draft*; None where it is not as plain as it seemed."""
         created, name, distinct_id, uuid, rest = draft
         try:
             if (
@@ -98,7 +244,7 @@ class Finisher:
                 or not (is_flat(rest, len(rest)) or within_limits(rest))
                 or ((_DOLLAR in rest or self._taken) and not self._is_free(rest))
             ):
-                return self._long_way(draft)
+                return None
             since, head, day = stamp.second(created)
             line = (self._with_properties if len(rest) > 1 else self._without) % (
                 (uuid or f"{head}{stamp.number()}").encode(),
@@ -108,16 +254,15 @@ class Finisher:
                 (created - since) * 1_000_000,
                 rest,
             )
-        except Exception:  # a time that is none: the long way knows what to do
-            return self._long_way(draft)
-        return line if len(line) <= self._largest else self._long_way(draft)
+        except Exception:  # an impossible time: the general case knows what to do
+            return None
+        return line if len(line) <= self._largest else None
 
-    def finish_all(self, drafts: Sequence[Draft]) -> list[bytes]:
+    def fill_all(self, drafts: Sequence[Draft]) -> list[bytes] | None:
         """
-        Return the lines of *drafts*, without those that were refused, and counted.
+        Return the lines of *drafts*; None where not all of them are plain.
 
-        The same as `finish` of each. Most are so plain that what is asked of one can be asked
-        of all of them at once.
+        What is asked of one can be asked of all of them at once, which costs no call for each.
         """
         times, names, people, _, rests = zip(*drafts, strict=True)
         since, head, day = stamp.second(times[0])
@@ -129,7 +274,7 @@ class Finisher:
             or not is_flat(whole, max(map(len, rests)))
             or not self._is_free(whole)
         ):
-            return [line for line in map(self.finish, drafts) if line is not None]
+            return None
         draw, with_properties, without = stamp.number, self._with_properties, self._without
         encoded_day = day.encode()
         return [
@@ -146,19 +291,23 @@ class Finisher:
         ]
 
     def _is_free(self, rest: bytes) -> bool:
-        """Tell that no property is special, nor a constant's other value."""
+        """Return whether no property is special, nor contradicts a constant."""
         special = _DOLLAR in rest and b'"$' in rest
         return not special and not any(key in rest for key in self._taken)
 
 
-def finisher(
-    dialect: Dialect,
-    constants: Mapping[str, Any],
-    long_way: Callable[[Draft], bytes | None],
-) -> Finisher | None:
-    """Return what makes lines of drafts; None where *dialect* has no short way."""
+def _template(dialect: Dialect, constants: Mapping[str, Any]) -> _Template | None:
+    """Return the template of *dialect*; None where it has none, or takes too little."""
     find = getattr(dialect, "templates", None)
     templates = find(constants) if find is not None else None
-    if templates is None or len(templates[0]) + _MODEST > dialect.limits.event_bytes:
+    if templates is None or len(templates[0]) + _LONGEST_PLAIN > dialect.limits.event_bytes:
         return None
-    return Finisher(dialect, templates, constants, long_way)
+    return _Template(dialect, templates, constants)
+
+
+def _checked(event: Any, before: Message) -> Message:
+    """Return what a hook made of the event; raises for what is not one. Its ids stay."""
+    name, distinct_id, properties = event["event"], event["distinct_id"], event["properties"]
+    if not (isinstance(name, str) and name and isinstance(distinct_id, str) and distinct_id):
+        raise TypeError("an event has a name and a distinct_id")
+    return Message(name, distinct_id, dict(properties), before.uuid, before.timestamp)

@@ -8,15 +8,25 @@ import atexit
 import os
 import sys
 import threading
-import time
 import weakref
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
+from .clock import monotonic
 from .own_records import working
 
 
-__all__ = ["close_all", "close_at_exit", "deadline_in", "made", "open_now", "opened"]
+__all__ = [
+    "close_all",
+    "close_at_exit",
+    "close_together",
+    "deadline_in",
+    "is_ending",
+    "made",
+    "open_now",
+    "opened",
+]
 
 
 class Closable(Protocol):
@@ -25,10 +35,10 @@ class Closable(Protocol):
     shutdown_timeout: float
 
     def begin_to_close(self, timeout: float) -> Any:
-        """Ask for the close, without waiting."""
+        """Ask for the close, without waiting; return the request, None where nothing is open."""
 
     def end_close(self, request: Any) -> None:
-        """Wait for it."""
+        """Wait for the close, until the request's own deadline at most."""
 
     def after_fork(self) -> None:
         """Begin anew in a child."""
@@ -37,13 +47,51 @@ class Closable(Protocol):
 #: Every pipeline of this process, and those with a thread.
 made: weakref.WeakSet[Closable] = weakref.WeakSet()
 open_now: weakref.WeakSet[Closable] = weakref.WeakSet()
-_exits: set[int] = set()
-_ends_at: list[float] = []  # the one deadline of an exit
+
+_hooked_in: set[int] = set()
+_ends_at: list[float] = []  # the one deadline of an exit, once there is one
+
+
+def opened() -> list[Any]:
+    """Return the pipelines of this process that are not closed."""
+    return list(open_now)
+
+
+def close_all(final: bool = False) -> None:
+    """
+    Close every pipeline at once, within the time that the slowest may take.
+
+    *final* is for the end of the process: whatever comes later is sent in the time that is left.
+    """
+    pipelines = opened()
+    limit = max((one.shutdown_timeout for one in pipelines), default=0.0)
+    if final:
+        _ends_at[:] = [monotonic() + limit]
+    close_together(pipelines, limit)
+
+
+def close_together(pipelines: Sequence[Closable], timeout: float) -> None:
+    """Close *pipelines*, all within the same *timeout* seconds."""
+    requests = [(one, one.begin_to_close(timeout)) for one in pipelines]
+    for pipeline, request in requests:
+        if request is not None:
+            pipeline.end_close(request)
+
+
+def is_ending() -> bool:
+    """Return whether the process is at its end, and nobody will wait for a thread again."""
+    return bool(_ends_at)
+
+
+def deadline_in(timeout: float) -> float:
+    """Return the moment *timeout* seconds from now, but not after the end of the process."""
+    deadline = monotonic() + min(max(0.0, timeout), threading.TIMEOUT_MAX / 2)
+    return min([deadline, *_ends_at])
 
 
 def close_at_exit() -> None:
-    """Close at the end of a multiprocessing child: before 3.13 ``atexit`` does not run there."""
-    if os.getpid() in _exits:
+    """Close at the end of a multiprocessing child, where ``atexit`` does not run before 3.13."""
+    if os.getpid() in _hooked_in:
         return
     for name in ("multiprocessing", "billiard"):
         process = sys.modules.get(f"{name}.process")
@@ -53,7 +101,7 @@ def close_at_exit() -> None:
         if getattr(process.current_process(), "_parent_pid", None) is not None:
             util.Finalize(None, close_all, kwargs={"final": True}, exitpriority=10)
             _close_at_celerys_exit()
-    _exits.add(os.getpid())  # last: whoever is thrown out before comes again
+    _hooked_in.add(os.getpid())  # last: a caller who is interrupted before comes again
 
 
 def _close_at_celerys_exit() -> None:
@@ -61,28 +109,6 @@ def _close_at_celerys_exit() -> None:
     signals = sys.modules.get("celery.signals")
     if signals is not None:
         signals.worker_process_shutdown.connect(lambda **_: close_all(final=True), weak=False)
-
-
-def opened() -> list[Any]:
-    """Return the pipelines of this process that are not closed."""
-    return list(open_now)
-
-
-def close_all(final: bool = False) -> None:
-    """Close every pipeline of this process, all at once, within the time the slowest may take."""
-    pipelines = opened()
-    limit = max((p.shutdown_timeout for p in pipelines), default=0.0)
-    if final:
-        _ends_at[:] = [time.monotonic() + limit]
-    requests = [(p, p.begin_to_close(limit)) for p in pipelines]
-    for pipeline, request in requests:
-        if request is not None:
-            pipeline.end_close(request)
-
-
-def deadline_in(timeout: float) -> float:
-    deadline = time.monotonic() + min(max(0.0, timeout), threading.TIMEOUT_MAX / 2)
-    return min([deadline, *_ends_at])
 
 
 def _after_fork() -> None:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..wire import Dialect, Endpoint
-from . import options
+from ..wire import Dialect
+from . import checks
+from .exits import close_together
 from .ledger import Ledger, logger
-from .pipeline import Pipeline
-from .sender import OnError, Sender, Settings
+from .options import Options, is_disabled
+from .pipeline import Pipeline, no_drafts
+from .sender import Sender
 from .spool import MemorySpool, Spool
-from .transport import RequestsTransport, Transport, diverted
+from .transport import RequestsTransport, diverted
 
 
 __all__ = ["DeliveryHandler", "Description"]
@@ -27,11 +30,9 @@ __all__ = ["DeliveryHandler", "Description"]
 # interpreter half a millisecond, in which a caller that wakes up has to wait.
 _LINGER = 0.2
 
-_OVERFLOWS = ("drop_newest", "drop_oldest", "block")
-
 
 class Description(NamedTuple):
-    """A handler, to those who look for what was lost; `silent` says why it takes nothing now."""
+    """A handler, for those who look for what was lost; `silent` says why it takes nothing now."""
 
     kind: str
     dialect: Dialect
@@ -42,7 +43,16 @@ class Description(NamedTuple):
 
 
 class DeliveryHandler(logging.Handler):
-    """Deliver lines of *dialect*; the options are those of `PostHogHandler`."""
+    """
+    Deliver lines.
+
+    Args:
+        level: the least level that is handled.
+        options: how to deliver.
+        ledger: counts what becomes of each line.
+        finish: makes lines of the items that `Pipeline.accept` is given.
+        on_open: is called before a thread starts.
+    """
 
     #: What it takes, in the words of a warning.
     takes = "events"
@@ -50,125 +60,57 @@ class DeliveryHandler(logging.Handler):
     def __init__(
         self,
         level: int | str,
-        dialect: Dialect,
-        *,
-        api_key: str | None,
-        host: str | None,
-        flush_at: int,
-        flush_interval: float,
-        max_queue_size: int,
-        max_queue_bytes: int,
-        overflow: str,
-        block_timeout: float,
-        spool: str | os.PathLike[str] | Spool | None,
-        max_spool_bytes: int,
-        fsync: str,
-        max_retries: int | None,
-        max_age: float | None,
-        timeout: float,
-        shutdown_timeout: float,
-        compression: str | None,
-        bisect: bool,
-        on_error: OnError | None,
-        historical_migration: bool,
-        headers: Mapping[str, str] | None,
-        proxies: dict[str, str] | None,
-        verify: bool | str | None,
-        cert: str | tuple[str, str] | None,
-        auth: Any,
-        session: Any,
-        sync_mode: bool,
-        send: bool,
-        debug: bool,
-        transport: Transport | None,
+        options: Options,
+        ledger: Ledger,
+        finish: Callable[[list[Any]], list[bytes]] = no_drafts,
+        on_open: Callable[[], object] = bool,
     ) -> None:
-        self._dialect = dialect
-        self._sends = options.boolean("send", send)
-        self._ledger = Ledger()
-        self._opted_out = False
-        if options.boolean("debug", debug):
-            logger.setLevel(logging.DEBUG)
-        settings = Settings(
-            flush_at=options.whole("flush_at", flush_at, 1),
-            flush_interval=options.seconds("flush_interval", flush_interval),
-            max_retries=(
-                None if max_retries is None else options.whole("max_retries", max_retries, 0)
-            ),
-            max_age=None if max_age is None else options.seconds("max_age", max_age),
-            timeout=options.seconds("timeout", timeout),
-            bisect=options.boolean("bisect", bisect),
-        )
-        key = options.api_key(api_key)
-        url = options.host(host, dialect.default_host)
-        endpoint = Endpoint(
-            dialect.ingestion_host(url, key),
-            key,
-            options.coding(compression, dialect),
-            options.headers(headers),
-            options.boolean("historical_migration", historical_migration),
-        )
-        if transport is None:
-            transport = RequestsTransport(
-                proxies=proxies, verify=verify, cert=cert, auth=auth, session=session
-            )
-        room = options.whole("max_spool_bytes", max_spool_bytes, 1)
-        sync = options.one_of("fsync", fsync, ("never", "interval", "always"))
+        self._dialect = options.dialect
+        self._ledger = ledger
+        self._sends = options.send
+        self._in_memory = options.spool is None
         self._sender = Sender(
-            self._make_spool(spool, endpoint.host, room, sync, overflow),
-            dialect,
-            endpoint,
-            transport,
-            self._ledger,
-            settings,
-            on_error=next(iter(options.hooks("on_error", on_error)), None),
+            _make_spool(options, ledger),
+            options.dialect,
+            options.endpoint,
+            options.transport or _make_transport(options),
+            ledger,
+            options.settings,
+            on_error=options.on_error,
         )
         self._pipeline = Pipeline(
             self._sender,
-            self._ledger,
-            max_queue_size=options.whole("max_queue_size", max_queue_size, 1),
-            max_queue_bytes=options.whole("max_queue_bytes", max_queue_bytes, 1),
-            overflow=options.one_of("overflow", overflow, _OVERFLOWS),
-            block_timeout=options.seconds("block_timeout", block_timeout),
-            linger=min(_LINGER, settings.flush_interval),
-            shutdown_timeout=options.seconds("shutdown_timeout", shutdown_timeout),
-            synchronous=options.boolean("sync_mode", sync_mode),
+            ledger,
+            finish,
+            on_open,
+            max_queue_size=options.max_queue_size,
+            max_queue_bytes=options.max_queue_bytes,
+            overflow=options.overflow,
+            block_timeout=options.block_timeout,
+            linger=min(_LINGER, options.flush_interval),
+            shutdown_timeout=options.shutdown_timeout,
+            synchronous=options.sync_mode,
         )
-        self._in_memory = spool is None
+        if options.debug:
+            logger.setLevel(logging.DEBUG)
+        self._debugs = options.debug
+        #: Why nothing is taken, whatever `opt_in` says; "" where something is.
+        self._silenced = _why_silent(options)
+        self._opted_out = bool(self._silenced)
         # Last: a handler that `logging` knows is flushed and closed by it, so it must be whole.
         super().__init__(level)
-        if not endpoint.api_key:
-            self._opted_out = True
-            logger.warning("no api_key, and no POSTHOG_API_KEY: %s are not taken", self.takes)
-        elif spool is not None:
+        # A handler that nobody holds any more closes: it has a thread, files and connections.
+        weakref.finalize(self, _close_unheld, self._pipeline).atexit = False
+        if not self._in_memory and not self._silenced:
             self._pipeline.open()
-
-    def _make_spool(
-        self, spool: Any, host: str, max_bytes: int, fsync: str, overflow: str
-    ) -> Spool:
-        if spool is None:
-            return MemorySpool()
-        if not isinstance(spool, (str, os.PathLike)):
-            return options.spool(spool)
-        if diverted(host) is not None:
-            return MemorySpool()  # what other processes left in the folder is not a test's to lose
-        from .journal import JournalSpool  # needs flock, which Windows has not
-
-        return JournalSpool(
-            spool,
-            dialect=self._dialect.name,
-            host=host,
-            max_bytes=max_bytes,
-            drop_oldest=overflow == "drop_oldest",
-            fsync=fsync,
-            tell=self._ledger.tell,
-            lose=self._ledger.lose,
-            refuse=self._ledger.refuse,
-            adopt=self._ledger.adopt,
-        )
 
     def __repr__(self) -> str:
         level = logging.getLevelName(self.level)
-        return f"<{type(self).__name__} {self._dialect.name} {self._sender.host} ({level})>"
+        silence = self._silence()
+        return (
+            f"<{type(self).__name__} {self._dialect.name} {self._sender.host} ({level})"
+            f"{f' takes nothing: {silence}' if silence else ''}>"
+        )
 
     def flush(self, timeout: float | None = None) -> bool:  # type: ignore[override]
         """
@@ -178,13 +120,21 @@ class DeliveryHandler(logging.Handler):
         ``shutdown_timeout`` where None. Never raises; what failed is tried again later.
         """
         limit = self._pipeline.shutdown_timeout if timeout is None else timeout
-        return self._pipeline.flush(limit)
+        asked = [(one, one.begin_to_flush(limit)) for one in self._pipelines()]
+        done = [one.end_flush(request) for one, request in asked]
+        return all(done)
 
     def close(self, timeout: float | None = None) -> None:
-        """Take nothing more, deliver what waits within ``shutdown_timeout``. Idempotent."""
-        self._pipeline.close(timeout)
+        """
+        Deliver what waits within ``shutdown_timeout``, give back files and connections.
+
+        Idempotent. A record that comes later opens the handler again, as with
+        `logging.FileHandler`: other people's logging configuration closes every handler.
+        """
+        limit = self._pipeline.shutdown_timeout if timeout is None else timeout
+        close_together(self._pipelines(), limit)
         if self.name:  # else there is nothing to do that is worth logging's own lock: an
-            super().close()  # interrupt leaves that locked for ever, before 3.13
+            super().close()  # interruption leaves that locked for ever, before 3.13
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -202,7 +152,7 @@ class DeliveryHandler(logging.Handler):
 
     def opt_in(self) -> None:
         """Take and send again."""
-        self._opted_out = not self._sender.has_key
+        self._opted_out = bool(self._silenced)
         self._sender.held = False
         if not self._opted_out:
             self._pipeline.open()  # the thread may be asleep with nothing to wait for
@@ -222,16 +172,81 @@ class DeliveryHandler(logging.Handler):
             self.counts,
         )
 
+    def _pipelines(self) -> tuple[Pipeline, ...]:
+        """Return what `flush` and `close` are for."""
+        return (self._pipeline,)
+
+    def _take_nothing(self) -> None:
+        """Count, and tell once, that an event came although there is no key to send it with."""
+        if self._silenced == "no_api_key":
+            self._ledger.tell(
+                "no_api_key",
+                f"{self.takes} are not sent: there is no api_key, and neither"
+                " POSTHOG_PROJECT_TOKEN nor POSTHOG_API_KEY is set",
+            )
+            self._ledger.refuse("no_api_key", tell=False)
+
     def _silence(self) -> str | None:
-        states = {
-            "closed": self._pipeline.closed,
-            "no_api_key": not self._sender.has_key,
-            "opted_out": self._opted_out,
-            "send_is_off": not self._sends,
-        }
-        return next((name for name, holds in states.items() if holds), None)
+        """Return the reason why nothing is taken, or sent; None where both happen."""
+        if self._silenced or self._opted_out:
+            return self._silenced or "opted_out"
+        return None if self._sends else "send_is_off"
+
+    def _passes(self, record: logging.LogRecord) -> logging.LogRecord | None:
+        """Return *record*, or what a filter made of it; None where a filter stops it."""
+        try:
+            passed: Any = self.filter(record)
+        except Exception as error:
+            self.refuse("filter_failed", type(error).__name__)
+            return None
+        # From Python 3.12 on a filter may replace the record.
+        return passed if isinstance(passed, logging.LogRecord) else record if passed else None
 
     def refuse(self, reason: str, detail: str = "") -> None:
         """Count, and tell of, what could not even be built."""
         if not self._opted_out:
             self._ledger.refuse(reason, detail)
+
+
+def _why_silent(options: Options) -> str:
+    if is_disabled():
+        return "disabled"
+    return "" if options.api_key else "no_api_key"
+
+
+def _make_transport(options: Options) -> RequestsTransport:
+    return RequestsTransport(
+        proxies=options.proxies,
+        verify=options.verify,
+        cert=options.cert,
+        auth=options.auth,
+        session=options.session,
+    )
+
+
+def _make_spool(options: Options, ledger: Ledger) -> Spool:
+    given = options.spool
+    if given is None:
+        return MemorySpool()
+    if not isinstance(given, (str, os.PathLike)):
+        return checks.spool(given)
+    if diverted(options.host) is not None:
+        return MemorySpool()  # what other processes left in the folder is not a test's to lose
+    from .journal import JournalSpool  # needs flock, which Windows has not
+
+    return JournalSpool(
+        given,
+        dialect=options.dialect.name,
+        host=options.host,
+        max_bytes=options.max_spool_bytes,
+        drop_oldest=options.overflow == "drop_oldest",
+        fsync=options.fsync,
+        tell=ledger.tell,
+        lose=ledger.lose,
+        refuse=ledger.refuse,
+        adopt=ledger.adopt,
+    )
+
+
+def _close_unheld(pipeline: Pipeline) -> None:
+    pipeline.begin_to_close(pipeline.shutdown_timeout)

@@ -1,187 +1,134 @@
 """
-What a constructor is given, checked: an error names the parameter, what came and what may.
+Every option of a handler, once: its name, its type and its check.
 
-Values are never quoted where they may be secret: a key, a header, a host with a password.
+Defaults stand in the signatures of the handlers, and what each option means in their
+docstrings: they are what a reader and an editor look at.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import re
-import threading
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
-from ..wire import Dialect
-from ..wire.compression import require
+from ..wire import Dialect, Endpoint, find_dialect
+from . import checks
+from .room import OVERFLOWS
+from .sender import OnError, Settings
 from .spool import Spool
+from .transport import Transport
 
 
-__all__ = [
-    "api_key",
-    "boolean",
-    "coding",
-    "headers",
-    "hooks",
-    "host",
-    "level",
-    "mapping",
-    "one_of",
-    "rate",
-    "seconds",
-    "spool",
-    "whole",
-]
+__all__ = ["EventOptions", "Options", "is_disabled"]
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110, 5.6.2
+_Options = TypeVar("_Options", bound="Options")
+
+_FSYNC = ("never", "interval", "always")
+_YES = frozenset({"1", "true", "yes", "on"})
 
 
-def whole(name: str, value: Any, least: int) -> int:
-    """Return *value* if it is a whole number of at least *least*."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: a whole number, not {_kind(value)}")
-    if value < least:
-        raise ValueError(f"{name}: {value} is less than {least}")
-    return value
+def _checked(check: Callable[..., Any] | None = None, *more: Any) -> Any:
+    """Return a field whose value is what *check* makes of a name, a value and *more*."""
+    return field(metadata={"check": check, "more": more}, repr=False)
 
 
-def seconds(name: str, value: Any) -> float:
-    """Return *value* if it is a number of seconds, 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: a number of seconds, not {_kind(value)}")
-    if not 0 <= value <= threading.TIMEOUT_MAX:  # what a wait takes: 292 years
-        raise ValueError(f"{name}: {value} is not a number of seconds from 0 on")
-    return float(value)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """
+    What delivery needs to know; raises ``TypeError`` or ``ValueError`` for a wrong value.
+
+    An error names the option, what kind of value came, and what is allowed.
+    """
+
+    dialect: Dialect = _checked(lambda name, value: find_dialect(value))
+    api_key: str = _checked(lambda name, value: checks.api_key(value))
+    host: str = _checked()
+    flush_at: int = _checked(checks.whole, 1)
+    flush_interval: float = _checked(checks.seconds)
+    max_queue_size: int = _checked(checks.whole, 1)
+    max_queue_bytes: int = _checked(checks.whole, 1)
+    overflow: str = _checked(checks.one_of, OVERFLOWS)
+    block_timeout: float = _checked(checks.seconds)
+    spool: str | os.PathLike[str] | Spool | None = _checked(
+        lambda name, value: value if _is_folder(value) else checks.spool(value)
+    )
+    max_spool_bytes: int = _checked(checks.whole, 1)
+    fsync: str = _checked(checks.one_of, _FSYNC)
+    max_retries: int | None = _checked(checks.optional, checks.whole, 0)
+    max_age: float | None = _checked(checks.optional, checks.seconds)
+    timeout: float = _checked(checks.seconds)
+    shutdown_timeout: float = _checked(checks.seconds)
+    compression: str | None = _checked()
+    bisect: bool = _checked(checks.boolean)
+    on_error: OnError | None = _checked(checks.hook)
+    historical_migration: bool = _checked(checks.boolean)
+    headers: Mapping[str, str] = _checked(lambda name, value: checks.headers(value))
+    proxies: dict[str, str] | None = _checked(checks.proxies)
+    verify: bool | str | None = _checked(checks.trust)
+    cert: str | tuple[str, str] | None = _checked(checks.certificate)
+    auth: Any = _checked()
+    session: Any = _checked(checks.having, "send")
+    sync_mode: bool = _checked(checks.boolean)
+    send: bool = _checked(checks.boolean)
+    debug: bool = _checked(checks.boolean)
+    transport: Transport | None = _checked(checks.having, "send")
+
+    @classmethod
+    def of(cls: type[_Options], arguments: Mapping[str, Any], **more: Any) -> _Options:
+        """Return the options among the *arguments* of a constructor, and *more*."""
+        return cls(**{one.name: {**arguments, **more}[one.name] for one in fields(cls)})
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            check = one.metadata["check"]
+            if check is not None:
+                value = check(one.name, getattr(self, one.name), *one.metadata["more"])
+                object.__setattr__(self, one.name, value)
+        # These two are checked against the dialect.
+        url = checks.host(self.host, self.dialect.default_host)
+        object.__setattr__(self, "host", self.dialect.ingestion_host(url, self.api_key))
+        coding = checks.coding(self.compression, self.dialect)
+        object.__setattr__(self, "compression", coding)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where and how to send."""
+        return Endpoint(
+            self.host, self.api_key, self.compression, self.headers, self.historical_migration
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """When a batch is due and when it is given up."""
+        return Settings(
+            flush_at=self.flush_at,
+            flush_interval=self.flush_interval,
+            max_retries=self.max_retries,
+            max_age=self.max_age,
+            timeout=self.timeout,
+            bisect=self.bisect,
+        )
 
 
-def level(name: str, value: Any) -> int | None:
-    """Return the least level that *value* means: any for True, none for False."""
-    if isinstance(value, bool):
-        return logging.NOTSET if value else None
-    found = logging.getLevelName(value) if isinstance(value, str) else value
-    if isinstance(value, str) and not isinstance(found, int):
-        raise ValueError(f"{name}: {value!r} is no level")
-    if not isinstance(found, int):
-        raise TypeError(f"{name}: True, False or a level, not {_kind(value)}")
-    return found
+@dataclass(frozen=True, kw_only=True)
+class EventOptions(Options):
+    """What a handler of events needs to know beside its delivery."""
+
+    before_send: tuple[Callable[..., Any], ...] = _checked(checks.hooks)
+    properties: Mapping[str, Any] = _checked(checks.mapping)
+    flat: bool = _checked(checks.boolean)
+    disable_geoip: bool = _checked(checks.boolean)
+    exceptions: int | None = _checked(checks.level)
+    exception_rate: tuple[int, float] | None = _checked(checks.rate)
+    exception_hooks: bool = _checked(checks.boolean)
 
 
-def rate(name: str, value: Any) -> tuple[int, float] | None:
-    """Return *value* if it is a number at once and a number a second; None is no limit."""
-    if value is None:
-        return None
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise TypeError(f"{name}: how many at once and how many a second, not {_kind(value)}")
-    return whole(name, value[0], 1), seconds(name, value[1])
+def is_disabled() -> bool:
+    """Return whether ``POSTHOG_DISABLED`` switches every handler of the process off."""
+    return os.environ.get("POSTHOG_DISABLED", "").strip().lower() in _YES
 
 
-def boolean(name: str, value: Any) -> bool:
-    """Return *value* if it is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}: True or False, not {_kind(value)}")
-    return value
-
-
-def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
-    """Return *value* if it is one of *allowed*."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: a string, not {_kind(value)}")
-    if value not in allowed:
-        raise ValueError(f"{name}: {value!r} is none of {', '.join(allowed)}")
-    return value
-
-
-def mapping(name: str, value: Any) -> Mapping[str, Any]:
-    """Return *value* if it is a mapping with strings for keys; None is an empty one."""
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name}: a mapping, not {_kind(value)}")
-    if not all(isinstance(key, str) for key in value):
-        raise TypeError(f"{name}: a mapping whose keys are strings")
-    return {key: value[key] for key in value}  # by key: so dictConfig's resolve ext://
-
-
-def headers(value: Any) -> Mapping[str, str]:
-    """Return *value* if it is a mapping of header names to texts."""
-    given = mapping("headers", value)
-    for name, text in given.items():
-        if not isinstance(text, str):
-            raise TypeError(f"headers: {name!r} is {_kind(text)}, not a string")
-        clean = text.isascii() and text.isprintable() and text == text.strip()
-        if not clean or not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"headers: {name!r} has a character that HTTP does not allow")
-    return dict(given)
-
-
-def hooks(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
-    """Return a callable, or several, as a tuple; None is none."""
-    if value is None:
-        return ()
-    several = (value,) if callable(value) else value
-    if isinstance(several, (str, bytes)) or not isinstance(several, Iterable):
-        raise TypeError(f"{name}: a callable or a list of them, not {_kind(value)}")
-    if isinstance(several, list):  # by number: that is how dictConfig's lists resolve ext://
-        several = [several[number] for number in range(len(several))]
-    found = tuple(several)
-    if not all(map(callable, found)):
-        raise TypeError(f"{name}: a callable or a list of them, and not all of the list are")
-    return found
-
-
-def api_key(value: Any) -> str:
-    """Return the key, trimmed; the environment's where *value* is None; "" where there is none."""
-    if value is None:
-        value = os.environ.get("POSTHOG_API_KEY", "")
-    if not isinstance(value, str):
-        raise TypeError(f"api_key: a string, not {_kind(value)}")
-    key = value.strip()
-    if not key.isascii() or not key.isprintable():
-        raise ValueError("api_key: a key has only printable ASCII characters")
-    if key.startswith("phx_"):
-        raise ValueError("api_key: a personal key (phx_…) cannot send events, a project key can")
-    return key
-
-
-def host(value: Any, default: str) -> str:
-    """Return the base URL without a slash at its end; the environment's, else *default*."""
-    if value is None:
-        value = os.environ.get("POSTHOG_HOST", "")
-    if not isinstance(value, str):
-        raise TypeError(f"host: a URL, not {_kind(value)}")
-    url = value.strip().rstrip("/") or default
-    if not url:
-        raise ValueError("host: this dialect has no default, a URL is needed")
-    try:
-        parts = urlsplit(url)
-        fine = url.isprintable() and " " not in url and parts.port != 0
-    except ValueError:  # of a port, or of an IPv6 address
-        fine = False
-    if not fine or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("host: a URL that begins with http:// or https://")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("host: a URL without a user, a password, a query or a fragment")
-    return url
-
-
-def coding(value: Any, dialect: Dialect) -> str | None:
-    """Return the content coding if *dialect* and this machine have it."""
-    if value is None:
-        return None
-    one_of("compression", value, sorted(dialect.codings))
-    require(value)
-    return str(value)
-
-
-def spool(value: Any) -> Spool:
-    """Return *value* if it has the verbs of a `Spool`."""
-    if not isinstance(value, Spool):
-        raise TypeError(f"spool: a folder, or an object with a Spool's verbs, not {_kind(value)}")
-    return value
-
-
-def _kind(value: Any) -> str:
-    return "None" if value is None else f"a value of type {type(value).__name__}"
+def _is_folder(value: Any) -> bool:
+    return value is None or isinstance(value, (str, os.PathLike))

@@ -304,30 +304,39 @@ class ExceptHooks:
     """
 
     def __init__(self, capture: Callable[[Any, Boundary], Any]) -> None:
-        self._capture: Callable[[Any, Boundary], Any] | None = capture
-        self._before = sys.excepthook
-        self._before_in_threads = threading.excepthook
-        sys.excepthook = self._uncaught
-        threading.excepthook = self._uncaught_in_thread
+        self._capture = capture
+        self._reports = False
+        self._before: Callable[..., Any] | None = None
+        self._before_in_threads: Callable[..., Any] | None = None
+
+    def install(self) -> None:
+        """Stand in front of what is there now, unless it stands in the row already."""
+        self._reports = True
+        if self._before is None:
+            self._before, sys.excepthook = sys.excepthook, self._uncaught
+        if self._before_in_threads is None:
+            before, threading.excepthook = threading.excepthook, self._uncaught_in_thread
+            self._before_in_threads = before
 
     def remove(self) -> None:
         """Put back what was there before; where others came on top, only pass on from now on."""
-        self._capture = None
-        if sys.excepthook == self._uncaught:
-            sys.excepthook = self._before
-        if threading.excepthook == self._uncaught_in_thread:
-            threading.excepthook = self._before_in_threads
+        self._reports = False
+        if sys.excepthook == self._uncaught and self._before is not None:
+            sys.excepthook, self._before = self._before, None
+        before = self._before_in_threads
+        if threading.excepthook == self._uncaught_in_thread and before is not None:
+            threading.excepthook, self._before_in_threads = before, None
 
     def _uncaught(
         self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
         self._told(kind, error, SYS_EXCEPTHOOK)
-        self._before(kind, error, traceback)
+        (self._before or sys.__excepthook__)(kind, error, traceback)
 
     def _uncaught_in_thread(self, args: threading.ExceptHookArgs, /) -> None:
         self._told(args.exc_type, args.exc_value, THREAD_EXCEPTHOOK)
-        self._before_in_threads(args)
+        (self._before_in_threads or threading.__excepthook__)(args)
 
     def _told(self, kind: Any, error: Any, boundary: Boundary) -> None:
-        if self._capture is not None and not issubclass(kind, (KeyboardInterrupt, SystemExit)):
+        if self._reports and not issubclass(kind, (KeyboardInterrupt, SystemExit)):
             self._capture(kind if error is None else error, boundary)

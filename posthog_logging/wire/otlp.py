@@ -126,7 +126,7 @@ class LogsDialect:
     default_host: str = V0.default_host
     limits: Limits = _LIMITS
     # A project over its quota is told to come back in 15 minutes (4.2).
-    rules: Rules = Rules(longest_retry_after=900.0, free_throttle=True)  # noqa: RUF009 - frozen
+    rules: Rules = Rules(longest_retry_after=900.0, free_throttle=True)
     codings: frozenset[str] = frozenset({"gzip"})
     _rising: _Rising = field(default_factory=_Rising, repr=False, compare=False)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from posthog_logging import PostHogHandler
-from posthog_logging.delivery import options
+from posthog_logging.delivery import checks
 from posthog_logging.wire.posthog import V0, V1
 
 
@@ -19,7 +19,7 @@ SECRET = "s3cret"
 
 def call(name: str, *more: Any) -> Callable[[Any], Any]:
     """Return the check *name* of a value for the parameter that goes by the same name."""
-    check = getattr(options, name)
+    check = getattr(checks, name)
     if name in ("headers", "api_key", "host", "coding", "spool"):
         return lambda value: check(value, *more)
     return lambda value: check(name, value, *more)
@@ -126,15 +126,15 @@ def test_the_environment_speaks_where_nobody_else_does(monkeypatch: pytest.Monke
     monkeypatch.setenv("POSTHOG_API_KEY", " phc_env ")
     monkeypatch.setenv("POSTHOG_HOST", "https://env.example/")
 
-    assert ("phc_env", "phc_key") == (options.api_key(None), options.api_key("phc_key"))
-    assert "https://env.example" == options.host(None, "https://default")
-    assert "https://given" == options.host("https://given", "https://default")
+    assert ("phc_env", "phc_key") == (checks.api_key(None), checks.api_key("phc_key"))
+    assert "https://env.example" == checks.host(None, "https://default")
+    assert "https://given" == checks.host("https://given", "https://default")
 
 
 def test_what_is_given_is_copied() -> None:
     """Headers that the caller changes later stay what they were."""
     given = {"X": "a"}
-    found = options.headers(given)
+    found = checks.headers(given)
     given["X"] = "b"
 
     assert {"X": "a"} == found

@@ -1,0 +1,244 @@
+"""
+What a constructor is given, checked: an error names the parameter, what came and what may.
+
+Values are never quoted where they may be secret: a key, a header, a host with a password.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..wire import Dialect
+from ..wire.compression import require
+from .spool import Spool
+
+
+__all__ = [
+    "api_key",
+    "boolean",
+    "certificate",
+    "coding",
+    "having",
+    "headers",
+    "hook",
+    "hooks",
+    "host",
+    "level",
+    "mapping",
+    "one_of",
+    "optional",
+    "proxies",
+    "rate",
+    "seconds",
+    "spool",
+    "trust",
+    "whole",
+]
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110, 5.6.2
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """Return *value* if it is a whole number of at least *least*."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: a whole number, not {_kind(value)}")
+    if value < least:
+        raise ValueError(f"{name}: {value} is less than {least}")
+    return value
+
+
+def seconds(name: str, value: Any) -> float:
+    """Return *value* if it is a number of seconds, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: a number of seconds, not {_kind(value)}")
+    if not 0 <= value <= threading.TIMEOUT_MAX:  # what a wait takes: 292 years
+        raise ValueError(f"{name}: {value} is not a number of seconds from 0 on")
+    return float(value)
+
+
+def level(name: str, value: Any) -> int | None:
+    """Return the least level that *value* means: any for True, none for False."""
+    if isinstance(value, bool):
+        return logging.NOTSET if value else None
+    found = logging.getLevelName(value) if isinstance(value, str) else value
+    if isinstance(value, str) and not isinstance(found, int):
+        raise ValueError(f"{name}: {value!r} is no level")
+    if not isinstance(found, int):
+        raise TypeError(f"{name}: True, False or a level, not {_kind(value)}")
+    return found
+
+
+def rate(name: str, value: Any) -> tuple[int, float] | None:
+    """Return *value* if it is a number at once and a number a second; None is no limit."""
+    if value is None:
+        return None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name}: how many at once and how many a second, not {_kind(value)}")
+    return whole(name, value[0], 1), seconds(name, value[1])
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Return *value* if it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: True or False, not {_kind(value)}")
+    return value
+
+
+def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """Return *value* if it is one of *allowed*."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: a string, not {_kind(value)}")
+    if value not in allowed:
+        raise ValueError(f"{name}: {value!r} is none of {', '.join(allowed)}")
+    return value
+
+
+def optional(name: str, value: Any, check: Callable[..., Any], *more: Any) -> Any:
+    """Return None, or what *check* returns."""
+    return None if value is None else check(name, value, *more)
+
+
+def hook(name: str, value: Any) -> Callable[..., Any] | None:
+    """Return *value* if it can be called; None is none."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}: a callable, not {_kind(value)}")
+    found: Callable[..., Any] | None = value
+    return found
+
+
+def proxies(name: str, value: Any) -> dict[str, str] | None:
+    """Return *value* if it maps schemes to URLs, as in ``requests``; None is the environment's."""
+    found = None if value is None else dict(mapping(name, value))
+    if found and not all(isinstance(url, str) for url in found.values()):
+        raise TypeError(f"{name}: a mapping of schemes to URLs, and not all of them are strings")
+    return found
+
+
+def certificate(name: str, value: Any) -> str | tuple[str, str] | None:
+    """Return *value* if it is a path, or the paths of a certificate and its key."""
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        return str(os.fspath(value[0])), str(os.fspath(value[1]))
+    if value is not None and not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name}: a path, or two of them, not {_kind(value)}")
+    return None if value is None else str(os.fspath(value))
+
+
+def trust(name: str, value: Any) -> bool | str | None:
+    """Return *value* if it is True, False, or the path of certificates to trust."""
+    if value is None or isinstance(value, bool):
+        return value
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name}: True, False or a path, not {_kind(value)}")
+    return str(os.fspath(value))
+
+
+def having(name: str, value: Any, verb: str) -> Any:
+    """Return *value* if it is None or has *verb*."""
+    if value is not None and not callable(getattr(value, verb, None)):
+        raise TypeError(f"{name}: an object with {verb}(), not {_kind(value)}")
+    return value
+
+
+def mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """Return *value* if it is a mapping with strings for keys; None is an empty one."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: a mapping, not {_kind(value)}")
+    if not all(isinstance(key, str) for key in value):
+        raise TypeError(f"{name}: a mapping whose keys are strings")
+    return {key: value[key] for key in value}  # by key: so dictConfig's resolve ext://
+
+
+def headers(value: Any) -> Mapping[str, str]:
+    """Return *value* if it is a mapping of header names to texts."""
+    given = mapping("headers", value)
+    for name, text in given.items():
+        if not isinstance(text, str):
+            raise TypeError(f"headers: {name!r} is {_kind(text)}, not a string")
+        clean = text.isascii() and text.isprintable() and text == text.strip()
+        if not clean or not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"headers: {name!r} has a character that HTTP does not allow")
+    return dict(given)
+
+
+def hooks(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
+    """Return a callable, or several, as a tuple; None is none."""
+    if value is None:
+        return ()
+    several = (value,) if callable(value) else value
+    if isinstance(several, (str, bytes)) or not isinstance(several, Iterable):
+        raise TypeError(f"{name}: a callable or a list of them, not {_kind(value)}")
+    if isinstance(several, list):  # by number: that is how dictConfig's lists resolve ext://
+        several = [several[number] for number in range(len(several))]
+    found = tuple(several)
+    if not all(map(callable, found)):
+        raise TypeError(f"{name}: a callable or a list of them, and not all of the list are")
+    return found
+
+
+def api_key(value: Any) -> str:
+    """
+    Return the key, trimmed; "" where there is none.
+
+    Where *value* is None it is ``POSTHOG_PROJECT_TOKEN``, as official clients have it, else
+    ``POSTHOG_API_KEY``.
+    """
+    if value is None:
+        value = os.environ.get("POSTHOG_PROJECT_TOKEN") or os.environ.get("POSTHOG_API_KEY", "")
+    if not isinstance(value, str):
+        raise TypeError(f"api_key: a string, not {_kind(value)}")
+    key = value.strip()
+    if not key.isascii() or not key.isprintable():
+        raise ValueError("api_key: a key has only printable ASCII characters")
+    if key.startswith("phx_"):
+        raise ValueError("api_key: a personal key (phx_…) cannot send events, a project key can")
+    return key
+
+
+def host(value: Any, default: str) -> str:
+    """Return the base URL without a slash at its end; the environment's, else *default*."""
+    if value is None:
+        value = os.environ.get("POSTHOG_HOST", "")
+    if not isinstance(value, str):
+        raise TypeError(f"host: a URL, not {_kind(value)}")
+    url = value.strip().rstrip("/") or default
+    if not url:
+        raise ValueError("host: this dialect has no default, a URL is needed")
+    try:
+        parts = urlsplit(url)
+        fine = url.isprintable() and " " not in url and parts.port != 0
+    except ValueError:  # of a port, or of an IPv6 address
+        fine = False
+    if not fine or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("host: a URL that begins with http:// or https://")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("host: a URL without a user, a password, a query or a fragment")
+    return url
+
+
+def coding(value: Any, dialect: Dialect) -> str | None:
+    """Return the content coding if *dialect* and this machine have it."""
+    if value is None:
+        return None
+    one_of("compression", value, sorted(dialect.codings))
+    require(value)
+    return str(value)
+
+
+def spool(value: Any) -> Spool:
+    """Return *value* if it has the verbs of a `Spool`."""
+    if not isinstance(value, Spool):
+        raise TypeError(f"spool: a folder, or an object with a Spool's verbs, not {_kind(value)}")
+    return value
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"
