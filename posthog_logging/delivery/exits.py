@@ -64,7 +64,7 @@ def close_all(final: bool = False) -> None:
     *final* is for the end of the process: whatever comes later is sent in the time that is left.
     """
     pipelines = opened()
-    limit = max((one.shutdown_timeout for one in pipelines), default=0.0)
+    limit = max((one.shutdown_timeout for one in list(made if final else open_now)), default=0.0)
     if final:
         _ends_at[:] = [monotonic() + limit]
     close_together(pipelines, limit)

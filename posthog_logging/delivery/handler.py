@@ -100,7 +100,7 @@ class DeliveryHandler(logging.Handler):
         # Last: a handler that `logging` knows is flushed and closed by it, so it must be whole.
         super().__init__(level)
         # A handler that nobody holds any more closes: it has a thread, files and connections.
-        weakref.finalize(self, _close_unheld, self._pipeline).atexit = False
+        weakref.finalize(self, self._pipeline.leave_to_close).atexit = False
         if not self._in_memory and not self._silenced:
             self._pipeline.open()
 
@@ -246,7 +246,3 @@ def _make_spool(options: Options, ledger: Ledger) -> Spool:
         refuse=ledger.refuse,
         adopt=ledger.adopt,
     )
-
-
-def _close_unheld(pipeline: Pipeline) -> None:
-    pipeline.begin_to_close(pipeline.shutdown_timeout)

@@ -1,8 +1,7 @@
 """
 What became of every event: the counts by reason, and telling of a loss once.
 
-The only module that speaks to the user, on the logger ``posthog_logging``: names and
-sizes, never payloads or keys. ``accepted == delivered + waiting + every loss`` at any time.
+``accepted == delivered + waiting + every loss`` at any time.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .voice import logger
+
 
 __all__ = ["NOT_LOSSES", "Ledger", "logger"]
-
-logger = logging.getLogger("posthog_logging")
-logger.addHandler(logging.NullHandler())
 
 #: The keys of `Ledger.counts` that are no loss; every other key is a reason for one.
 NOT_LOSSES = frozenset({"accepted", "adopted", "delivered", "waiting", "retried"})
@@ -94,6 +92,8 @@ class Ledger:
         """Log *text* on the library's own logger, once per *topic* until `recovered`."""
         mine = object()
         if self._told.setdefault(topic, mine) is mine:  # atomic: of two threads, one tells
+            # `dictConfig` and `fileConfig` switch off every logger that they do not name.
+            logger.disabled = False
             logger.log(level, "%s; further ones are counted, not told", text)
 
     def recovered(self) -> None:

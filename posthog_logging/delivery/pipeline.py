@@ -21,7 +21,7 @@ from . import exits
 from .clock import monotonic
 from .ledger import Ledger
 from .request import DeliveryRequest
-from .room import Room, size_of
+from .room import AROUND_DRAFT, Room
 from .sender import Sender
 from .worker import Worker
 
@@ -134,7 +134,8 @@ class Pipeline:
         is nothing to lose, wherever a signal handler raises.
         """
         room = self._room
-        size = size_of(item)
+        # `size_of`, without its call.
+        size = len(item[-1]) + AROUND_DRAFT if type(item) is tuple else len(item)
         room.bytes_in += size
         if (
             len(self.queue) >= room.events or room.bytes_in > room.bytes_limit
@@ -185,6 +186,16 @@ class Pipeline:
         request = DeliveryRequest(exits.deadline_in(timeout), tries=_TRIES, closes=True)
         return self._leave(request)
 
+    def leave_to_close(self) -> None:
+        """
+        Let the thread deliver and close when it can; nobody will wait, nor use this again.
+
+        For a finaliser, which may run in any thread: it asks nothing that takes a lock.
+        """
+        if self._worker.is_coming:
+            deadline = exits.deadline_in(self.shutdown_timeout)
+            self._leave(DeliveryRequest(deadline, tries=_TRIES, closes=True))
+
     def end_close(self, request: DeliveryRequest) -> None:
         """Wait until it is closed; what waits then counts as given up, until it is known."""
         if not self._may_wait():
@@ -227,7 +238,9 @@ class Pipeline:
 
     def _rouse(self) -> None:
         """Let the thread know; wait for it where that is asked for, or where the end is near."""
-        if self._synchronous or exits.is_ending():
+        if exits.is_ending():
+            self.close()  # in the time that is left
+        elif self._synchronous:
             deadline = exits.deadline_in(self._sender.timeout)
             self.end_flush(self._leave(DeliveryRequest(deadline, tries=_TRIES)))
         else:

@@ -20,13 +20,13 @@ from .clock import monotonic
 from .ledger import Ledger
 
 
-__all__ = ["OVERFLOWS", "Room"]
+__all__ = ["AROUND_DRAFT", "OVERFLOWS", "Room", "size_of"]
 
 #: What may give way: the newest event, the oldest one, or the time of the caller.
 OVERFLOWS = ("drop_newest", "drop_oldest", "block")
 
-# About how many bytes of its line a draft has beside its properties.
-_AROUND_DRAFT = 250
+#: About how many bytes of its line a draft has beside its properties.
+AROUND_DRAFT = 250
 
 
 class Room:
@@ -136,11 +136,11 @@ class Room:
 
 def size_of(item: Any) -> int:
     """Return the bytes of a line, or about as many as a draft's line will have."""
-    return len(item[-1]) + _AROUND_DRAFT if type(item) is tuple else len(item)
+    return len(item[-1]) + AROUND_DRAFT if type(item) is tuple else len(item)
 
 
 def _sizes(items: Sequence[Any]) -> int:
     kinds = set(map(type, items))
     if kinds == {tuple}:
-        return sum(map(len, map(itemgetter(-1), items))) + _AROUND_DRAFT * len(items)
+        return sum(map(len, map(itemgetter(-1), items))) + AROUND_DRAFT * len(items)
     return sum(map(size_of if tuple in kinds else len, items))

@@ -155,6 +155,7 @@ class RequestsTransport:
         """Close the connections of this process."""
         session, self._session = self._session, None
         if session is not None and session is not self._given and self._pid == os.getpid():
+            _close_pools(session)
             session.close()
 
     def _attempt(self, request: Request, deadline: float) -> Response:
@@ -212,6 +213,20 @@ class RequestsTransport:
         if self._given is None:
             session.trust_env = False  # asked once, above; asking for each request costs 0.2 ms
         return session
+
+
+def _close_pools(session: requests.Session) -> None:
+    """
+    Close the connections themselves.
+
+    `session.close` leaves that to finalisers, which after the interpreter's exit do nothing.
+    """
+    for adapter in session.adapters.values():
+        pools: Any = getattr(getattr(adapter, "poolmanager", None), "pools", {})
+        for key in list(pools.keys()):
+            pool = pools.get(key)
+            if pool is not None:
+                pool.close()
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

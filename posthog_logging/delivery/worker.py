@@ -51,7 +51,7 @@ class Worker:
     One thread at a time for *task*.
 
     Two numbers guard the start: after how many ended threads one was `summoned`, and how many
-    have `ended`. Where they are equal a thread runs, or is about to. A caller who is
+    have `ended`. Where they are equal a thread was started and will come. A caller who is
     interrupted between starting a thread and noting it lets a second one start, and of two
     threads the one that cannot claim the work ends at once.
     """
@@ -83,7 +83,7 @@ class Worker:
     @property
     def is_coming(self) -> bool:
         """Whether a thread runs, or was started and will."""
-        return self._summoned == self._ended
+        return self._alive or self._summoned == self._ended
 
     @property
     def is_this_thread(self) -> bool:
@@ -97,7 +97,7 @@ class Worker:
 
     def work_here(self, work: Callable[[], bool]) -> bool:
         """Do the *work* in the calling thread where no thread can be had; return whether."""
-        if self._alive or self.is_coming:
+        if self.is_coming:
             return False
         with self._claim:
             if self._alive or not self._task.is_wanted():

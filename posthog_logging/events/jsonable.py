@@ -14,6 +14,7 @@ import enum
 import json
 import math
 import os
+import threading
 import uuid
 
 from collections import deque
@@ -102,7 +103,18 @@ def jsonable(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
     non-finite floats as null, integers beyond 64 bits as text, anything else by ``str``.
     Cycles, and what *limits* cut off, leave a visible ``[cut: ...]`` behind.
     """
-    return _Walk(limits).visit(value, 0)
+    depth = getattr(_nested, "depth", 0)
+    if depth > 1:  # a value whose text logs the value once more
+        return "[cut: recursion]"
+    _nested.depth = depth + 1
+    try:
+        return _Walk(limits).visit(value, 0)
+    finally:
+        _nested.depth = depth
+
+
+# How many calls of `jsonable` stand one inside the other, by way of a value's own code.
+_nested = threading.local()
 
 
 class _Walk:
