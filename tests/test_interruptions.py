@@ -20,6 +20,7 @@ import threading
 import time
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import CodeType, FrameType, MappingProxyType
 from typing import Any, NamedTuple
@@ -250,7 +251,17 @@ def faults_in(counts: dict[str, int], arrived: list[int], call: Call) -> Iterato
 
 
 def all_places(name: str, everywhere: bool, folder: Path) -> tuple[int, list[str]]:
-    """Interrupt a call at each place; return how many there are and what is wrong."""
+    """
+    Interrupt a call at each place; return how many there are and what is wrong.
+
+    In a thread of its own: what is thrown where CPython never throws may leave an exception
+    behind as the one that is being handled.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_all_places, name, everywhere, folder).result()
+
+
+def _all_places(name: str, everywhere: bool, folder: Path) -> tuple[int, list[str]]:
     for _ in range(2):  # imports and caches first
         interrupted(CALLS[name], 10**9, everywhere, folder)
     wrong = []

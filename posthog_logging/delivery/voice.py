@@ -16,13 +16,16 @@ from contextlib import suppress
 __all__ = ["logger"]
 
 
-class _LastResort(logging.Handler):
+class _LastResort(logging.NullHandler):
     """Write to standard error what nobody else would show."""
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def handle(self, record: logging.LogRecord) -> bool:
         """Write *record*, unless the program has a handler for it, or wants no last resort."""
-        if logging.lastResort is None or _is_shown(record, self):
-            return
+        if logging.lastResort is not None and not _is_shown(record, self):
+            self._write(record)
+        return True
+
+    def _write(self, record: logging.LogRecord) -> None:
         with suppress(Exception):  # no standard error, or a closed one
             sys.stderr.write(f"posthog_logging: {record.getMessage()}\n")
 
