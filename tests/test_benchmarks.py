@@ -18,6 +18,9 @@ from benchmarks.scenarios import SCENARIOS
 from benchmarks.sink import Request, Tally, answer_to, take
 
 
+pytestmark = pytest.mark.slow
+
+
 ID = "01890b5c-2a3b-7c4d-8e5f-0123456789ab"
 
 

@@ -21,6 +21,9 @@ from posthog_logging import PostHogHandler
 from posthog_logging.inspector import Inspector
 
 
+pytestmark = pytest.mark.browser
+
+
 if TYPE_CHECKING:
     from selenium import webdriver
     from selenium.webdriver.remote.webelement import WebElement

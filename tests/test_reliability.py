@@ -990,6 +990,9 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 
 DELS = """
 import gc
+
+
+pytestmark = pytest.mark.matrix
 setup()
 numbers = iter(range(10**6))
 class Noisy:
