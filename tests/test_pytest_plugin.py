@@ -30,6 +30,9 @@ from posthog_logging.pytest_plugin import Messages
 np = pytest.importorskip("numpy")
 
 
+pytestmark = pytest.mark.slow
+
+
 pytest_plugins = ["pytester"]
 
 INSTALLED = any(one.name == "posthog_logging" for one in entry_points(group="pytest11"))

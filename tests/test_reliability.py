@@ -33,6 +33,8 @@ from posthog_logging.wire import Response
 from posthog_logging.wire.posthog import V0
 
 
+pytestmark = pytest.mark.matrix
+
 HERE = str(Path(__file__).parent.parent)
 SOON = 20.0  # seconds: what is to happen at once has happened by then, on any machine
 
@@ -990,9 +992,6 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 
 DELS = """
 import gc
-
-
-pytestmark = pytest.mark.matrix
 setup()
 numbers = iter(range(10**6))
 class Noisy:
