@@ -337,8 +337,9 @@ def test_the_oldest_gives_way(rig: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_dies_with_drafts_in_hand_costs_no_event(rig: Any) -> None:
+def test_a_thread_that_dies_with_drafts_in_hand_costs_no_event(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a dead thread had in hand is its successor's; who waited learns of it."""
     (line,) = lines = [b'{"uuid":"00000000-0000-4000-8000-000000000001","event":"e"}']
     answers = iter([KeyboardInterrupt()])
@@ -349,9 +350,12 @@ def test_a_thread_that_dies_with_drafts_in_hand_costs_no_event(rig: Any) -> None
         return lines * len(drafts)
 
     it = rig(flush_at=100, linger=60.0, finish=finish)
+    died = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda args: died.set())
     assert it.pipeline.accept((line,))
 
     assert not it.pipeline.flush(SOON)
+    assert died.wait(SOON)
     assert it.pipeline.flush(SOON)
     assert {"accepted": 1, "delivered": 1} == it.counts
 

@@ -116,8 +116,8 @@ def hook(name: str, value: Any) -> Callable[..., Any] | None:
 def proxies(name: str, value: Any) -> dict[str, str] | None:
     """Return *value* if it maps schemes to URLs, as in ``requests``; None is the environment's."""
     found = None if value is None else dict(mapping(name, value))
-    if found and not all(isinstance(url, str) for url in found.values()):
-        raise TypeError(f"{name}: a mapping of schemes to URLs, and not all of them are strings")
+    if found and not all(url is None or isinstance(url, str) for url in found.values()):
+        raise TypeError(f"{name}: a mapping of schemes to URLs or None, and one is neither")
     return found
 
 

@@ -92,8 +92,9 @@ class Worker:
 
     def join(self, timeout: float) -> None:
         """Wait until a thread that has ended its work is gone; *timeout* is in seconds."""
-        if not self._alive and self._thread is not None:
-            self._thread.join(timeout)
+        thread = self._thread
+        if not self._alive and thread is not None:
+            thread.join(timeout)
 
     def work_here(self, work: Callable[[], bool]) -> bool:
         """Do the *work* in the calling thread where no thread can be had; return whether."""
@@ -124,11 +125,12 @@ class Worker:
         self._summoned = ended
 
     def _bring_up(self) -> None:
+        self._thread = threading.Thread(target=self._live, name=_NAME, daemon=True)
         try:
-            threading.Thread(target=self._live, name=_NAME, daemon=True).start()
-        except RuntimeError:  # Python 3.12 starts none at its end
-            self._ended += 1
-            self._task.forsake()
+            self._thread.start()
+        except RuntimeError:  # Python 3.12 starts none at its end; this one is there already
+            self._thread = None
+            self._live()
 
     # What the thread does
 
@@ -142,7 +144,6 @@ class Worker:
                 return
             self._alive = True
         try:
-            self._thread = threading.current_thread()
             self._begin()
             while True:
                 try:
