@@ -128,9 +128,10 @@ class Worker:
         self._thread = threading.Thread(target=self._live, name=_NAME, daemon=True)
         try:
             self._thread.start()
+            return
         except RuntimeError:  # Python 3.12 starts none at its end; this one is there already
             self._thread = None
-            self._live()
+        self._live()
 
     # What the thread does
 
