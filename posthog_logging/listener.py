@@ -94,6 +94,7 @@ class Listener(QueueListener):
             if self._running_in == os.getpid():
                 return
             self._running_in = os.getpid()  # first: the thread may end before `start` returns
+            self._thread = None  # Python 3.14 starts none beside one that has ended, or was forked
             try:
                 super().start()
             except BaseException:

@@ -200,7 +200,7 @@ def test_twenty_handlers_share_one_deadline(run_script: Any) -> None:
         took = time.monotonic() - began
 
     assert 0 == done.returncode
-    assert took < 1.5 + 3.0  # Python's own start and end, on a busy machine
+    assert took < 1.5 + 8.0  # Python's own start and end, on a busy machine; one by one it is 30
 
 
 @pytest.mark.parametrize("early", [False, True], ids=["first of all", "after others"])
