@@ -29,6 +29,7 @@ from .delivery.pipeline import Pipeline, is_configuring
 from .delivery.sender import DeliveryError, OnError
 from .delivery.spool import Spool
 from .delivery.transport import Transport
+from .delivery.voice import logger
 from .errors.exception_list import MANUAL, Boundary, without_owned
 from .errors.reporter import ExceptHooks, Reporter
 from .events.message import Message, Refused, Tell, fields_of, is_event, text_of
@@ -336,6 +337,8 @@ class PostHogHandler(DeliveryHandler):
             line = self._dialect.line(message)
             if not self._sends:
                 raise Refused("send_is_off")
+            if self._debugs:
+                logger.debug("event %r, %d bytes", message.event, len(line))
             return message.uuid if self._pipeline.put(line) else None
         except Refused as refused:
             self._ledger.refuse(refused.reason, refused.detail)

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 from ..wire import Dialect
 from . import checks
 from .exits import close_together
-from .ledger import Ledger, logger
+from .ledger import Ledger
 from .options import Options, is_disabled
 from .pipeline import Pipeline, no_drafts
 from .sender import Sender
 from .spool import MemorySpool, Spool
 from .transport import RequestsTransport, diverted
+from .voice import speak_up
 
 
 __all__ = ["DeliveryHandler", "Description"]
@@ -92,7 +93,7 @@ class DeliveryHandler(logging.Handler):
             synchronous=options.sync_mode,
         )
         if options.debug:
-            logger.setLevel(logging.DEBUG)
+            speak_up()
         self._debugs = options.debug
         #: Why nothing is taken, whatever `opt_in` says; "" where something is.
         self._silenced = _why_silent(options)

@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 
 
-__all__ = ["logger"]
+__all__ = ["logger", "speak_up"]
 
 
 class _LastResort(logging.NullHandler):
@@ -47,4 +47,11 @@ def _is_null(handler: logging.Handler) -> bool:
 
 
 logger = logging.getLogger("posthog_logging")
-logger.addHandler(_LastResort(logging.WARNING))
+_last_resort = _LastResort(logging.WARNING)
+logger.addHandler(_last_resort)
+
+
+def speak_up() -> None:
+    """Say more, as ``debug=True`` asks: names, sizes and answers, never keys or payloads."""
+    logger.setLevel(logging.DEBUG)
+    _last_resort.setLevel(logging.DEBUG)
