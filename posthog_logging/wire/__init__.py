@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -28,6 +27,7 @@ __all__ = [
     "Response",
     "Results",
     "Rules",
+    "family_of",
     "find_dialect",
 ]
 
@@ -80,12 +80,22 @@ class Batch:
 
 
 class Results(NamedTuple):
-    """What a 2xx answer says of single events, by uuid; all that it does not name is delivered."""
+    """
+    What a 2xx answer says of single events; all that it does not name is delivered.
+
+    ``retry`` and ``paused`` are the ids of events that were not taken: at once again, or when
+    somebody has put the destination in order. ``dropped`` gives the reason of each refused
+    one, and ``unnamed`` how many more were refused without a name. ``kept`` says why none
+    was taken, where that is plain; ``error`` why nothing can be read.
+    """
 
     retry: frozenset[str] = frozenset()
     dropped: Mapping[str, str] = MappingProxyType({})
     notes: Mapping[str, int] = MappingProxyType({})
     error: str = ""
+    kept: str = ""
+    paused: Mapping[str, str] = MappingProxyType({})
+    unnamed: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,18 +107,41 @@ class Limits:
     batch_count: int
 
 
+# RFC 9110, 15.5. Of the address, the key, the bill, the request's form or a proxy; RFC 6585
+# has 511, which captive portals send.
+_CONFIGURATION = frozenset({401, 402, 404, 405, 407, 410, 411, 414, 415, 417, 426, 428, 431, 451})
+_FOR_A_WHILE = frozenset({408, 421, 425, 429})
+_OF_THE_CONTENT = frozenset(range(400, 500)) - _CONFIGURATION - _FOR_A_WHILE - {403, 413}
+
+
 @dataclass(frozen=True)
 class Rules:
-    """What each status means for delivery; a status in no set, below 500, is final."""
+    """
+    What each status means for delivery.
 
-    retry: frozenset[int] = frozenset({408, 429})
-    final: frozenset[int] = frozenset()  # statuses from 500 on that are no use to retry
-    pause: frozenset[int] = frozenset({401, 402})
-    bisect: frozenset[int] = frozenset({400})
-    only_with_retry_after: frozenset[int] = frozenset()
-    longest_retry_after: float = 30.0
+    Any 3xx pauses, any 413 halves; a status in no set is final below 500 and retried above.
+
+    Args:
+        retry: it may be another day.
+        final: statuses from 500 on that are no use to retry.
+        pause: the key, the bill or the address is wrong; events are kept meanwhile.
+        refused: a firewall's; of one event where others get through, else of the address.
+        bisect: the endpoint cannot take one of the events.
+        longest_retry_after: the longest wait that a server may ask for, in seconds; above it
+            a server could stop delivery for ever by a mistake.
+        longest_backoff: the longest wait that is ours to choose, in seconds.
+        free_throttle: whether a wait that the server asked for uses up no retry.
+        longest_throttle: how long it may ask so, in seconds, until events are given up.
+    """
+
+    retry: frozenset[int] = _FOR_A_WHILE
+    final: frozenset[int] = frozenset()
+    pause: frozenset[int] = _CONFIGURATION | {511}
+    refused: frozenset[int] = frozenset({403})
+    bisect: frozenset[int] = field(default=_OF_THE_CONTENT, repr=False)
+    longest_retry_after: float = 3600.0
     longest_backoff: float = 30.0
-    free_throttle: bool = False  # a wait that the server asked for uses up no retry
+    free_throttle: bool = False
     longest_throttle: float = 12 * 3600.0
 
 
@@ -158,22 +191,48 @@ class Dialect(Protocol):
         """Return the messages in a request; raises ``ValueError`` for what is not one."""
 
 
-#: Where each name lives: a module is imported when its dialect is asked for.
-DIALECTS: Mapping[str, tuple[str, str]] = MappingProxyType(
+def _posthog(name: str) -> Dialect:
+    from . import posthog
+
+    return {"posthog": posthog.POSTHOG, "posthog-v1": posthog.V1, "posthog-v0": posthog.V0}[name]
+
+
+def _segment(name: str) -> Dialect:
+    from . import segment
+
+    found: Dialect = getattr(segment, {"astronomer": "METAROUTER"}.get(name, name.upper()))
+    return found
+
+
+def _logs(name: str) -> Dialect:
+    from . import otlp
+
+    return otlp.LOGS
+
+
+#: Who finds each name. A module is imported when its dialect is asked for, by a statement
+#: that what packs programs (PyInstaller) can see.
+DIALECTS: Mapping[str, Callable[[str], Dialect]] = MappingProxyType(
     {
-        "posthog": (".posthog", "V0"),
-        "posthog-v1": (".posthog", "V1"),
-        "segment": (".segment", "SEGMENT"),
-        "metarouter": (".segment", "METAROUTER"),
-        "astronomer": (".segment", "METAROUTER"),
-        "rudderstack": (".segment", "RUDDERSTACK"),
-        "jitsu": (".segment", "JITSU"),
-        "customerio": (".segment", "CUSTOMERIO"),
-        "hightouch": (".segment", "HIGHTOUCH"),
-        "june": (".segment", "JUNE"),
-        "posthog-logs": (".otlp", "LOGS"),
+        "posthog": _posthog,
+        "posthog-v1": _posthog,
+        "posthog-v0": _posthog,
+        "segment": _segment,
+        "metarouter": _segment,
+        "astronomer": _segment,
+        "rudderstack": _segment,
+        "jitsu": _segment,
+        "customerio": _segment,
+        "hightouch": _segment,
+        "june": _segment,
+        "posthog-logs": _logs,
     }
 )
+
+
+def family_of(dialect: Dialect) -> str:
+    """Return the name under which lines of *dialect* wait: several may share one form."""
+    return str(getattr(dialect, "family", dialect.name))
 
 
 def find_dialect(dialect: str | Dialect) -> Dialect:
@@ -181,10 +240,7 @@ def find_dialect(dialect: str | Dialect) -> Dialect:
     if isinstance(dialect, str):
         if dialect not in DIALECTS:
             raise ValueError(f"dialect: {dialect!r} is none of {', '.join(DIALECTS)}")
-        module, name = DIALECTS[dialect]
-        found = getattr(import_module(module, __name__), name)
-        assert isinstance(found, Dialect)
-        return found
+        return DIALECTS[dialect](dialect)
     if not isinstance(dialect, Dialect):
         raise TypeError(
             f"dialect: a name or a posthog_logging.wire.Dialect, not {type(dialect).__name__}"
