@@ -46,6 +46,7 @@ class Rig:
             clock=clock,
             wall=clock,
             uniform=lambda low, high: high,
+            memory={},
         )
         self._numbers = itertools.count(1)
 
