@@ -34,11 +34,13 @@ class Rig:
         self.dialect = dialect
         self.ledger = Ledger()
         self.losses: list[tuple[DeliveryError, list[dict[str, Any]]]] = []
+        memory = options.pop("memory", {})
+        host = options.pop("host", "http://x")
         on_error = options.pop("on_error", lambda error, events: self.losses.append((error, events)))
         self.sender = Sender(
             MemorySpool(),
             dialect,
-            Endpoint("http://x", "phc_test", options.pop("compression", None)),
+            Endpoint(host, "phc_test", options.pop("compression", None)),
             transport,
             self.ledger,
             Settings(**options),
@@ -46,7 +48,7 @@ class Rig:
             clock=clock,
             wall=clock,
             uniform=lambda low, high: high,
-            memory={},
+            memory=memory,
         )
         self._numbers = itertools.count(1)
 

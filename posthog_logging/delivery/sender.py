@@ -742,7 +742,7 @@ _OF_THE_KEY = frozenset({401, 402})
 
 
 def _fitted(parcel: Parcel, dialect: Dialect) -> list[bytes]:
-    """Return the lines; those of another lane as they fit into the ordinary one."""
+    """Return the lines; those of another lane as they fit where they go."""
     lines = lines_of(parcel.kept)
     fit: Callable[[bytes], bytes] | None = getattr(dialect, "fitted", None)
     return [fit(line) for line in lines] if parcel.lane and fit is not None else lines

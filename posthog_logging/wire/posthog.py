@@ -146,8 +146,8 @@ class PostHogDialect:
         return "ai" if line.startswith(b"$ai_", _NAME_AT) else ""
 
     def fitted(self, line: bytes) -> bytes:
-        """Return *line* as the ordinary route takes it: one of the AI lane's may be too large."""
-        largest = self.limits.event_bytes
+        """Return *line* as this route takes it: what is for the AI lane may be too large for it."""
+        largest = _AI_BYTES if self.path == AI_PATH else self.limits.event_bytes
         return line if len(line) <= largest else _cut(jsonable.decode(line), largest, len(line))
 
     def templates(self, constants: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
