@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..events import jsonable
-from . import Response
+from .dialect import Response
 
 
 __all__ = ["PAGE", "doubt", "is_page", "object_in"]

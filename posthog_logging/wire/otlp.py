@@ -20,7 +20,7 @@ from urllib.parse import quote
 from ..events import jsonable
 from ..events.message import Message, Refused
 from ..version import LIBRARY, VERSION
-from . import Batch, Endpoint, Limits, Request, Response, Results, Rules
+from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from .answers import doubt, object_in
 from .compression import compress, decompress
 from .posthog import V0

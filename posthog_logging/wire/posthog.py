@@ -19,7 +19,7 @@ from typing import Any
 from ..events import jsonable
 from ..events.message import OPTIONS, Message, Refused
 from ..version import LIBRARY, VERSION
-from . import Batch, Dialect, Endpoint, Limits, Request, Response, Results, Rules
+from .dialect import Batch, Dialect, Endpoint, Limits, Request, Response, Results, Rules
 from .answers import doubt, object_in
 from .compression import CODINGS, compress, decompress
 
