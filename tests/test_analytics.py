@@ -29,7 +29,7 @@ class Recorder:
 
     def send(self, request: Request, timeout: float) -> Response:
         self.requests.append(request)
-        return Response(200, body=b"{}")
+        return Response(200, body=b'{"results":{}}')
 
     def close(self) -> None:
         """There is nothing to give back."""

@@ -492,13 +492,13 @@ def test_on_error_may_log(make_handler: Any, make_log: Any) -> None:
         handler.flush()
         done.set()
 
-    transport_answers = iter([Response(404)])
+    transport_answers = iter([Response(418)])
     sent = []
 
     class Transport:
         def send(self, request: Any, timeout: float) -> Response:
             sent.append(V0.decode(request)[0].event)
-            return next(transport_answers, Response(200))
+            return next(transport_answers, Response(200, body=b'{"results":{}}'))
 
         def close(self) -> None:
             pass

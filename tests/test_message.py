@@ -410,14 +410,16 @@ def test_precedence_goes_from_the_general_to_the_particular() -> None:
         defaults={**layers["defaults"], "$groups": {"a": 1, "b": 1}},
         bound=Bound(None, layers["bound"]),
         **layers["flat"],
-        properties={**layers["properties"], "p4": 0},
-        options={"p4": "named"},
+        properties={**layers["properties"], "p4": 0, "$product_tour_id": 0},
+        options={"product_tour_id": "named"},
         groups={"b": 2},
         owned=layers["owned"],
     )
 
     assert {
         **{f"p{n}": rank for n, rank in enumerate(ranks)},
+        "p4": 0,
+        "$product_tour_id": "named",
         "$groups": {"a": 1, "b": 2},
     } == message.properties
 
@@ -444,7 +446,7 @@ def test_explicit_identity_wins_over_the_contexts() -> None:
         ({"options": {"disable_skew_correction": True}}, {"$ignore_sent_at": True}),
         ({"options": {"cookieless_mode": True}}, {"$cookieless_mode": True}),
         ({"options": {"product_tour_id": "t"}}, {"$product_tour_id": "t"}),
-        ({"options": {"later": 1}}, {"later": 1}),
+        ({"options": {"later": 1}}, {"$options": {"later": 1}}),
         ({"options": 5}, {"options": 5}),
         ({"properties": [1]}, {"properties": [1]}),
         ({"properties": None, "set": None, "groups": None, "options": None}, {}),

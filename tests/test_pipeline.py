@@ -301,7 +301,7 @@ def test_on_error_may_call_back(verb: str, where: str, rig: Any) -> None:
             called.set()
 
     it = rig(on_error=hook, flush_at=1 if where == "thread" else 1000, flush_interval=60.0)
-    it.transport.script(404)
+    it.transport.script(418)
     began = time.monotonic()
     it.put()
     if where == "flush":

@@ -22,6 +22,7 @@ from posthog_logging.delivery.policy import (
     parse_retry_after,
 )
 from posthog_logging.wire import Rules
+from posthog_logging.wire.otlp import LOGS
 from posthog_logging.wire.posthog import V0, V1
 from posthog_logging.wire.segment import SEGMENT
 
@@ -44,8 +45,8 @@ def test_every_status_is_judged(rules: Rules) -> None:
     """No status raises, none ends a batch of one as if it could be split."""
     for status in [None, *range(100, 600), 999]:
         for count in (1, 2, 2000):
-            for asked in (False, True):
-                outcome = judge(status, rules, count, asked)
+            for page in (False, True):
+                outcome = judge(status, rules, count, page=page, proven=page)
                 assert isinstance(outcome, Outcome)
                 assert (outcome is Outcome.DELIVERED) == (
                     status is not None and 200 <= status < 300
@@ -55,13 +56,15 @@ def test_every_status_is_judged(rules: Rules) -> None:
 
 
 R, J, P, D = Outcome.RETRY, Outcome.REJECTED, Outcome.PAUSE, Outcome.DELIVERED
+F = Outcome.REFUSED
 
 
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (None, R), (200, D), (201, D), (204, D), (301, J), (307, J), (401, P), (402, P),
-        (403, J), (404, J), (408, R), (413, Outcome.OVERSIZED), (415, J), (422, J),
+        (None, R), (200, D), (201, D), (204, D), (301, P), (307, P), (401, P), (402, P),
+        (403, F), (404, P), (408, R), (413, Outcome.OVERSIZED), (415, P), (422, J),
+        (405, P), (407, P), (410, P), (421, R), (425, R), (451, P), (511, P), (103, R),
         (429, R), (500, R), (502, R), (503, R), (504, R), (599, R), (400, J),
     ],
     ids=str,
@@ -77,10 +80,32 @@ def test_batches_of_more_are_split() -> None:
     assert Outcome.BISECT is judge(400, V0.rules, 2)
 
 
-@pytest.mark.parametrize(("asked", "expected"), [(True, R), (False, J)], ids=str)
-def test_a_429_of_v1_waits_only_where_it_was_told_how_long(asked: bool, expected: Any) -> None:
-    """V1's clients call a 429 final; with a ``Retry-After`` it is safe to wait (2.6)."""
-    assert expected is judge(429, V1.rules, 5, asked)
+@pytest.mark.parametrize("status", [400, 403, 406, 422])
+@pytest.mark.parametrize("count", [1, 40])
+def test_a_page_is_no_verdict_of_the_endpoint(status: int, count: int) -> None:
+    """A 4xx with a web page is a firewall's: it may mean one event, or the address."""
+    assert F is judge(status, V0.rules, count, page=True)
+
+
+@pytest.mark.parametrize("status", [404, 405, 410])
+def test_not_found_passes_where_the_endpoint_was_found(status: int) -> None:
+    """A host that has spoken V1 is being deployed, not wrong."""
+    assert R is judge(status, V1.rules, 5, proven=True)
+    assert P is judge(status, V1.rules, 5)
+
+
+@pytest.mark.parametrize("rules", [V0.rules, V1.rules, SEGMENT.rules, LOGS.rules])
+@pytest.mark.parametrize("status", [401, 402, 404, 405, 407, 451, 301, 302, 303, 307, 308])
+def test_configuration_loses_nothing(status: int, rules: Rules) -> None:
+    """A wrong key or address, or an unpaid bill, pauses in every dialect."""
+    assert P is judge(status, rules, 1)
+    assert P is judge(status, rules, 100)
+
+
+@pytest.mark.parametrize("rules", [V0.rules, V1.rules, SEGMENT.rules, LOGS.rules])
+def test_a_429_waits(rules: Rules) -> None:
+    """A 429 is retried in every dialect, whether it says for how long or not."""
+    assert R is judge(429, rules, 5)
 
 
 def test_some_servers_errors_are_final() -> None:
@@ -156,7 +181,8 @@ def test_a_wait_has_a_floor_and_a_ceiling(
 
     assert failures + 1 == schedule.failures
     assert min(asked or 0.0, rules.longest_retry_after) <= wait + 1e-6
-    assert SHORTEST_BACKOFF - 1e-6 <= wait <= rules.longest_backoff + 1e-6
+    longest = max(rules.longest_backoff, min(asked or 0.0, rules.longest_retry_after))
+    assert SHORTEST_BACKOFF - 1e-6 <= wait <= longest + 1e-6
     assert schedule.due_in(later) >= 0.0
 
 
@@ -167,7 +193,7 @@ def test_a_schedule_begins_due_and_full() -> None:
 
 def test_a_delivery_ends_the_wait() -> None:
     """After a success there is no failure and no pause left, and the next one is due."""
-    troubled = Schedule(100).failed(NOW, V0.rules).paused(NOW)
+    troubled = Schedule(100).failed(NOW, V0.rules).paused(NOW, V0.rules)
 
     assert Schedule(100) == troubled.succeeded()
 
@@ -190,7 +216,7 @@ def test_pauses_grow_to_a_quarter_of_an_hour() -> None:
     """A refused key is tried again after 1, 2, 4, 8 and then 15 minutes."""
     schedule, waits = Schedule(100), []
     for _ in range(12):
-        schedule = schedule.paused(NOW)
+        schedule = schedule.paused(NOW, V0.rules)
         waits.append(schedule.due_in(NOW) / 60)
 
     assert [1.0, 2.0, 4.0, 8.0, *[15.0] * 8] == waits
@@ -200,7 +226,7 @@ def test_a_schedule_does_not_change() -> None:
     """Every change is a new schedule."""
     schedule = Schedule(100)
     schedule.failed(NOW, V0.rules)
-    schedule.paused(NOW)
+    schedule.paused(NOW, V0.rules)
     schedule.halved(50)
     schedule.succeeded()
 

@@ -48,7 +48,7 @@ profiles = pytest.mark.parametrize("dialect", PROFILES, ids=lambda dialect: dial
 
 
 def message(event: str = "played", distinct_id: str = "user-1", **fields: Any) -> Message:
-    return Message(event, distinct_id, fields.pop("properties", {}), ID, NOW)
+    return Message(event, distinct_id, fields.pop("properties", {}), fields.pop("uuid", ID), NOW)
 
 
 def call(
@@ -549,16 +549,8 @@ ANSWERS = {
         {},
         {"partly_accepted": 2},
     ),
-    "jitsu's without errors": (200, b'{"ok":false,"errors":null}', {}, {"partly_accepted": 1}),
     "jitsu's good one": (200, b'{"ok":true}', {}, {}),
     "metarouter's 207": (207, b"", {}, {"partly_accepted": 1}),
-    "metarouter's errors": (
-        207,
-        b'{"Success":false,"Errors":[{"Error":"a"},{"Error":"b"}]}',
-        {},
-        {"partly_accepted": 2},
-    ),
-    "a 200 that is none": (200, b'{"success":false}', {}, {"partly_accepted": 1}),
 }
 
 
@@ -571,19 +563,84 @@ def test_answers_are_read(status: int, body: bytes, dropped: Any, notes: Any) ->
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        b'{"success":false}',
+        b'{"ok":false,"errors":null}',
+        b'{"Success":false,"Errors":[]}',
+        b'{"error":"boom"}',
+        b'{"Error":{"Message":"boom"}}',
+        b"<!doctype html><title>Sign in</title>",
+        b"\xef\xbb\xbf \n<html></html>",
+    ],
+    ids=repr,
+)
+def test_a_200_that_says_it_failed_is_no_delivery(body: bytes) -> None:
+    """An explicit failure, or a web page, keeps the whole batch."""
+    assert SEGMENT.results(Response(200, {}, body)).kept
+
+
+def test_metarouter_counts_what_it_refused() -> None:
+    """Errors that name no call are handed on by their number."""
+    body = b'{"Success":false,"Errors":[{"Error":"a"},{"Error":"b"}]}'
+
+    assert [2, 2] == [METAROUTER.results(Response(n, {}, body)).unnamed for n in (200, 207)]
+
+
+def test_jitsu_sorts_its_errors() -> None:
+    """What it lost goes again, what it has no place for waits, what it refuses is lost."""
+    texts = [
+        "Message ID: a: producer error: kafka",
+        "Message ID: b: quota exceeded",
+        "Message ID: c: no destinations found",
+        "Message ID: d: event error: no type",
+    ]
+    body = json.dumps({"ok": False, "receivedEvents": 5, "okEvents": 1, "errors": texts})
+    found = JITSU.results(Response(200, {}, body.encode()))
+
+    assert (frozenset("a"), {"b", "c"}, {"d": "event error: no type"}) == (
+        found.retry,
+        set(found.paused),
+        found.dropped,
+    )
+
+
+@pytest.mark.parametrize(
     ("kind", "statuses"),
-    [("retry", {100, 408, 410, 429, 460}), ("final", {501, 505, 511}), ("bisect", {400})],
+    [("retry", {408, 410, 429, 460}), ("final", {501, 505}), ("bisect", {400})],
 )
 def test_the_statuses_are_those_of_the_newest_clients(kind: str, statuses: set[int]) -> None:
-    """The status table is Segment's own of 2026; a refused key is final there."""
+    """The status table is Segment's own of 2026, but that what is configuration waits."""
     rules = SEGMENT.rules
 
     assert statuses <= getattr(rules, kind)
-    assert (frozenset(), 300.0, 43_200.0) == (
-        rules.pause,
-        rules.longest_retry_after,
-        rules.longest_throttle,
-    )
+    assert {401, 402, 404, 405} <= rules.pause
+    assert (3600.0, 43_200.0) == (rules.longest_retry_after, rules.longest_throttle)
+
+
+@pytest.mark.parametrize("name", ["m-1", "order 17/b", 'a "quoted" one', "Ü" * 40, "x" * 150])
+def test_a_message_id_of_the_callers_own_goes_as_it_is(name: str) -> None:
+    """Any text serves as ``messageId``: it is what the other side deduplicates by."""
+    line = SEGMENT.line(message(uuid=name))
+
+    assert name == json.loads(line)["messageId"] == SEGMENT.uuid_of(line)
+    assert "other" == SEGMENT.uuid_of(SEGMENT.with_uuid(line, "other"))
+
+
+def test_jitsus_answers_call_an_id_by_another_name() -> None:
+    """Jitsu cuts an id to 64 characters and replaces what it does not like (1.3)."""
+    line = JITSU.line(message(uuid="order 17/" + "b" * 80))
+
+    assert "order 17/" + "b" * 80 == json.loads(line)["messageId"]
+    assert ("order_17_" + "b" * 80)[:64] == JITSU.uuid_of(line)
+
+
+def test_a_group_of_no_type_has_no_trait_of_it() -> None:
+    """``groupType`` is sent where somebody gave one."""
+    properties = {"$group_type": "group", "$group_key": "acme", "$group_set": {"seats": 12}}
+    line = SEGMENT.line(message("$groupidentify", properties=properties))
+
+    assert {"seats": 12} == json.loads(line)["traits"]
 
 
 # Reading

@@ -27,9 +27,17 @@ from posthog_logging.wire import (
     Request,
     Response,
     Results,
+    family_of,
     find_dialect,
 )
-from posthog_logging.wire.posthog import CONTEXT_PROPERTIES, V0, V1, PostHogDialect
+from posthog_logging.wire.posthog import (
+    CONTEXT_PROPERTIES,
+    POSTHOG,
+    V0,
+    V1,
+    PostHogDialect,
+    refuse_authorization,
+)
 
 
 ID = "01890b5c-2a3b-7c4d-8e5f-0123456789ab"
@@ -52,8 +60,15 @@ def message(**fields: Any) -> Message:
 
 
 def event(dialect: PostHogDialect, **properties: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(dialect.line(message(properties=properties)))
+    """Return an event as it travels; V0's without the library's name, which is checked apart."""
+    body = json.loads(request(dialect, message(properties=properties)).body)
+    found: dict[str, Any] = body["batch"][0]
+    if not dialect.v1:
+        assert own_library == {name: found["properties"].pop(name) for name in own_library}
     return found
+
+
+own_library = {"$lib": LIBRARY, "$lib_version": VERSION}
 
 
 def request(
@@ -71,15 +86,17 @@ LINE = (
     '"properties":{"a":1}}'
 ).encode()
 
+V0_LINE = LINE.replace(b'{"a"', f'{{"$lib":"{LIBRARY}","$lib_version":"{VERSION}","a"'.encode())
+
 
 def test_a_request_of_v0_to_the_byte() -> None:
-    """The key and the attempt's moment are in the body; no header says more than needed."""
+    """The key, the attempt's moment and the library are in the body; headers say no more."""
     found = request(V0, message(properties={"a": 1}), message(properties={"a": 1}))
 
     assert f"{HOST}/batch/" == found.url
     assert {"Content-Type": "application/json", "User-Agent": AGENT} == found.headers
     assert (
-        b'{"api_key":"phc_key","sent_at":"%b","batch":[%b,%b]}' % (NOW.encode(), LINE, LINE)
+        b'{"api_key":"phc_key","sent_at":"%b","batch":[%b,%b]}' % (NOW.encode(), V0_LINE, V0_LINE)
         == found.body
     )
 
@@ -149,7 +166,15 @@ def test_every_coding_comes_back(dialect: PostHogDialect, coding: str | None) ->
 
     assert coding == found.headers.get("Content-Encoding")
     assert ("Content-Encoding" in found.headers) is (coding is not None)
-    assert messages == dialect.decode(found)
+    assert messages == without_library(dialect.decode(found))
+
+
+def without_library(messages: list[Message]) -> list[Message]:
+    """Return *messages* as they were before V0 added the library's name."""
+    return [
+        one._replace(properties={k: v for k, v in one.properties.items() if k not in own_library})
+        for one in messages
+    ]
 
 
 def test_v1_has_all_codings_and_v0_has_gzip() -> None:
@@ -275,7 +300,7 @@ def test_options_are_sent_in_their_type(option: str, value: Any, expected: bool 
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("t", "t"), (7, "7"), (uuid.UUID(ID), ID), (Truth.YES, "true"), (None, None)],
+    [("t", "t"), (uuid.UUID(ID), ID), (Truth.YES, "true"), (None, None)],
     ids=str,
 )
 @pytest.mark.parametrize("name", ["$session_id", "$window_id", "$product_tour_id"])
@@ -288,12 +313,99 @@ def test_ids_are_sent_as_texts(name: str, value: Any, expected: str | None) -> N
     assert {} == found["properties"]
 
 
+@both
+@pytest.mark.parametrize("value", [7, 1.5, True, ["s"], {"id": "s"}], ids=repr)
+def test_an_id_of_a_session_that_is_no_text_is_left_out(
+    dialect: PostHogDialect, value: Any
+) -> None:
+    """V1 refuses the whole batch for one: official clients leave it out, too."""
+    found = event(dialect, **{"$session_id": value, "$window_id": value, "a": 1})
+
+    assert {"uuid", "event", "distinct_id", "timestamp", "properties"} == set(found)
+    assert {"a": 1} == found["properties"]
+
+
+def test_unknown_options_travel_among_the_options() -> None:
+    """An option of tomorrow goes where V1 looks for it; V0 knows properties only."""
+    options = {"later": {"a": [1]}, "on": True}
+    found = event(V1, **{"$options": options, "$process_person_profile": False})
+
+    assert {**options, "process_person_profile": False} == found["options"]
+    assert {} == found["properties"]
+    assert options == event(V0, **{"$options": options})["properties"]
+
+
+@pytest.mark.parametrize("dialect", [POSTHOG, V1, V0], ids=lambda one: one.name)
+def test_a_line_is_the_same_in_all_of_posthogs_protocols(dialect: PostHogDialect) -> None:
+    """What waits under one protocol can be sent under another."""
+    one = message(properties={"$session_id": "s", "$process_person_profile": False, "a": 1})
+
+    assert V1.line(one) == dialect.line(one)
+    assert "posthog" == family_of(dialect)
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [{}, {"a": 1}, {"$session_id": 'Z","properties":{'}, {"a": ',"properties":{', "b": {}}],
+    ids=repr,
+)
+def test_the_way_to_v0_is_the_same_fast_and_slow(properties: dict[str, Any]) -> None:
+    """Whatever stands in a line, V0 gets the event, with the same uuid and the same time."""
+    one = message(
+        event='x","properties":{', distinct_id='","timestamp":"', properties=properties
+    )
+
+    assert [one] == without_library(V0.decode(request(V0, one)))
+
+
+@pytest.mark.parametrize("name", ["order-17", "", ID.upper(), f"urn:uuid:{ID}"])
+def test_a_uuid_is_one(name: str) -> None:
+    """PostHog wants UUIDs: a text becomes the same one each time, in its canonical form."""
+    first, second = (json.loads(V1.line(message(uuid=name)))["uuid"] for _ in range(2))
+
+    assert first == second
+    assert not name or first == str(uuid.UUID(first))
+    assert (ID in name.lower()) == (first == ID)
+
+
+def test_ai_events_may_be_large_on_v1() -> None:
+    """An event of PostHog's AI lane has 8 MiB; the ordinary route gets it cut."""
+    texts = {f"$ai_input_{n}": "x" * 900_000 for n in range(5)}
+    one = message(event="$ai_generation", properties=texts)
+    line = V1.line(one)
+
+    assert 4_500_000 < len(line) < 8 * 1024 * 1024
+    assert ("ai", "") == (V1.lane_of(line), V1.lane_of(V1.line(message())))
+    cut = V1.fitted(line)
+    assert len(cut) <= V1.limits.event_bytes
+    assert b"[cut: " in cut
+    assert V1.uuid_of(line) == V1.uuid_of(cut)
+    assert len(V0.line(one)) <= V0.limits.event_bytes
+
+
+@pytest.mark.parametrize("dialect", [POSTHOG, V1], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    ("headers", "auth", "named"),
+    [({"authorization": "Basic x"}, None, "headers"), ({}, ("me", "secret"), "auth")],
+)
+def test_v1_keeps_its_authorization(
+    dialect: PostHogDialect, headers: Any, auth: Any, named: str
+) -> None:
+    """What would take the place of the key is refused, by the parameter's name, unquoted."""
+    with pytest.raises(ValueError, match=f"^{named}: ") as caught:
+        refuse_authorization(dialect, headers, auth)
+
+    assert "secret" not in str(caught.value)
+    refuse_authorization(V0, headers, auth)
+    refuse_authorization(dialect, {"X-Team": "a"}, None)
+
+
 def test_v1_takes_the_library_from_the_header() -> None:
     """``$lib`` and its version are properties on V0, and on V1 only a header."""
-    library = {"$lib": LIBRARY, "$lib_version": VERSION}
+    one = message(properties=own_library)
 
-    assert library == event(V0, **library)["properties"]
-    assert {} == event(V1, **library)["properties"]
+    assert {} == event(V1, **own_library)["properties"]
+    assert own_library == json.loads(request(V0, one).body)["batch"][0]["properties"]
 
 
 @both
@@ -393,7 +505,8 @@ def test_messages_survive_the_way(
     """What is decoded is what was encoded, property for property."""
     endpoint = dataclasses.replace(PLAIN, compression=coding)
 
-    assert messages == dialect.decode(request(dialect, *messages, endpoint=endpoint))
+    found = dialect.decode(request(dialect, *messages, endpoint=endpoint))
+    assert messages == without_library(found)
 
 
 @both
@@ -474,16 +587,15 @@ def test_verdicts_are_sorted_event_by_event() -> None:
     assert Results(frozenset({names[1]}), {names[2]: "drop"}, {"warning": 2}) == found
 
 
-def test_a_uuid_that_is_none_is_kept_as_it_is() -> None:
-    """A name that no event has matches none, and breaks nothing."""
-    assert frozenset({"x"}) == results(V1, {"results": {"x": {"result": "retry"}}}).retry
+def test_a_name_that_no_event_has_breaks_nothing() -> None:
+    """A verdict of something else is of nothing that was sent."""
+    assert ID not in results(V1, {"results": {"x": {"result": "retry"}}}).retry
 
 
 @pytest.mark.parametrize(
     "body",
     [
         b"",
-        b"<html>",
         b"{",
         [],
         5,
@@ -495,8 +607,8 @@ def test_a_uuid_that_is_none_is_kept_as_it_is() -> None:
     ],
     ids=repr,
 )
-def test_an_unreadable_answer_of_v1_is_final(body: Any) -> None:
-    """A 2xx without readable verdicts is told, and nothing of the batch is sent again."""
+def test_an_unreadable_answer_of_v1_says_nothing_of_events(body: Any) -> None:
+    """A 2xx without readable verdicts is an error for the whole batch."""
     found = results(V1, body)
 
     assert found.error
@@ -505,17 +617,28 @@ def test_an_unreadable_answer_of_v1_is_final(body: Any) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b"\xff", [], 5, {"status": "Ok"}, {"status": 1}, {"quota_limited": []}],
+    [b"", b"ok", b"\xff", [], 5, {"status": "Ok"}, {"status": 1}, {"quota_limited": []}],
     ids=repr,
 )
 def test_an_answer_of_v0_says_nothing_of_single_events(body: Any) -> None:
-    """Any 2xx means delivered, whatever the body says (1.8)."""
+    """A 2xx means delivered, unless it is a page's or names an error (1.8)."""
     assert Results() == results(V0, body)
 
 
 def test_an_answer_of_v0_may_tell_of_a_quota() -> None:
     """``quota_limited`` is noted by how many resources it names, and not retried."""
     assert Results(notes={"quota_limited": 2}) == results(V0, {"quota_limited": ["a", "b"]})
+
+
+@both
+@pytest.mark.parametrize(
+    "body", [b"<html>", b" \r\n<!DOCTYPE html>", {"error": "x"}, {"success": False}], ids=repr
+)
+def test_a_2xx_that_is_not_the_endpoints_keeps_the_batch(
+    dialect: PostHogDialect, body: Any
+) -> None:
+    """A web page and an explicit failure are no deliveries."""
+    assert results(dialect, body).kept
 
 
 # Finding a dialect

@@ -82,6 +82,7 @@ class Encoder:
         self._defaults = defaults
         self._owned = owned
         self._flat = flat
+        self._any_id = bool(getattr(dialect, "any_id", False))
         self._hooks = hooks
         self._caller = threading.local()  # its `frame` is that of the hooks, while they run
         self._template = None if hooks else _template(dialect, {**defaults, **owned})
@@ -120,6 +121,7 @@ class Encoder:
             defaults=self._defaults,
             owned=self._owned,
             flat=self._flat,
+            any_id=self._any_id,
             tell=tell,
         )
         if not self._hooks or self._is_in_hook():

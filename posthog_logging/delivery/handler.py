@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..wire import Dialect
+from ..wire import Dialect, family_of
 from . import checks
 from .exits import close_together
 from .ledger import Ledger
@@ -237,7 +237,7 @@ def _make_spool(options: Options, ledger: Ledger) -> Spool:
 
     return JournalSpool(
         given,
-        dialect=options.dialect.name,
+        dialect=family_of(options.dialect),
         host=options.host,
         max_bytes=options.max_spool_bytes,
         drop_oldest=options.overflow == "drop_oldest",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from ..wire import Dialect, Endpoint, find_dialect
+from ..wire.posthog import refuse_authorization
 from . import checks
 from .room import OVERFLOWS
 from .sender import OnError, Settings
@@ -89,6 +90,7 @@ class Options:
         # These two are checked against the dialect.
         url = checks.host(self.host, self.dialect.default_host)
         object.__setattr__(self, "host", self.dialect.ingestion_host(url, self.api_key))
+        refuse_authorization(self.dialect, self.headers, self.auth)
         coding = checks.coding(self.compression, self.dialect)
         object.__setattr__(self, "compression", coding)
 

@@ -25,8 +25,11 @@ __all__ = ["Outcome", "Schedule", "backoff", "judge", "parse_retry_after"]
 #: The harness of PostHog wants no retry sooner than this.
 SHORTEST_BACKOFF = 0.1
 
+#: The longest wait that is our own choice, in seconds; a server may ask for more.
+LONGEST_PAUSE = 15 * 60.0
+
 _FIRST_PAUSE = 60.0
-_LONGEST_PAUSE = 15 * 60.0
+_NOT_FOUND = frozenset({404, 405, 410})
 
 
 class Outcome(enum.Enum):
@@ -34,29 +37,42 @@ class Outcome(enum.Enum):
 
     DELIVERED = "delivered"
     RETRY = "retry"
-    PAUSE = "pause"  # the key or the bill is the trouble: keep the batch, stop hammering
+    PAUSE = "pause"  # the key, the bill or the address is the trouble: keep, stop hammering
+    REFUSED = "refused"  # a firewall speaks: of the address, or of one event
     HALVE = "halve"  # too large as a whole
-    BISECT = "bisect"  # one event in it is poison
+    BISECT = "bisect"  # the endpoint cannot take one of the events
     OVERSIZED = "oversized"
     REJECTED = "rejected"
 
 
-def judge(status: int | None, rules: Rules, count: int, retry_after: bool = False) -> Outcome:
-    """Return what *status* means for a batch of *count* events; None means that no answer came."""
-    if status is None:
+def judge(
+    status: int | None, rules: Rules, count: int, *, page: bool = False, proven: bool = False
+) -> Outcome:
+    """
+    Return what *status* means for a batch of *count* events; None means that no answer came.
+
+    Args:
+        page: whether the body is a web page, so that a go-between speaks and not the endpoint.
+        proven: whether the endpoint is known to be there, so that "not found" passes.
+    """
+    if status is None or status < 200:
         return Outcome.RETRY
-    if 200 <= status < 300:
+    if status < 300:
         return Outcome.DELIVERED
-    if status in rules.pause:
+    if status < 400:
         return Outcome.PAUSE
     if status == 413:
         return Outcome.HALVE if count > 1 else Outcome.OVERSIZED
+    if status in rules.retry or (proven and status in _NOT_FOUND):
+        return Outcome.RETRY
+    if status in rules.pause:
+        return Outcome.PAUSE
+    if status >= 500:
+        return Outcome.REJECTED if status in rules.final else Outcome.RETRY
+    if page or status in rules.refused:
+        return Outcome.REFUSED
     if status in rules.bisect and count > 1:
         return Outcome.BISECT
-    if status in rules.only_with_retry_after:
-        return Outcome.RETRY if retry_after else Outcome.REJECTED
-    if status in rules.retry or (status >= 500 and status not in rules.final):
-        return Outcome.RETRY
     return Outcome.REJECTED
 
 
@@ -126,10 +142,13 @@ class Schedule:
             self, failures=failures, not_before=now + wait, asked=now + asked
         )
 
-    def paused(self, now: float) -> Schedule:
-        """Return the schedule after a refused key or an unpaid bill: a minute, then longer."""
-        wait = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self.pauses, 8))
-        return dataclasses.replace(self, pauses=self.pauses + 1, not_before=now + wait)
+    def paused(self, now: float, rules: Rules, retry_after: float | None = None) -> Schedule:
+        """Return the schedule after a refused key or a wrong address: a minute, then longer."""
+        asked = min(retry_after or 0.0, rules.longest_retry_after)
+        wait = max(asked, min(LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self.pauses, 8)))
+        return dataclasses.replace(
+            self, pauses=self.pauses + 1, not_before=now + wait, asked=now + asked
+        )
 
     def halved(self, count: int) -> Schedule:
         """Return the schedule after a batch of *count* events was too large."""

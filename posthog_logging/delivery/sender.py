@@ -1,53 +1,73 @@
 """
 Spool to server, one batch at a time: makes attempts, acts on answers, counts what became of each.
 
-Keeps no thread and takes no lock: whoever has the pipeline's turn calls it. Retry means
-"not acknowledged yet": nothing here sleeps.
+Keeps no thread and takes no lock: only the thread that delivers calls it. Retry means "not
+acknowledged yet": nothing here sleeps.
+
+What an answer means is `policy.judge`'s to say, `_ACTIONS` says what is done then. A batch
+that is kept stands in the `Lineup`, behind all others. One that keeps failing while others
+get through is halved, apart from the row, until the event at fault stands alone: that one is
+tried ever more seldom, and given up after `_LAST_STRIKE` failures, half a day or more.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import enum
+import math
 import random
 import threading
 import time
 import uuid
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
-from ..events import jsonable
 from ..events.message import rfc3339
 from ..wire import Batch, Dialect, Endpoint, Response, Results
+from ..wire.answers import is_page
+from ..wire.posthog_protocol import Known, protocol_for
 from .ledger import Ledger
+from .lineup import Lineup
+from .losses import DeliveryError, Losses, OnError
 from .own_records import working
-from .policy import Outcome, Schedule, judge, parse_retry_after
+from .parcel import Budget, Parcel
+from .policy import (
+    LONGEST_PAUSE,
+    SHORTEST_BACKOFF,
+    Outcome,
+    Schedule,
+    backoff,
+    judge,
+    parse_retry_after,
+)
 from .spool import RECEIPT, Kept, Spool, lines_of
 from .transport import Transport
+from .wording import advice, cleaned, listed, summary
 
 
 __all__ = ["DeliveryError", "OnError", "Sender", "Settings"]
 
-
-class DeliveryError(Exception):
-    """Why events were lost: what ``on_error`` is called with."""
-
-    def __init__(self, reason: str, status: int | None = None, detail: str = "") -> None:
-        super().__init__(
-            f"{reason}{'' if status is None else f', HTTP {status}'}{detail and f': {detail}'}"
-        )
-        self.reason = reason
-        self.status = status
-        self.detail = detail
-
-
-OnError = Callable[[DeliveryError, "list[dict[str, Any]]"], None]
-
-# How many requests one poisoned batch may cost: two halves a level, 2,000 events deep, twice.
-_TRIALS = 48
+# In trouble, so many lines are tried of what has not been tried yet: enough to get through.
+_PROBE = 20
+# So many different batches are tried in turn while nothing gets through.
+_PROBES = 2
+# An event at fault is given up when it has failed so often alone while others got through:
+# waits double from a second to a quarter of an hour, so that is after half a day or more.
+_LAST_STRIKE = 100
+# What a firewall refuses is given up when it was refused so often alone, likewise.
+_LAST_REFUSAL = 3
+# Nobody gets through: so many refusals in a row are no longer one event's.
+_REFUSALS = 3
+# What stands apart may fail so often in a row without a wait: halves need not wait for halves.
+_APART_FAILURES = 8
+# A V1 answer that cannot be read is asked for so many times again.
+_UNREAD = 2
+# Notes of servers are told apart up to so many.
+_NOTES = 20
 
 
 @dataclass(frozen=True)
@@ -62,27 +82,21 @@ class Settings:
     bisect: bool = True
 
 
-class _Trials:
-    """What is left of the requests that the pieces of one batch may cost together."""
+class _Answer(NamedTuple):
+    """A response, who can read it, and for how many seconds the server asks to be left alone."""
 
-    def __init__(self) -> None:
-        self.left = _TRIALS
+    response: Response
+    dialect: Dialect
+    wait: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Parcel:
-    """A batch and what was tried with it so far."""
+class _Trouble(enum.Enum):
+    """Why a batch is kept."""
 
-    kept: Sequence[Kept]
-    request_id: str
-    created: float
-    attempts: int = 0
-    failures: int = 0
-    throttled: float = 0.0  # when the server first asked to wait
-    trials: _Trials = dataclasses.field(default_factory=_Trials)
-
-    def with_(self, kept: Sequence[Kept], **more: Any) -> _Parcel:
-        return dataclasses.replace(self, kept=kept, **more)
+    OUTAGE = "outage"
+    PARTLY = "partly"  # others of the same request were taken
+    ADDRESS = "address"
+    KEY = "key"
 
 
 class Sender:
@@ -94,6 +108,7 @@ class Sender:
         wall: returns epoch seconds; attempts are stamped with it.
         uniform: draws the jitter.
         on_error: called with a `DeliveryError` and the events that were lost.
+        memory: what is known of the protocols of hosts; that of the process where None.
     """
 
     def __init__(
@@ -109,6 +124,7 @@ class Sender:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         uniform: Callable[[float, float], float] = random.uniform,
+        memory: dict[tuple[str, str], Known] | None = None,
     ) -> None:
         self.spool = spool
         self._dialect = dialect
@@ -116,7 +132,8 @@ class Sender:
         self._transport = transport
         self._ledger = ledger
         self._settings = settings or Settings()
-        self._on_error = on_error
+        self._losses = Losses(spool, ledger, on_error)
+        self._protocol = protocol_for(dialect, endpoint, memory)
         self._clock = clock
         self._wall = wall
         self._uniform = uniform
@@ -126,9 +143,13 @@ class Sender:
 
     def _begin(self) -> None:
         self._schedule = Schedule(self._dialect.limits.batch_count)
-        self._pending: deque[_Parcel] = deque()
-        self._others_first = False  # a batch over which the server stumbled lets one pass
+        self._lineup = Lineup()
+        self._passed = 0  # how many requests got through
+        self._in_trouble = False  # something failed, and nothing got through since
+        self._refusals = 0  # how many were refused since something got through
+        self._apart_failures = 0  # the same of what stands apart
         self._since: float | None = None  # when the oldest line in the spool came
+        self._notes: set[str] = set()
 
     def reset(self) -> None:
         """Begin anew in a forked child: its parent sends what its parent has."""
@@ -148,6 +169,11 @@ class Sender:
         return self._endpoint.host
 
     @property
+    def protocol(self) -> str:
+        """The name of the dialect that is spoken, as far as is known."""
+        return self._protocol.name
+
+    @property
     def has_key(self) -> bool:
         """Whether there is a key to send with."""
         return bool(self._endpoint.api_key)
@@ -160,11 +186,11 @@ class Sender:
     @property
     def waiting(self) -> int:
         """How many events are neither delivered nor lost, as far as the sender knows."""
-        return len(self.spool) + sum(len(parcel.kept) for parcel in self._pending)
+        return len(self.spool) + len(self._lineup)
 
     @property
     def paused(self) -> bool:
-        """Whether the key was refused or the bill is unpaid, and nothing is sent for a while."""
+        """Whether the key, the bill or the address is the trouble, and nothing is sent for a while."""
         return self._schedule.pauses > 0
 
     @property
@@ -179,20 +205,43 @@ class Sender:
         except Exception as error:  # of a spool of the user's own
             lost = sum(one is not RECEIPT for one in items)
             self._ledger.lose("internal_error", lost, type(error).__name__)
+        self._note_arrival()
+
+    def arrived(self, count: int) -> None:
+        """
+        Take in hand *count* lines that came into the spool by another way than `append`.
+
+        They count as ``adopted``: a spool that a broker feeds says so here, else nothing
+        would ever be due and ``waiting`` would fall below zero.
+        """
+        self._ledger.add("adopted", count)
+        self._note_arrival()
+
+    def _note_arrival(self) -> None:
         if self._since is None and len(self.spool):
             self._since = self._clock()
+
+    # When, and what
 
     def due_in(self) -> float | None:
         """Return the seconds until there is something to do; None while nothing waits."""
         if self.held:
             return None
         now = self._clock()
-        blocked = self._schedule.due_in(now)
-        if self._pending or len(self.spool) >= self._settings.flush_at:
-            return blocked
-        if self._since is None:
+        due = min(self._lineup.due_at(), self._spool_due_at())
+        if math.isinf(due):
             return None
-        return max(blocked, self._since + self._settings.flush_interval - now, 0.0)
+        return max(self._schedule.due_in(now), due - now, 0.0)
+
+    def _spool_due_at(self) -> float:
+        """Return when lines of the spool are due; infinity where none will be."""
+        if not len(self.spool):
+            return math.inf
+        if self._in_trouble and self._lineup:
+            return 0.0 if self._lineup.size < _PROBES else math.inf
+        if len(self.spool) >= self._settings.flush_at:
+            return 0.0
+        return math.inf if self._since is None else self._since + self._settings.flush_interval
 
     def step(self, timeout: float | None = None) -> bool:
         """Make one attempt if one is due; return whether there was one."""
@@ -201,8 +250,22 @@ class Sender:
         parcel = self._next()
         if parcel is None:
             return False
-        self._pending.extendleft(reversed(self._attempt(parcel, timeout)))
+        self._attempt(parcel, timeout)
         return True
+
+    def _next(self) -> Parcel | None:
+        """Take what is due; where something failed, something else before it."""
+        now = self._clock()
+        is_due = self._spool_due_at() <= now
+        if is_due and self._others_go_first(now):
+            return self._form(_PROBE if self._in_trouble else None) or self._lineup.next(now)
+        return self._lineup.next(now) or (self._form() if is_due else None)
+
+    def _others_go_first(self, now: float) -> bool:
+        """Return whether what is in no batch yet goes before what is."""
+        if self._in_trouble or not self._lineup:
+            return True
+        return not self._schedule.pauses and self._lineup.yields(now)
 
     def flush(self, timeout: float, bounded: bool = False) -> bool:
         """
@@ -213,57 +276,59 @@ class Sender:
         """
         if self.held:
             return not self.waiting
-        deadline = self._clock() + timeout
-        work, self._pending = self._pending, deque()
-        tried: deque[_Parcel] = deque()
-        unformed = len(self.spool)
-        while self._clock() < deadline:
-            if not work and unformed > 0 and (parcel := self._form()):
-                unformed -= len(parcel.kept)
-                work.append(parcel)
-            if not work:
+        start = self._clock()
+        deadline = start + timeout
+        lineup, untried, unformed = self._lineup, self._lineup.size, len(self.spool)
+        lineup.hurry()
+        while (now := self._clock()) < deadline:
+            left = deadline - now if bounded else None
+            if untried:
+                untried += self._attempt(lineup.next_in_row(), left) - 1
+            elif unformed > 0 and (parcel := self._form()):
+                unformed -= len(parcel)
+                untried += self._attempt(parcel, left)
+            elif parcel := lineup.next_apart(start):
+                untried += self._attempt(parcel, left)
+            else:
                 break
-            left = deadline - self._clock() if bounded else None
-            work.extendleft(reversed(self._attempt(work.popleft(), left)))
-            tried.extend(self._pending)
-            self._pending.clear()
-        self._pending = tried + work
-        return not self._pending and not len(self.spool)
+        lineup.rotate(untried)
+        return not self.waiting
 
     def rewind(self) -> None:
         """Begin again with all that was not answered for, after an error that nobody expected."""
         self.spool.rewind()
-        self._pending.clear()
+        self._lineup.clear()
         self._since = self._clock() if len(self.spool) else None
 
     def abandon(self, reason: str) -> int:
         """Give up all that waits in memory only; what is on disk stays there. Return how many."""
-        self._pending.clear()
-        return self._report(self.spool.forget(), reason)
+        self._lineup.clear()
+        return self._losses.report(self.spool.forget(), reason)
 
     def evict(self, count: int, reason: str) -> int:
         """Lose up to *count* of the oldest events that are in no batch yet."""
-        return self._report(self.spool.evict(count), reason)
+        return self._losses.report(self.spool.evict(count), reason)
 
-    def _next(self) -> _Parcel | None:
-        if self._pending and not (self._others_first and len(self.spool)):
-            return self._pending.popleft()
-        self._others_first = False
-        return self._form()
+    # Making batches
 
-    def _form(self) -> _Parcel | None:
+    def _form(self, most: int | None = None) -> Parcel | None:
         """Return a new batch of what waits, oldest first, no uuid in it twice."""
-        while kept := self._take():
+        while kept := self._take(most):
             now = self._wall()
-            parcel = _Parcel(self._fresh(kept, now), str(uuid.uuid4()), now)
-            if parcel.kept:
-                return parcel.with_(self._distinct(parcel.kept))
+            parcels = [
+                Parcel(part, str(uuid.uuid4()), now, lane, budget=Budget(len(part)))
+                for part, lane in self._parts(self._fresh(kept, now))
+            ]
+            if parcels:
+                self._lineup.first(parcels[1:])
+                return parcels[0]
         return None
 
-    def _take(self) -> Sequence[Kept]:
+    def _take(self, most: int | None) -> Sequence[Kept]:
         waiting = len(self.spool)
+        count = self._schedule.limit if most is None else min(most, self._schedule.limit)
         # 1 KiB for what the dialect puts around the lines.
-        kept = self.spool.take(self._schedule.limit, self._dialect.limits.batch_bytes - 1024)
+        kept = self.spool.take(count, self._dialect.limits.batch_bytes - 1024)
         if len(kept) >= waiting:  # else what is left is as old as what was taken
             self._since = self._clock() if len(self.spool) else None
         return kept
@@ -274,49 +339,110 @@ class Sender:
             return kept
         oldest = rfc3339(now - self._settings.max_age).encode()
         stale = [one for one in kept if _time_in(one.line) < oldest]
-        self._lose(stale, "expired")
+        self._losses.lose(stale, "expired")
         return [one for one in kept if _time_in(one.line) >= oldest] if stale else kept
 
-    def _distinct(self, kept: Sequence[Kept]) -> Sequence[Kept]:
-        """Give a new uuid to the second of two events with one: it would refuse both (V1, 2.3)."""
+    def _parts(self, kept: Sequence[Kept]) -> Iterable[tuple[Sequence[Kept], str]]:
+        """Yield what may travel together: of one lane, no uuid twice."""
+        for part in self._distinct(kept):
+            lane_of = getattr(self._dialect, "lane_of", None)
+            if lane_of is None or not any(map(lane_of, lines_of(part))):
+                yield part, ""
+                continue
+            ordered = sorted(part, key=lambda one: str(lane_of(one.line)))
+            for lane, group in groupby(ordered, lambda one: str(lane_of(one.line))):
+                yield list(group), lane
+
+    def _distinct(self, kept: Sequence[Kept]) -> list[Sequence[Kept]]:
+        """
+        Return the lines, so that no uuid is in one part twice: V1 refuses the whole (2.3).
+
+        One event is one uuid. What is the same but for its time is the same event: it is
+        settled with the first and counted. Anything else waits for the next batch.
+        """
         with suppress(Exception):  # of a foreign dialect
             if len(set(map(self._dialect.uuid_of, lines_of(kept)))) == len(kept):
-                return kept
-        seen: set[str] = set()
-        distinct = list(kept)
-        for number, one in enumerate(kept):
+                return [kept] if kept else []
+        parts: list[dict[str, Kept]] = []
+        nameless: list[Kept] = []
+        for one in kept:
             name = self._uuid_of(one.line)
-            if name in seen and name:
-                line = self._dialect.with_uuid(one.line, str(uuid.uuid4()))
-                distinct[number] = one._replace(line=line)
-                self._ledger.tell("duplicate uuid", "a uuid that was used twice was replaced")
-            seen.add(name)
-        return distinct
+            if name:
+                self._place(parts, name, one)
+            else:
+                nameless.append(one)
+        found: list[Sequence[Kept]] = [list(part.values()) for part in parts]
+        return [*found, nameless] if nameless else found
 
-    def _attempt(self, parcel: _Parcel, timeout: float | None) -> list[_Parcel]:
-        """Send *parcel* once; return the pieces of it that are to be sent at once."""
-        parcel = dataclasses.replace(parcel, attempts=parcel.attempts + 1)
-        if parcel.attempts > 1:
+    def _place(self, parts: list[dict[str, Kept]], name: str, one: Kept) -> None:
+        """Put a line into the first part without its uuid, or settle it with its twin."""
+        for part in parts:
+            twin = part.setdefault(name, one)
+            if twin is one:
+                return
+            if twin.line == one.line or _timeless(twin.line) == _timeless(one.line):
+                self.spool.ack([one])
+                self._ledger.add("duplicates")
+                self._ledger.tell("duplicates", "an event came twice with one uuid; it is sent once")
+                return
+        parts.append({name: one})
+
+    # Making attempts
+
+    def _attempt(self, parcel: Parcel, timeout: float | None) -> int:
+        """Send *parcel* once, act on the answer; return how many pieces go first in the row."""
+        if (self._in_trouble or parcel.apart) and parcel.needs_probe(self._passed):
+            parcel = parcel.probe()
+        parcel = parcel.with_(attempts=parcel.attempts + 1)
+        if parcel.attempts > 1 or parcel.rest:
             self._ledger.add("retried", len(parcel.kept))
-        response = self._send(parcel, timeout)
-        wait = parse_retry_after(response.headers.get("retry-after"), self._wall())
-        rules = self._dialect.rules
-        outcome = judge(response.status, rules, len(parcel.kept), wait is not None)
-        return _ACTIONS[outcome](self, parcel, response, wait)
-
-    def _send(self, parcel: _Parcel, timeout: float | None) -> Response:
-        """Encode and send; what a foreign dialect or transport raises is an answer like any."""
-        batch = Batch(
-            lines_of(parcel.kept),
-            parcel.request_id,
-            rfc3339(parcel.created),
-            parcel.attempts,
+        answer = self._ask(parcel, timeout)
+        response = answer.response
+        outcome = judge(
+            response.status,
+            answer.dialect.rules,
+            len(parcel.kept),
+            page=is_page(response),
+            proven=self._protocol.proven,
         )
+        pieces = _ACTIONS[outcome](self, parcel, answer)
+        row = [piece for piece in pieces if not piece.apart]
+        self._lineup.first(row)
+        self._lineup.apart(piece for piece in pieces if piece.apart)
+        self._end_search(parcel)
+        return len(row)
+
+    def _ask(self, parcel: Parcel, timeout: float | None) -> _Answer:
+        """Send *parcel* in the protocol of its host, or once more where that must be found out."""
         limit = self._settings.timeout if timeout is None else min(timeout, self._settings.timeout)
+        end, protocol = self._clock() + limit, self._protocol
+        dialect = protocol.choose(parcel.lane, self._clock())
+        response = self._send(parcel, dialect, limit)
+        while other := protocol.heed(dialect, response, parcel.request_id, self._clock()):
+            left = end - self._clock()
+            if left <= 0.0:
+                break
+            second = self._send(parcel, other, left)
+            if not protocol.counts(other, second, self._clock()):
+                break
+            response, dialect = second, other
+        if news := protocol.news():
+            self._ledger.tell("protocol", news)
+        asked = parse_retry_after(response.headers.get("retry-after"), self._wall()) or 0.0
+        return _Answer(response, dialect, min(asked, dialect.rules.longest_retry_after))
+
+    def _send(self, parcel: Parcel, dialect: Dialect, limit: float) -> Response:
+        """Encode and send; what a foreign dialect or transport raises is an answer like any."""
         me = threading.get_ident()
         working.add(me)
         try:
-            request = self._dialect.request(batch, self._endpoint, rfc3339(self._wall()))
+            batch = Batch(
+                _fitted(parcel, dialect),
+                parcel.request_id,
+                rfc3339(parcel.created),
+                parcel.attempts,
+            )
+            request = dialect.request(batch, self._endpoint, rfc3339(self._wall()))
             return self._transport.send(request, limit)
         except Exception as error:
             self._ledger.tell("broken part", f"dialect or transport raised {type(error).__name__}")
@@ -324,39 +450,62 @@ class Sender:
         finally:
             working.discard(me)
 
-    def _delivered(self, parcel: _Parcel, response: Response, wait: float | None) -> list[_Parcel]:
-        results = self._results(response)
-        done, again, dropped = self._parted(parcel.kept, results)
+    # Acting on answers: each action returns what is to be sent at once.
+
+    def _delivered(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+        """Believe a 2xx as far as its body goes."""
+        results = self._results(answer)
+        if results.kept:
+            return self._fail(parcel, answer, why=results.kept)
         if results.error:
-            self._lose(parcel.kept, "unconfirmed", response, results.error)
-            return []
-        for note, count in results.notes.items():
-            self._ledger.tell(f"server: {note}", f"the server says {note!r} of {count} event(s)")
+            return self._unread(parcel, answer, results.error)
+        if results.unnamed >= len(parcel.kept):
+            self._losses.lose(parcel.kept, "dropped", answer.response)
+            return self._get_through(parcel, 0)
+        self._tell_notes(results)
+        done, again, paused, dropped = self._parted(parcel.kept, results)
         self.spool.ack(done)
         self._ledger.add("delivered", len(done))
-        self._lose(dropped, "dropped", response, ", ".join(sorted(set(results.dropped.values()))))
-        if again:
-            return self._retry(parcel.with_(again), response, wait)
-        self._succeed()
-        return []
+        reasons = listed(results.dropped.values(), self._endpoint.api_key)
+        self._losses.lose(dropped, "dropped", answer.response, reasons)
+        if not done and not dropped:
+            return self._fail(parcel, answer, _Trouble.ADDRESS if paused else _Trouble.OUTAGE)
+        pieces = self._get_through(parcel, len(done))
+        for left, trouble in ((again, _Trouble.PARTLY), (paused, _Trouble.ADDRESS)):
+            if left:
+                pieces += self._fail(parcel.with_(kept=left, rest=()), answer, trouble)
+        return pieces
 
     def _parted(
         self, kept: Sequence[Kept], results: Results
-    ) -> tuple[Sequence[Kept], Sequence[Kept], Sequence[Kept]]:
-        """Return what was delivered, what is to be sent again and what was dropped."""
-        if not results.retry and not results.dropped:
-            return kept, (), ()
-        named = [(self._uuid_of(one.line), one) for one in kept]
-        again = [one for name, one in named if name in results.retry]
-        dropped = [one for name, one in named if name in results.dropped]
-        rest = results.retry | results.dropped.keys()
-        return [one for name, one in named if name not in rest], again, dropped
+    ) -> tuple[Sequence[Kept], Sequence[Kept], Sequence[Kept], Sequence[Kept]]:
+        """Return what was delivered, what is to go again, what is to wait and what was dropped."""
+        if not (results.retry or results.paused or results.dropped):
+            return kept, (), (), ()
+        parts: tuple[list[Kept], ...] = ([], [], [], [])
+        for one in kept:
+            name = self._uuid_of(one.line)
+            groups = (results.retry, results.paused, results.dropped)
+            parts[next((n for n, group in enumerate(groups, 1) if name in group), 0)].append(one)
+        return parts[0], parts[1], parts[2], parts[3]
 
-    def _results(self, response: Response) -> Results:
+    def _results(self, answer: _Answer) -> Results:
         try:
-            return self._dialect.results(response)
+            return answer.dialect.results(answer.response)
         except Exception as error:
             return Results(error=type(error).__name__)
+
+    def _tell_notes(self, results: Results) -> None:
+        """Tell what the server remarks, each remark once; there may be any number of them."""
+        for note, count in results.notes.items():
+            text = cleaned(note, self._endpoint.api_key)
+            if len(self._notes) < _NOTES:
+                self._notes.add(text)
+            topic = text if text in self._notes else "and more"
+            self._ledger.tell(f"server: {topic}", f"the server says {text!r} of {count} event(s)")
+        if results.unnamed:
+            text = f"the server refused {results.unnamed} event(s) of a batch without naming them"
+            self._ledger.tell("server: refused some", text)
 
     def _uuid_of(self, line: bytes) -> str:
         """Return the id of *line*; "" where a foreign dialect, or a foreign line, has none."""
@@ -366,145 +515,245 @@ class Sender:
             self._ledger.tell("broken part", f"dialect raised {type(error).__name__}")
             return ""
 
-    def _succeed(self) -> None:
+    def _get_through(self, parcel: Parcel, count: int) -> list[Parcel]:
+        """Note that the server takes events; return what a probe had left behind."""
+        self._passed += 1
+        self._refusals = self._apart_failures = 0
+        self._in_trouble = False
         if self._schedule.failures or self._schedule.pauses:
             self._ledger.recovered()
         self._schedule = self._schedule.succeeded()
+        if parcel.apart:
+            self._go_on_with_search(parcel.budget, count)
+        left = parcel.left_behind()
+        return [left] if left else []
 
-    def _retry(self, parcel: _Parcel, response: Response, wait: float | None) -> list[_Parcel]:
-        """Keep *parcel* for later, or give it up where its tries are used up."""
-        now, rules = self._clock(), self._dialect.rules
-        throttled = wait is not None and rules.free_throttle
-        parcel = dataclasses.replace(
-            parcel,
-            failures=parcel.failures + (not throttled),
-            throttled=(parcel.throttled or now) if throttled else 0.0,
-        )
-        self._schedule = self._schedule.failed(now, rules, wait, self._uniform)
-        most = self._settings.max_retries
-        if most is not None and parcel.failures > most:
-            self._lose(parcel.kept, "retries_exhausted", response)
+    def _unread(self, parcel: Parcel, answer: _Answer, error: str) -> list[Parcel]:
+        """Send again what may not have arrived, but not for ever: the status was a success."""
+        if parcel.unread >= _UNREAD:
+            self._losses.lose(parcel.whole().kept, "unconfirmed", answer.response, error)
             return []
-        if parcel.throttled and now - parcel.throttled > rules.longest_throttle:
-            self._lose(parcel.kept, "throttled", response)
-            return []
-        if (
-            self._settings.max_age is not None
-            and self._wall() - parcel.created > self._settings.max_age
-        ):
-            self._lose(parcel.kept, "expired", response)
-            return []
-        self._ledger.tell(
-            "outage", f"cannot deliver, {_summary(response)}; events wait for the next try"
-        )
-        self._keep(parcel, response.status)
-        return []
+        return self._fail(parcel.with_(unread=parcel.unread + 1), answer, why=error)
 
-    def _keep(self, parcel: _Parcel, status: int | None) -> None:
-        """Put *parcel* back: last where the answer may be its own fault, else in its place."""
-        if status is not None and status >= 500 and status not in _SERVER_AWAY:
-            self._others_first = True
-            self._pending.append(parcel)
-        else:
-            self._pending.appendleft(parcel)
+    def _retry(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+        return self._fail(parcel, answer)
 
-    def _pause(self, parcel: _Parcel, response: Response, wait: float | None) -> list[_Parcel]:
-        self._schedule = self._schedule.paused(self._clock())
-        why = (
-            "the key was refused"
-            if response.status == 401
-            else "the server refuses to take events"
-        )
-        self._ledger.tell("paused", f"{why}, {_summary(response)}; sending is paused, events wait")
-        most = self._settings.max_retries
-        parcel = dataclasses.replace(parcel, failures=parcel.failures + 1)
-        if most is not None and parcel.failures > most:
-            self._lose(parcel.kept, "rejected", response)
-        else:
-            self._pending.appendleft(parcel)
-        return []
+    def _pause(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+        is_key = answer.response.status in _OF_THE_KEY
+        return self._fail(parcel, answer, _Trouble.KEY if is_key else _Trouble.ADDRESS)
 
-    def _halve(self, parcel: _Parcel, response: Response, wait: float | None) -> list[_Parcel]:
-        self._schedule = self._schedule.halved(len(parcel.kept))
-        return self._halves(parcel)
-
-    def _bisect(self, parcel: _Parcel, response: Response, wait: float | None) -> list[_Parcel]:
-        """Look for the one event that the server cannot take, within a number of requests."""
-        parcel.trials.left -= 2
-        if not self._settings.bisect or parcel.trials.left < 0:
-            return self._reject(parcel, response, wait)
-        return self._halves(parcel)
-
-    def _halves(self, parcel: _Parcel) -> list[_Parcel]:
-        middle = len(parcel.kept) // 2
-        return [
-            parcel.with_(parcel.kept[:middle], request_id=str(uuid.uuid4()), attempts=0),
-            parcel.with_(parcel.kept[middle:], request_id=str(uuid.uuid4()), attempts=0),
-        ]
-
-    def _oversized(self, parcel: _Parcel, response: Response, wait: float | None) -> list[_Parcel]:
-        self._lose(parcel.kept, "oversized", response)
-        return []
-
-    def _reject(self, parcel: _Parcel, response: Response, wait: float | None) -> list[_Parcel]:
-        self._lose(parcel.kept, "rejected", response)
-        return []
-
-    def _lose(
+    def _fail(
         self,
-        kept: Sequence[Kept],
-        reason: str,
-        response: Response | None = None,
-        detail: str = "",
+        parcel: Parcel,
+        answer: _Answer,
+        trouble: _Trouble = _Trouble.OUTAGE,
+        why: str = "",
+    ) -> list[Parcel]:
+        """Keep *parcel* for later, take it apart where it is suspect, or give it up."""
+        now = self._clock()
+        parcel = self._charged(parcel, answer, trouble, now)
+        reason = self._given_up(parcel, trouble, now)
+        if trouble is not _Trouble.KEY and (parcel.is_suspect or (parcel.strikes and reason)):
+            if not parcel.is_alone:
+                return self._take_apart(parcel, answer)
+            parcel = parcel.with_(apart=True)
+            reason = reason or ("retries_exhausted" if parcel.strikes >= _LAST_STRIKE else "")
+        self._back_off(parcel, answer, trouble, now)
+        if reason:
+            self._losses.lose(parcel.kept, reason, answer.response)
+            return []
+        self._tell_trouble(parcel, answer, trouble, why)
+        self._keep(parcel, answer, trouble, now)
+        return []
+
+    def _charged(
+        self, parcel: Parcel, answer: _Answer, trouble: _Trouble, now: float
+    ) -> Parcel:
+        """Return *parcel* with one failure more, but for a wait that the server asked for."""
+        failed = parcel.failed(self._passed)
+        if trouble in (_Trouble.KEY, _Trouble.ADDRESS):
+            return failed
+        if answer.wait and answer.dialect.rules.free_throttle:
+            return failed.with_(failures=parcel.failures, throttled=parcel.throttled or now)
+        return failed.with_(throttled=0.0)
+
+    def _given_up(self, parcel: Parcel, trouble: _Trouble, now: float) -> str:
+        """Return the reason for which *parcel* is given up; nothing where it is kept."""
+        most, age = self._settings.max_retries, self._settings.max_age
+        if most is not None and parcel.failures > most:
+            of_address = trouble in (_Trouble.KEY, _Trouble.ADDRESS)
+            return "rejected" if of_address else "retries_exhausted"
+        limit = self._dialect.rules.longest_throttle
+        if parcel.throttled and now - parcel.throttled > limit:
+            return "throttled"
+        if age is not None and self._wall() - parcel.created > age:
+            return "expired"
+        return ""
+
+    def _back_off(self, parcel: Parcel, answer: _Answer, trouble: _Trouble, now: float) -> None:
+        """Leave the server alone for a while; for what stands apart alone only what stands there."""
+        rules = answer.dialect.rules
+        is_own = parcel.apart and not self._in_trouble
+        if trouble is _Trouble.KEY or (trouble is _Trouble.ADDRESS and not is_own):
+            self._schedule = self._schedule.paused(now, rules, answer.wait)
+            self._in_trouble = trouble is _Trouble.ADDRESS
+        elif is_own:
+            self._apart_failures += 1
+            more = self._apart_failures - _APART_FAILURES
+            wait = backoff(more, rules.longest_backoff, self._uniform) if more > 0 else 0.0
+            self._lineup.rest_apart(now + max(wait, SHORTEST_BACKOFF))
+        elif trouble is not _Trouble.PARTLY:
+            self._schedule = self._schedule.failed(now, rules, answer.wait, self._uniform)
+            self._in_trouble = True
+
+    def _tell_trouble(
+        self, parcel: Parcel, answer: _Answer, trouble: _Trouble, why: str
     ) -> None:
-        """Count, acknowledge, tell and hand to ``on_error`` what will never be delivered."""
-        if kept:
-            self.spool.ack(kept)  # first: where that raises, it is handed out again
-            self._report(lines_of(kept), reason, response, detail)
+        said = summary(answer.response)
+        if parcel.apart and not self._in_trouble:
+            self._ledger.tell(
+                "apart", f"an event fails alone, {said}, while others get through; it waits apart"
+            )
+        elif trouble in (_Trouble.KEY, _Trouble.ADDRESS):
+            why = self._protocol.trouble() or advice(answer.response)
+            self._ledger.tell("paused", f"{why}, {said}; sending is paused, events wait")
+        else:
+            why = self._protocol.trouble() or why or "cannot deliver"
+            self._ledger.tell("outage", f"{why}, {said}; events wait for the next try")
 
-    def _report(
-        self,
-        lines: list[bytes],
-        reason: str,
-        response: Response | None = None,
-        detail: str = "",
-    ) -> int:
-        if not lines:
-            return 0
-        fields = detail or (_summary(response) if response is not None else "")
-        self._ledger.lose(reason, len(lines), fields)
-        if self._on_error is not None:
-            status = response.status if response is not None else None
-            error = DeliveryError(reason, status, fields if status is None else detail)
-            try:
-                self._on_error(error, [jsonable.decode(line) for line in lines])
-            except (Exception, SystemExit) as raised:
-                self._ledger.tell("on_error", f"on_error raised {type(raised).__name__}")
-        return len(lines)
+    def _keep(self, parcel: Parcel, answer: _Answer, trouble: _Trouble, now: float) -> None:
+        """Put *parcel* behind all others, or apart, where it has a time of its own."""
+        rules = answer.dialect.rules
+        own = parcel.apart or parcel.strikes or trouble is _Trouble.PARTLY
+        if own:
+            longest = LONGEST_PAUSE if parcel.apart and parcel.is_alone else rules.longest_backoff
+            failures = max(parcel.failures, parcel.strikes, 1)
+            wait = max(backoff(failures, longest, self._uniform), answer.wait)
+            parcel = parcel.with_(not_before=now + wait)
+        if parcel.apart:
+            self._lineup.apart([parcel])
+        else:
+            self._lineup.last(parcel)
+
+    def _take_apart(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+        """Look for the event at fault in a batch that fails while others get through."""
+        self._ledger.tell(
+            "suspect",
+            f"a batch of {len(parcel)} keeps failing while others get through, "
+            f"{summary(answer.response)}; it is sent in parts",
+        )
+        return [half.with_(strikes=0) for half in parcel.halves(apart=True)]
+
+    def _halve(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+        self._schedule = self._schedule.halved(len(parcel.kept))
+        return parcel.halves()
+
+    # The search for events that are refused
+
+    def _bisect(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+        """Look for the events that the server cannot take, within a number of requests."""
+        if not self._settings.bisect:
+            return self._reject(parcel, answer)
+        if parcel.budget.spend():
+            return parcel.halves(apart=True)
+        held = parcel.with_(apart=True, not_before=math.inf, status=answer.response.status)
+        return [held]
+
+    def _go_on_with_search(self, budget: Budget, count: int) -> None:
+        """Split what has waited for it, now that pieces of *count* events got through."""
+        budget.earn(count)
+        for parcel in self._lineup.of(budget):
+            if parcel.is_held and budget.spend():
+                self._lineup.remove(parcel)
+                self._lineup.apart(parcel.halves())
+
+    def _end_search(self, parcel: Parcel) -> None:
+        """Give up what has waited for a split where no piece is left that could pay for it."""
+        pieces = self._lineup.of(parcel.budget)
+        if not pieces or not all(piece.is_held for piece in pieces):
+            return
+        for piece in pieces:
+            self._lineup.remove(piece)
+            if piece.refused:
+                later = self._clock() + LONGEST_PAUSE
+                self._lineup.apart([piece.with_(not_before=later, budget=Budget(len(piece)))])
+            else:
+                self._losses.lose(piece.kept, "rejected", Response(piece.status))
+
+    def _refuse(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+        """
+        Find out whether a firewall refuses one event or everything.
+
+        One event alone is tried at once, then another. Where one gets through, the others
+        are searched as in `_bisect`; where none does, all wait as for a wrong address.
+        """
+        known = parcel.refused and parcel.strikes > 0
+        parcel = parcel.failed(self._passed).with_(apart=True, refused=True)
+        self._refusals += not known
+        if parcel.strikes and not parcel.is_alone:
+            return self._bisect(parcel, answer)
+        if known and parcel.failures >= _LAST_REFUSAL:
+            return self._reject(parcel, answer)
+        if known or (not parcel.is_alone and self._refusals < _REFUSALS):
+            return [parcel.with_(not_before=0.0)]
+        return self._wait_for_access(parcel, answer)
+
+    def _wait_for_access(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+        """Keep what was refused; where nobody gets through, send nothing for a while."""
+        now = self._clock()
+        most = self._settings.max_retries
+        paused = self._schedule.paused(now, answer.dialect.rules, answer.wait)
+        if self._refusals >= _REFUSALS:
+            self._schedule = paused
+            self._in_trouble = True
+        if most is not None and parcel.failures > most:
+            return self._reject(parcel, answer)
+        why = self._protocol.trouble() or advice(answer.response)
+        self._ledger.tell("paused", f"{why}, {summary(answer.response)}; events wait")
+        return [parcel.with_(not_before=paused.not_before)]
+
+    def _oversized(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+        return self._give_up(parcel, "oversized", answer)
+
+    def _reject(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+        return self._give_up(parcel, "rejected", answer)
+
+    def _give_up(self, parcel: Parcel, reason: str, answer: _Answer) -> list[Parcel]:
+        self._losses.lose(parcel.kept, reason, answer.response)
+        left = parcel.left_behind()
+        return [left] if left else []
 
 
-_Action = Callable[[Sender, _Parcel, Response, "float | None"], "list[_Parcel]"]
+_Action = Callable[[Sender, Parcel, _Answer], "list[Parcel]"]
 
 _ACTIONS: dict[Outcome, _Action] = {
     Outcome.DELIVERED: Sender._delivered,
     Outcome.RETRY: Sender._retry,
     Outcome.PAUSE: Sender._pause,
+    Outcome.REFUSED: Sender._refuse,
     Outcome.HALVE: Sender._halve,
     Outcome.BISECT: Sender._bisect,
     Outcome.OVERSIZED: Sender._oversized,
     Outcome.REJECTED: Sender._reject,
 }
 
-# Answers of a gateway or a server in trouble: no event is to blame for them.
-_SERVER_AWAY = frozenset({502, 503, 504})
+# Of the key and the bill: no other batch would fare better.
+_OF_THE_KEY = frozenset({401, 402})
 
 
-def _summary(response: Response) -> str:
-    """Return what an answer amounts to; never its text, which may quote an event."""
-    return f"HTTP {response.status}" if response.status is not None else response.error
+def _fitted(parcel: Parcel, dialect: Dialect) -> list[bytes]:
+    """Return the lines; those of another lane as they fit where they go."""
+    lines = lines_of(parcel.kept)
+    fit: Callable[[bytes], bytes] | None = getattr(dialect, "fitted", None)
+    return [fit(line) for line in lines] if parcel.lane and fit is not None else lines
 
 
 def _time_in(line: bytes) -> bytes:
     """Return the timestamp that a line of any dialect bears, without a parse of the rest."""
     start = line.find(b'"timestamp":"') + 13
     return line[start : line.index(b'"', start)] if start > 12 else b"9"
+
+
+def _timeless(line: bytes) -> bytes:
+    """Return *line* without the timestamp that it bears."""
+    return line.replace(b'"timestamp":"%b"' % _time_in(line), b"", 1)

@@ -44,8 +44,10 @@ class Batch:
                 done, self.left = self.left, 0
                 return done
             self._open = bytearray(b"\1" * len(self.lines))
+            self.lines = self.lines[:]  # what was handed out keeps its own
         done = sum(self._open[start:stop])
         self._open[start:stop] = bytes(stop - start)
+        self.lines[start:stop] = [b""] * (stop - start)  # one line may wait for hours
         self.left -= done
         return done
 

@@ -45,7 +45,8 @@ class Message(NamedTuple):
 
     ``timestamp`` is RFC 3339 in UTC, ``uuid`` canonical; both stay the same for ever.
     What has no field of its own lives in ``properties`` under its ``$`` name: ``$set``,
-    ``$set_once``, ``$groups``, ``$context``, ``$integrations``, ``$anon_distinct_id``.
+    ``$set_once``, ``$groups``, ``$context``, ``$integrations``, ``$anon_distinct_id``, and
+    ``$options`` for options that are not PostHog's yet.
     """
 
     event: str
@@ -95,6 +96,7 @@ _NOBODY = frozenset(
     undefined user""".split()
 ) | {"", "[object object]"}
 
+_SESSION = frozenset({"$session_id", "$window_id"})
 _LONGEST = 200  # bytes of UTF-8, the stricter of V0 (characters) and V1 (bytes)
 
 _KNOWN = frozenset(
@@ -204,6 +206,7 @@ def assemble(
     defaults: Mapping[str, Any] | None = None,
     owned: Mapping[str, Any] | None = None,
     flat: bool = True,
+    any_id: bool = False,
     tell: Tell = lambda topic, text: None,
 ) -> Message:
     """
@@ -216,6 +219,8 @@ def assemble(
         bound: identity and properties of the context; *fields* wins over both.
         defaults: properties with the lowest rank.
         owned: properties with the highest.
+        any_id: whether a ``uuid`` of the caller's own may be any text, as Segment's
+            ``messageId`` may.
         tell: called with a topic and a text for what was mended on the way.
     """
     event = _event_name(fields, name, tell)
@@ -233,7 +238,9 @@ def assemble(
     if owned:
         properties.update(owned)
     if "uuid" in fields or "timestamp" in fields:
-        ids = _given_ids(fields, ids, tell)
+        ids = _given_ids(fields, ids, any_id, tell)
+    if not _SESSION.isdisjoint(properties):
+        _check_session(properties, tell)
     return Message(event, distinct_id, properties, *ids)
 
 
@@ -328,8 +335,11 @@ def _add_named(fields: Mapping[str, Any], properties: dict[str, Any]) -> None:
             properties[key] = value
     options = fields.get("options")
     if isinstance(options, Mapping):
-        for option, value in options.items():
-            properties[OPTIONS.get(option) or option] = value
+        known = {OPTIONS[name]: value for name, value in options.items() if name in OPTIONS}
+        unknown = {name: value for name, value in options.items() if name not in OPTIONS}
+        properties.update(known)
+        if unknown:
+            properties["$options"] = unknown
     elif options is not None:
         properties["options"] = options
 
@@ -385,11 +395,23 @@ def _group(distinct_id: str | None, properties: dict[str, Any], tell: Tell) -> s
     return distinct_id or _shortened(f"${kind}_{key}")
 
 
-def _given_ids(fields: Mapping[str, Any], ids: tuple[str, str], tell: Tell) -> tuple[str, str]:
+def _check_session(properties: dict[str, Any], tell: Tell) -> None:
+    """Leave out an id of a session or window that is no text: PostHog refuses the batch for it."""
+    for name in _SESSION.intersection(properties):
+        value = properties[name]
+        plain = value.value if isinstance(value, enum.Enum) else value
+        if not isinstance(plain, (str, uuid.UUID)):
+            del properties[name]
+            tell(f"bad {name}", f"{name} of type {type(value).__name__} was left out: a string is needed")
+
+
+def _given_ids(
+    fields: Mapping[str, Any], ids: tuple[str, str], any_id: bool, tell: Tell
+) -> tuple[str, str]:
     name, moment = ids
     given = fields.get("uuid")
     if given is not None and given != "":  # V0 reads "" as absent, too (1.4)
-        name = _uuid(given, tell)
+        name = (_any_id(given) or name) if any_id else _uuid(given, tell)
     if fields.get("timestamp") is not None:
         parsed = parse_timestamp(fields["timestamp"])
         if parsed is None:
@@ -407,6 +429,11 @@ def _uuid(given: Any, tell: Tell) -> str:
     except ValueError:
         tell("bad uuid", "a uuid that is none was replaced by one derived from it")
         return str(uuid.uuid5(uuid.NAMESPACE_OID, clean_text(text)))
+
+
+def _any_id(given: Any) -> str:
+    """Return *given* as it is, but for control characters and what is too long."""
+    return _shortened(clean_text(_text(given)))
 
 
 _FRACTION = re.compile(r"[.,](\d+)")

@@ -20,7 +20,8 @@ from urllib.parse import quote
 from ..events import jsonable
 from ..events.message import Message, Refused
 from ..version import LIBRARY, VERSION
-from . import Batch, Endpoint, Limits, Request, Response, Results, Rules
+from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
+from .answers import doubt, object_in
 from .compression import compress, decompress
 from .posthog import V0
 
@@ -126,7 +127,7 @@ class LogsDialect:
     default_host: str = V0.default_host
     limits: Limits = _LIMITS
     # A project over its quota is told to come back in 15 minutes (4.2).
-    rules: Rules = Rules(longest_retry_after=900.0, free_throttle=True)
+    rules: Rules = Rules(free_throttle=True)
     codings: frozenset[str] = frozenset({"gzip"})
     _rising: _Rising = field(default_factory=_Rising, repr=False, compare=False)
 
@@ -188,8 +189,16 @@ class LogsDialect:
         }
 
     def results(self, response: Response) -> Results:
-        """Return nothing: a 2xx is for all records."""
-        return Results()
+        """Return how many records were refused; OTLP says that they must not be sent again."""
+        reason = doubt(response)
+        if reason:
+            return Results(kept=reason)
+        partial = object_in(response).get("partialSuccess")
+        number = partial.get("rejectedLogRecords") if isinstance(partial, dict) else None
+        digits = str(number)  # int64 is text in OTLP's JSON
+        if not digits.isdecimal() or len(digits) > 18 or not int(digits):
+            return Results()
+        return Results(notes={"rejected by the service": int(digits)})
 
     def decode(self, request: Request) -> list[Message]:
         """Return the messages in a request; raises ``ValueError`` for what is not one."""

@@ -2,12 +2,14 @@
 PostHog's two capture protocols: V0 (``POST /batch/``) and V1 (``POST /i/v1/analytics/events``).
 
 V0 takes the key and ``sent_at`` in the body and answers for the whole request; V1 takes
-both in headers and answers for every event. One event at a time is the same in both but
-for the typed options, which V1 has beside the properties.
+both in headers and answers for every event. A line is the same for both: an event as V1
+wants it, so that a request of V1 is its lines with commas. V0 gets the typed options, the
+ids of session and window and the library's name put back among the properties.
 """
 
 from __future__ import annotations
 
+import re
 import uuid
 
 from collections.abc import Mapping
@@ -17,18 +19,32 @@ from typing import Any
 from ..events import jsonable
 from ..events.message import OPTIONS, Message, Refused
 from ..version import LIBRARY, VERSION
-from . import Batch, Endpoint, Limits, Request, Response, Results, Rules
+from .dialect import Batch, Dialect, Endpoint, Limits, Request, Response, Results, Rules
+from .answers import doubt, object_in
 from .compression import CODINGS, compress, decompress
 
 
-__all__ = ["V0", "V1", "PostHogDialect"]
+__all__ = ["AI_PATH", "POSTHOG", "V0", "V1", "PostHogDialect", "refuse_authorization"]
+
+V1_PATH = "/i/v1/analytics/events"
+#: Where deployments that have it take ``$ai_*`` events, up to 8 MiB each.
+AI_PATH = "/i/v1/ai/events"
 
 # 900 KiB keeps the stored event below Kafka's 1 MB, in which the JSON is escaped once more.
 _LIMITS = Limits(event_bytes=900 * 1024, batch_bytes=5 * 1024 * 1024, batch_count=2000)
+_AI_BYTES = 8 * 1024 * 1024 - 1024
+_AI = "$ai_"
 
 _HEAD = b'{"uuid":"'
 _EVENT = _HEAD + b'%b","event":"%b","distinct_id":"%b","timestamp":"%b%06dZ","properties":'
 _UUID = slice(len(_HEAD), len(_HEAD) + 36)
+_NAME_AT = _UUID.stop + len(b'","event":"')
+_TIMESTAMP = b'"timestamp":"'
+_PLAIN = b'","properties":{'  # what follows the time, where nothing was lifted
+_LENGTH_OF_TIME = len("2024-01-02T03:04:05.678901Z")
+_LIBRARY_FIRST = b'"$lib":%b,"$lib_version":%b' % (jsonable.encode(LIBRARY), jsonable.encode(VERSION))
+_UUID_LENGTH = 36
+_CANONICAL = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _USER_AGENT = f"{LIBRARY}/{VERSION}"
 
 _APP_HOSTS = {
@@ -40,10 +56,12 @@ _APP_HOSTS = {
 # The properties that V1 has as fields of the event, and that V0 wants in their native type.
 _LIFTED = {"$session_id": "session_id", "$window_id": "window_id"}
 _OPTION_OF = {name: option for option, name in OPTIONS.items()}
+_NOT_OF_V0 = frozenset({*_LIFTED.values(), "options", "properties"})
 _TYPED = frozenset(_LIFTED) | frozenset(_OPTION_OF)
 _LIBRARY = frozenset({"$lib", "$lib_version"})
 _SEGMENT_ONLY = frozenset({"$context", "$integrations"})
-_SPECIAL = _TYPED | _SEGMENT_ONLY
+_OPTIONS = "$options"  # those that are not PostHog's yet
+_SPECIAL = _TYPED | _SEGMENT_ONLY | {_OPTIONS}
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 #: What of Segment's ``context`` PostHog has a property for.
@@ -81,7 +99,13 @@ CONTEXT_PROPERTIES: Mapping[tuple[str, ...], str] = {
 
 @dataclass(frozen=True)
 class PostHogDialect:
-    """One of the two protocols; ``v1`` is what differs between them."""
+    """
+    One of the two protocols; ``v1`` is what differs between them.
+
+    Args:
+        fallback: the protocol for servers that turn out not to speak this one.
+        family: the name under which lines wait: they are the same for all of PostHog's.
+    """
 
     name: str
     path: str
@@ -90,6 +114,8 @@ class PostHogDialect:
     limits: Limits = _LIMITS
     codings: frozenset[str] = frozenset(CODINGS)
     default_host: str = "https://us.i.posthog.com"
+    fallback: PostHogDialect | None = None
+    family: str = "posthog"
 
     def ingestion_host(self, host: str, api_key: str) -> str:
         """Return the host that takes events: pointing at the app's own is a common slip (1.1)."""
@@ -99,25 +125,30 @@ class PostHogDialect:
         """Return *message* as one event of a batch, its uuid first."""
         event, distinct_id, properties, name, timestamp = message
         fields: dict[str, Any] = {
-            "uuid": name,
+            "uuid": canonical(name),
             "event": event,
             "distinct_id": distinct_id,
             "timestamp": timestamp,
         }
         if not _SPECIAL.isdisjoint(properties):
-            properties = self._typed(properties, fields)
-        if self.v1:
-            properties = self._without_library(properties)
-        fields["properties"] = properties
+            properties = _typed(properties, fields)
+        fields["properties"] = _without_library(properties)
         line = jsonable.encode(fields)
-        if len(line) <= self.limits.event_bytes:
-            return line
-        del fields["properties"]  # ids, names and times are never cut
-        head = jsonable.encode(fields)[:-1] + b',"properties":'
-        cut = jsonable.encode_within(properties, self.limits.event_bytes - len(head) - 1)
-        if cut is None:
-            raise Refused("oversized", f"{event}, {len(line)} bytes")
-        return head + cut + b"}"
+        largest = self._largest(event)
+        return line if len(line) <= largest else _cut(fields, largest, len(line))
+
+    def _largest(self, event: str) -> int:
+        ai = self.v1 and self.path == V1_PATH and event.startswith(_AI)
+        return max(_AI_BYTES, self.limits.event_bytes) if ai else self.limits.event_bytes
+
+    def lane_of(self, line: bytes) -> str:
+        """Return ``"ai"`` for an event that may be large where PostHog has a route for it."""
+        return "ai" if line.startswith(b"$ai_", _NAME_AT) else ""
+
+    def fitted(self, line: bytes) -> bytes:
+        """Return *line* as this route takes it: what is for the AI lane may be too large for it."""
+        largest = _AI_BYTES if self.path == AI_PATH else self.limits.event_bytes
+        return line if len(line) <= largest else _cut(jsonable.decode(line), largest, len(line))
 
     def templates(self, constants: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
         """
@@ -130,34 +161,9 @@ class PostHogDialect:
         """
         if not _SPECIAL.isdisjoint(constants):
             return None
-        kept = self._without_library(constants)
+        kept = _without_library(constants)
         bare = _EVENT + jsonable.encode(kept)[:-1].replace(b"%", b"%%")
         return bare + (b",%b}" if kept else b"%b}"), bare + b"%b}"
-
-    def _without_library(self, properties: Mapping[str, Any]) -> dict[str, Any]:
-        """Leave out what V1 takes from its header."""
-        return {k: v for k, v in properties.items() if not (self.v1 and k in _LIBRARY)}
-
-    def _typed(self, properties: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-        """Return *properties* with the typed ones in their type, on V1 lifted into *fields*."""
-        kept = {k: v for k, v in properties.items() if k not in _SPECIAL}
-        options: dict[str, Any] = {}
-        for name in _TYPED.intersection(properties):
-            value = _coerced(name, properties[name])
-            if value is None:
-                continue
-            if not self.v1:
-                kept[name] = value
-            elif name in _LIFTED:
-                fields[_LIFTED[name]] = value
-            else:
-                options[_OPTION_OF[name]] = value
-        if options:
-            fields["options"] = options
-        context = properties.get("$context")
-        if isinstance(context, Mapping):
-            kept = {**_from_context(context), **kept}
-        return kept
 
     def uuid_of(self, line: bytes) -> str:
         """Return the event's uuid: it always stands first."""
@@ -170,7 +176,9 @@ class PostHogDialect:
     def request(self, batch: Batch, endpoint: Endpoint, now: str) -> Request:
         """Return one attempt's POST; the stamp of the attempt is the reference for clock skew."""
         body = self._body_v1(batch, endpoint) if self.v1 else _body_v0(batch, endpoint, now)
-        packed, coding = compress(body, endpoint.compression)
+        # What was chosen for V1 may be more than the fallback takes; gzip is what both do.
+        chosen = endpoint.compression
+        packed, coding = compress(body, chosen if chosen in self.codings else chosen and "gzip")
         headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT}
         if coding:
             headers["Content-Encoding"] = coding
@@ -194,19 +202,16 @@ class PostHogDialect:
         )
 
     def results(self, response: Response) -> Results:
-        """Return V1's verdicts; V0 has none, a 2xx there is for all of the batch."""
-        try:
-            answer = jsonable.decode(response.body) if response.body else None
-        except ValueError:
-            answer = None
+        """Return V1's verdicts; V0 has none, a 2xx of its own is for all of the batch."""
+        reason = doubt(response)
+        if reason:
+            return Results(kept=reason)
+        answer = object_in(response)
         if not self.v1:
-            limited = answer.get("quota_limited") if isinstance(answer, dict) else None
-            return (
-                Results(notes={"quota_limited": len(limited)})
-                if isinstance(limited, list) and limited
-                else Results()
-            )
-        verdicts = answer.get("results") if isinstance(answer, dict) else None
+            limited = answer.get("quota_limited")
+            known = isinstance(limited, list) and limited
+            return Results(notes={"quota_limited": len(limited)}) if known else Results()
+        verdicts = answer.get("results")
         if not isinstance(verdicts, dict):
             return Results(error="a 2xx answer without readable results")
         return _verdicts(verdicts)
@@ -227,8 +232,80 @@ def _body_v0(batch: Batch, endpoint: Endpoint, now: str) -> bytes:
         key,
         now.encode(),
         migration,
-        b",".join(batch.lines),
+        b",".join(map(_line_of_v0, batch.lines)),
     )
+
+
+def _line_of_v0(line: bytes) -> bytes:
+    """Return *line* as V0 wants it: the library's name and what was lifted are properties."""
+    at = line.find(_PLAIN, _NAME_AT)
+    time_at = at - _LENGTH_OF_TIME
+    if at < 0 or line[time_at - len(_TIMESTAMP) : time_at] != _TIMESTAMP:
+        return _lowered(line)
+    start = at + len(_PLAIN)
+    comma = b"" if line[start : start + 1] == b"}" else b","
+    return line[:start] + _LIBRARY_FIRST + comma + line[start:]
+
+
+def _lowered(line: bytes) -> bytes:
+    """Return such a line the long way: what was lifted goes back to its properties."""
+    event = jsonable.decode(line)
+    found = _object(event, "properties")
+    options = {OPTIONS.get(k, k): v for k, v in _object(event, "options").items()}
+    lifted = {name: event[field] for name, field in _LIFTED.items() if field in event}
+    own = {"$lib": LIBRARY, "$lib_version": VERSION}
+    kept = {k: v for k, v in event.items() if k not in _NOT_OF_V0}
+    return jsonable.encode({**kept, "properties": {**own, **options, **found, **lifted}})
+
+
+def _cut(fields: dict[str, Any], size: int, length: int) -> bytes:
+    """Return *fields* in *size* bytes, their properties cut; ids, names and times never are."""
+    properties = fields.pop("properties")
+    head = jsonable.encode(fields)[:-1] + b',"properties":'
+    cut = jsonable.encode_within(properties, size - len(head) - 1)
+    if cut is None:
+        raise Refused("oversized", f"{fields['event']}, {length} bytes")
+    return head + cut + b"}"
+
+
+def _without_library(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what V1 takes from its header, and V0's requests say of themselves."""
+    return {k: v for k, v in properties.items() if k not in _LIBRARY}
+
+
+def _typed(properties: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """Return *properties* without the typed ones, which are lifted into *fields*, in their type."""
+    kept = {k: v for k, v in properties.items() if k not in _SPECIAL}
+    unknown = properties.get(_OPTIONS)
+    options: dict[str, Any] = dict(unknown) if isinstance(unknown, Mapping) else {}
+    for name in sorted(_TYPED.intersection(properties)):
+        value = _coerced(name, properties[name])
+        if value is not None and name in _LIFTED:
+            fields[_LIFTED[name]] = value
+        elif value is not None:
+            options[_OPTION_OF[name]] = value
+    if options:
+        fields["options"] = options
+    context = properties.get("$context")
+    if isinstance(context, Mapping):
+        kept = {**_from_context(context), **kept}
+    return kept
+
+
+def refuse_authorization(dialect: Dialect, headers: Mapping[str, str], auth: Any) -> None:
+    """
+    Raise ``ValueError`` where *headers* or *auth* would take the place of V1's own key.
+
+    V1 takes the project's key as a bearer token. V0 has it in the body, so there both may
+    serve a proxy.
+    """
+    if not (isinstance(dialect, PostHogDialect) and dialect.v1):
+        return
+    why = f"the dialect {dialect.name!r} sends the project's key in the Authorization header"
+    if any(name.lower() == "authorization" for name in headers):
+        raise ValueError(f"headers: {why}: leave it out, or use dialect='posthog-v0'")
+    if auth is not None:
+        raise ValueError(f"auth: {why}: leave it out, or use dialect='posthog-v0'")
 
 
 def _verdicts(verdicts: Mapping[str, Any]) -> Results:
@@ -240,25 +317,34 @@ def _verdicts(verdicts: Mapping[str, Any]) -> Results:
         said = verdict if isinstance(verdict, dict) else {}
         result = said.get("result")
         if result == "retry":
-            retry.add(_canonical(name))
+            retry.add(canonical(name))
         elif result == "drop":
-            dropped[_canonical(name)] = str(said.get("details") or "drop")
+            dropped[canonical(name)] = str(said.get("details") or "drop")
         elif result != "ok":
             notes[str(result)] = notes.get(str(result), 0) + 1
     return Results(frozenset(retry), dropped, notes)
 
 
-def _canonical(name: str) -> str:
+def canonical(name: str) -> str:
+    """
+    Return *name* as the UUID that PostHog wants: any other text becomes the same one each time.
+
+    (RFC 9562, 5.5: version 5, of the namespace of object identifiers.)
+    """
+    if len(name) == _UUID_LENGTH and _CANONICAL.fullmatch(name):
+        return name
     try:
         return str(uuid.UUID(name))
     except ValueError:
-        return name
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, name)) if name else name
 
 
 def _coerced(name: str, value: Any) -> Any:
     """Return an option in its type, or None where it has no meaning (2.3)."""
     plain = jsonable.jsonable(value)  # never raises, and knows enums
-    if name in _LIFTED or name == "$product_tour_id":
+    if name in _LIFTED:  # V1 refuses the whole batch for one of another type
+        return plain if isinstance(plain, str) else None
+    if name == "$product_tour_id":
         return None if plain is None else str(plain)
     if isinstance(plain, (bool, int, float)):
         return bool(plain)
@@ -284,8 +370,11 @@ def _decoded(event: Any) -> Message:
     for name, field in _LIFTED.items():
         if event.get(field) is not None:
             properties[name] = event[field]
+    unknown = {}
     for option, value in _object(event, "options").items():
-        properties[OPTIONS.get(option, option)] = value
+        (properties if option in OPTIONS else unknown)[OPTIONS.get(option, option)] = value
+    if unknown:
+        properties[_OPTIONS] = unknown
     for name in ("$set", "$set_once"):
         if event.get(name) is not None:
             properties.setdefault(name, event[name])
@@ -309,11 +398,7 @@ def _object(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 # The V0 server knows gzip by its magic, and no other coding (1.2).
-V0 = PostHogDialect("posthog", "/batch/", False, Rules(), codings=frozenset({"gzip"}))
-V1 = PostHogDialect(
-    "posthog-v1",
-    "/i/v1/analytics/events",
-    True,
-    # Both official V1 clients call 429 final; with a Retry-After it is safe to wait (2.6).
-    Rules(only_with_retry_after=frozenset({429})),
-)
+V0 = PostHogDialect("posthog-v0", "/batch/", False, Rules(), codings=frozenset({"gzip"}))
+V1 = PostHogDialect("posthog-v1", V1_PATH, True, Rules())
+#: V1, and V0 where the server is an old one: see `posthog_protocol`.
+POSTHOG = PostHogDialect("posthog", V1_PATH, True, Rules(), fallback=V0)

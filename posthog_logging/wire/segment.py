@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 from ..events import jsonable
 from ..events.message import Message, Refused, clean_id, parse_timestamp
 from ..version import LIBRARY, VERSION
-from . import Batch, Endpoint, Limits, Request, Response, Results, Rules
+from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
+from .answers import doubt, object_in
 from .compression import compress, decompress
 from .posthog import CONTEXT_PROPERTIES
 
@@ -41,7 +42,7 @@ __all__ = [
 Fields = dict[str, Any]
 
 _HEAD = b'{"messageId":"'
-_ID = slice(len(_HEAD), len(_HEAD) + 36)
+_ID_AT = len(_HEAD)
 _USER_AGENT = f"{LIBRARY}/{VERSION}"
 _AUTH = frozenset({"basic", "body", "bearer"})
 
@@ -52,15 +53,14 @@ _METAROUTER_LIMITS = Limits(event_bytes=14_750, batch_bytes=475_000, batch_count
 _RUDDERSTACK_LIMITS = Limits(event_bytes=4_090_000, batch_bytes=4_090_000, batch_count=2500)
 _JITSU_LIMITS = Limits(event_bytes=1_000_000, batch_bytes=4_000_000, batch_count=2500)
 
-# The newest generation of Segment's own clients (4); 1xx as a final answer is Node's rule.
+# The newest generation of Segment's own clients (4). They lose a batch at
+# 401, 403 and 404; a wrong key or address is no verdict on events, so here they wait.
+_DEFAULTS = Rules()
 _RULES = Rules(
-    retry=frozenset({408, 410, 429, 460, *range(100, 200)}),
-    final=frozenset({501, 505, 511}),
-    pause=frozenset(),
-    longest_retry_after=300.0,
+    retry=_DEFAULTS.retry | {410, 460},
+    final=frozenset({501, 505}),
     longest_backoff=60.0,
     free_throttle=True,
-    longest_throttle=43_200.0,
 )
 
 #: The last step of a single call's path, and the call: the short ones are Astronomer's (1).
@@ -88,8 +88,11 @@ _SHARED = ("context", "integrations")
 _OPEN = ("context", "integrations", "traits", "properties")
 _FALSE = frozenset({"false", "0"})
 _LONGEST_ID = 200  # bytes, as in `message`
-_SUCCESS = ("success", "Success")
+_NO_TYPE = "group"  # Jitsu's name for no type of group
 _JITSU_ERROR = re.compile(r"Message ID: ([^\s:]+): ?(.*)", re.DOTALL)
+_JITSU_AGAIN = ("producer error",)
+_JITSU_WAITS = ("quota exceeded", "no destinations")
+_NOT_OF_JITSU = re.compile(r"[^A-Za-z0-9._-]")
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class SegmentDialect:
         event_name_bytes: how long the name of a track event may be.
         traits_in_context: whether the traits of identify are repeated in the context.
         key_hosts: beginnings of keys that go as bearer tokens, each with its region's host.
+        any_id: whether a caller's own id, which need not be a UUID, goes as it is.
+        mends_ids: whether the server cuts and cleans a ``messageId`` (Jitsu, 1.3).
     """
 
     name: str
@@ -117,6 +122,8 @@ class SegmentDialect:
     event_name_bytes: int | None = None
     traits_in_context: bool = False
     key_hosts: tuple[tuple[str, str], ...] = ()
+    any_id: bool = True
+    mends_ids: bool = False
 
     def __post_init__(self) -> None:
         if not self.auth <= _AUTH:
@@ -142,6 +149,9 @@ class SegmentDialect:
 
     def _fields(self, message: Message) -> Fields:
         properties = {k: v for k, v in message.properties.items() if k not in _POSTHOG_ONLY}
+        unknown = _taken(properties, "$options")
+        if unknown:
+            properties = {**unknown, **properties}
         kind = _TYPE_OF.get(message.event, "track")
         fields: Fields = {"messageId": message.uuid, "type": kind}
         if message.timestamp:
@@ -161,12 +171,21 @@ class SegmentDialect:
         return fields
 
     def uuid_of(self, line: bytes) -> str:
-        """Return the call's ``messageId``: it always stands first."""
-        return line[_ID].decode()
+        """Return the call's ``messageId``, which always stands first, as answers name it."""
+        end = line.index(b'"', _ID_AT)
+        raw = line[_ID_AT:end]
+        if b"\\" in raw:  # an id of the caller's own, with a character that JSON escapes
+            raw = str(jsonable.decode(line)["messageId"]).encode()
+        return self.answers_name(raw.decode())
+
+    def answers_name(self, message_id: str) -> str:
+        """Return how the server's answers call *message_id*: Jitsu's cut and replace."""
+        return _NOT_OF_JITSU.sub("_", message_id[:64]) if self.mends_ids else message_id
 
     def with_uuid(self, line: bytes, uuid: str) -> bytes:
         """Return *line* with another ``messageId``."""
-        return line[: _ID.start] + uuid.encode() + line[_ID.stop :]
+        fields = jsonable.decode(line)
+        return jsonable.encode({**fields, "messageId": uuid})
 
     def request(self, batch: Batch, endpoint: Endpoint, now: str) -> Request:
         """Return one attempt's POST; its ``sentAt`` is what servers correct our clock by."""
@@ -207,14 +226,18 @@ class SegmentDialect:
 
     def results(self, response: Response) -> Results:
         """Return what a 2xx says of single calls: Jitsu by id, MetaRouter by number only."""
-        answer = _answer(response.body)
-        if answer.get("ok") is False:
-            return _jitsu_results(answer)
-        if response.status != 207 and not any(answer.get(name) is False for name in _SUCCESS):
-            return Results()
+        answer = object_in(response)
+        if answer.get("ok") is False and answer.get("errors"):
+            return _jitsu_results(answer["errors"])
+        partly = response.status == 207 or answer.get("Success") is False
         errors = answer.get("Errors")
         number = len(errors) if isinstance(errors, list) else 0
-        return Results(notes={"partly_accepted": number or 1})
+        if partly and number:
+            return Results(unnamed=number)
+        reason = doubt(response)
+        if reason:
+            return Results(kept=reason)
+        return Results(notes={"partly_accepted": 1}) if partly else Results()
 
     def decode(self, request: Request) -> list[Message]:
         """Return the messages of a batch, an import or a single call."""
@@ -302,7 +325,8 @@ def _write_group(message: Message, properties: Fields, fields: Fields) -> None:
         fields |= _ids(message, properties)
     fields["groupId"] = key
     traits = dict(_taken(properties, "$group_set") or {})
-    fields["traits"] = {**traits, "groupType": kind} if kind else traits
+    # "group" is what stands for no type, both ways (5).
+    fields["traits"] = traits if kind in ("", _NO_TYPE) else {**traits, "groupType": kind}
 
 
 def _ids(message: Message, properties: Fields) -> Fields:
@@ -425,7 +449,7 @@ def _read_screen(raw: Fields, properties: Fields) -> tuple[str, str]:
 
 def _read_group(raw: Fields, properties: Fields) -> tuple[str, str]:
     traits = dict(_mapping(raw.get("traits")))
-    kind, key = str(traits.pop("groupType", "group")), _said(raw, "groupId")
+    kind, key = str(traits.pop("groupType", _NO_TYPE)), _said(raw, "groupId")
     properties |= {"$group_type": kind, "$group_key": key, "$group_set": traits}
     own = _group_own_id(kind, key)
     if not _said(raw, "userId") and _said(raw, "anonymousId") in ("", own):
@@ -484,7 +508,7 @@ def _groups_from(context: Fields, properties: Fields) -> None:
         if key == str(next(iter(groups.values()))):
             del context["groupId"]
     elif key:
-        properties["$groups"] = {"group": context.pop("groupId")}  # Jitsu's name for no type
+        properties["$groups"] = {_NO_TYPE: context.pop("groupId")}
 
 
 def _lower(raw: Fields, properties: Fields, names: Mapping[str, str]) -> None:
@@ -570,21 +594,21 @@ def _canonical(name: Any) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, str(name)))
 
 
-def _answer(body: bytes) -> Mapping[str, Any]:
-    """Return an answer's object; RudderStack's are plain text, Astronomer's anything."""
-    try:
-        return _mapping(jsonable.decode(body))
-    except ValueError:
-        return {}
-
-
-def _jitsu_results(answer: Mapping[str, Any]) -> Results:
-    errors = answer.get("errors")
+def _jitsu_results(errors: Any) -> Results:
+    """Sort Jitsu's errors: it lost some on its way, or has no place for them, or refuses them."""
     texts = [str(error) for error in errors] if isinstance(errors, list) else []
     found = [match for match in map(_JITSU_ERROR.match, texts) if match]
+    again, waits = (
+        {m[1]: m[2] for m in found if m[2].lower().startswith(kinds)}
+        for kinds in (_JITSU_AGAIN, _JITSU_WAITS)
+    )
     vague = len(texts) - len(found) or (0 if texts else 1)
-    notes = {"partly_accepted": vague} if vague else {}
-    return Results(dropped={match[1]: match[2] for match in found}, notes=notes)
+    return Results(
+        retry=frozenset(again),
+        paused=waits,
+        dropped={m[1]: m[2] for m in found if m[1] not in again and m[1] not in waits},
+        notes={"partly_accepted": vague} if vague else {},
+    )
 
 
 SEGMENT = SegmentDialect("segment", "https://api.segment.io", auth=frozenset({"basic", "body"}))
@@ -595,7 +619,9 @@ METAROUTER = SegmentDialect(
     limits=_METAROUTER_LIMITS,
 )
 RUDDERSTACK = SegmentDialect("rudderstack", limits=_RUDDERSTACK_LIMITS, traits_in_context=True)
-JITSU = SegmentDialect("jitsu", limits=_JITSU_LIMITS, event_name_bytes=128)
+JITSU = SegmentDialect(
+    "jitsu", limits=_JITSU_LIMITS, event_name_bytes=128, mends_ids=True
+)
 CUSTOMERIO = SegmentDialect(
     "customerio",
     "https://cdp.customer.io",

@@ -1,0 +1,313 @@
+"""
+Which of PostHog's two protocols a host is spoken to in: V1, and V0 where the server is an old one.
+
+A state machine without a clock and without a network. A host of PostHog's own always speaks
+V1. Any other is *unknown* until it shows a sign. A sign of V1 settles it for the life of the
+process. Where the answer to a batch looks like that of an old server, the same batch is sent
+once to V0; only an answer of V0's own settles that, until V1 is tried again a day later.
+Anything else settles nothing, and the batch is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Protocol as Interface
+from urllib.parse import urlsplit
+
+from .dialect import Dialect, Endpoint, Response
+from .answers import is_page, object_in
+from .posthog import AI_PATH, V1_PATH, PostHogDialect
+
+
+__all__ = ["Fixed", "Known", "PostHogProtocol", "Protocol", "Sign", "protocol_for", "sign_of"]
+
+DAY = 24 * 3600.0
+
+_FIRST_WAIT = 60.0
+_LONGEST_WAIT = 15 * 60.0
+_NOT_FOUND = frozenset({404, 405, 410})
+
+#: What V1 calls its errors (PostHog's rust/capture, v1; wire notes, 2.6).
+_V1_ERRORS = frozenset(
+    """missing_required_headers invalid_header_value request_decoding_error
+    request_parsing_error empty_body empty_batch invalid_batch missing_event_uuid
+    invalid_event_uuid duplicate_event_uuid missing_authorization invalid_api_token
+    billing_limit_exceeded request_timeout body_read_timeout payload_too_large
+    unsupported_content_type unsupported_encoding rate_limited internal_error
+    service_unavailable gateway_timeout""".split()
+)
+
+
+class Sign(enum.Enum):
+    """What an answer on V1's path says of the server."""
+
+    NOTHING = "nothing"
+    PROOF = "proof"  # V1 is spoken here
+    DOUBT = "doubt"  # as an old server answers, or no PostHog at all
+    STRIPPED = "stripped"  # V1 is spoken here, and a proxy takes the Authorization header away
+
+
+class Speaks(enum.Enum):
+    """What is known of a host."""
+
+    UNKNOWN = "unknown"
+    V1 = "v1"
+    V0 = "v0"
+
+
+@dataclass
+class Known:
+    """What is known of one host, and when what may be asked again."""
+
+    speaks: Speaks = Speaks.UNKNOWN
+    v1_again_at: float = 0.0
+    confirm_again_at: float = 0.0
+    in_vain: int = 0
+    has_ai_lane: bool = True
+
+
+#: By host and key; a forked child knows what its parent knew.
+_MEMORY: MutableMapping[tuple[str, str], Known] = {}
+
+
+def sign_of(response: Response, request_id: str) -> Sign:
+    """Return what an answer to a request of V1 with *request_id* says of the server."""
+    status, answer = response.status, object_in(response)
+    if status is None:
+        return Sign.NOTHING
+    error = answer.get("error")
+    if status == 401 and error == "missing_authorization":
+        return Sign.STRIPPED
+    if (
+        isinstance(answer.get("results"), dict)
+        or (isinstance(error, str) and (error in _V1_ERRORS or "error_description" in answer))
+        or response.headers.get("posthog-request-id") == request_id
+    ):
+        return Sign.PROOF
+    if status in _NOT_FOUND or 300 <= status < 400:
+        return Sign.DOUBT
+    if 200 <= status < 300:  # V0's answer on V1's path: a server that takes any
+        return Sign.DOUBT if is_page(response) or "status" in answer else Sign.NOTHING
+    return Sign.DOUBT if status == 403 and is_page(response) else Sign.NOTHING
+
+
+def is_posthogs_own(host: str) -> bool:
+    """Return whether the base URL *host* is one of PostHog's cloud."""
+    return f".{urlsplit(host).hostname or ''}".endswith(".posthog.com")
+
+
+class Protocol(Interface):
+    """Chooses the dialect of each attempt, and learns from the answers."""
+
+    @property
+    def name(self) -> str:
+        """The name of the dialect that is spoken, as far as is known."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether the endpoint is known to be there."""
+
+    def choose(self, lane: str, now: float) -> Dialect:
+        """Return the dialect for the next attempt of a batch of *lane*."""
+
+    def heed(
+        self, dialect: Dialect, response: Response, request_id: str, now: float
+    ) -> Dialect | None:
+        """Learn from an answer; return a dialect in which the same batch is to be sent at once."""
+
+    def counts(self, dialect: Dialect, response: Response, now: float) -> bool:
+        """Return whether the answer to what `heed` wanted stands for the batch."""
+
+    def news(self) -> str:
+        """Return, once, what the user should know."""
+
+    def trouble(self) -> str:
+        """Return what is wrong, where the last answers told; else nothing."""
+
+
+class Fixed:
+    """Always the same dialect."""
+
+    proven = False
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+
+    @property
+    def name(self) -> str:
+        """The dialect's name."""
+        return self._dialect.name
+
+    def choose(self, lane: str, now: float) -> Dialect:
+        """Return the dialect."""
+        return self._dialect
+
+    def heed(
+        self, dialect: Dialect, response: Response, request_id: str, now: float
+    ) -> Dialect | None:
+        """Learn nothing."""
+        return None
+
+    def counts(self, dialect: Dialect, response: Response, now: float) -> bool:
+        """Return True: nothing else was asked."""
+        return True
+
+    def news(self) -> str:
+        """Return nothing."""
+        return ""
+
+    def trouble(self) -> str:
+        """Return nothing."""
+        return ""
+
+
+class PostHogProtocol:
+    """
+    The protocol of one host and key.
+
+    Args:
+        dialect: the main one; without a ``fallback`` it is never left.
+        endpoint: whose host and key are the ones.
+        memory: what is known in this process.
+    """
+
+    def __init__(
+        self,
+        dialect: PostHogDialect,
+        endpoint: Endpoint,
+        memory: MutableMapping[tuple[str, str], Known] | None = None,
+    ) -> None:
+        memory = _MEMORY if memory is None else memory
+        self._dialect = dialect
+        self._host = endpoint.host
+        self._own = is_posthogs_own(endpoint.host)
+        self._fallback = None if self._own else dialect.fallback
+        self._known = memory.setdefault((endpoint.host, endpoint.api_key), Known())
+        self._ai = (
+            dataclasses.replace(dialect, path=AI_PATH)
+            if dialect.v1 and dialect.path == V1_PATH
+            else None
+        )
+        self._news = ""
+        self._trouble = ""
+
+    @property
+    def name(self) -> str:
+        """The protocol that is spoken; the dialect's own name as long as nothing is known."""
+        if self._fallback is None:
+            return self._dialect.name
+        return {
+            Speaks.UNKNOWN: self._dialect.name,
+            Speaks.V1: "posthog-v1",
+            Speaks.V0: self._fallback.name,
+        }[self._known.speaks]
+
+    @property
+    def proven(self) -> bool:
+        """Whether V1 was heard there, or must be spoken there."""
+        return self._dialect.v1 and (self._own or self._known.speaks is Speaks.V1)
+
+    def choose(self, lane: str, now: float) -> PostHogDialect:
+        """Return V1, or V0 where that is known; V1 once a day there, too."""
+        known = self._known
+        self._trouble = ""
+        if self._fallback is not None and known.speaks is Speaks.V0:
+            if now < known.v1_again_at:
+                return self._fallback
+            known.v1_again_at = now + DAY
+        if lane and known.has_ai_lane and self._ai is not None:
+            return self._ai
+        return self._dialect
+
+    def heed(
+        self, dialect: Dialect, response: Response, request_id: str, now: float
+    ) -> PostHogDialect | None:
+        """Learn from an answer; return the dialect in which the same batch is to go at once."""
+        if not isinstance(dialect, PostHogDialect):
+            return None
+        if not dialect.v1:
+            self._heed_v0(response, now)
+            return None
+        sign = sign_of(response, request_id)
+        if sign is Sign.PROOF:
+            self._known.speaks = Speaks.V1
+            return None
+        if dialect is self._ai:
+            return self._without_ai(response)
+        if sign is Sign.NOTHING or self._fallback is None or self.proven:
+            return None
+        self._trouble = _words(sign, response)
+        return self._fallback if now >= self._known.confirm_again_at else None
+
+    def counts(self, dialect: Dialect, response: Response, now: float) -> bool:
+        """Return whether V0 was confirmed: by a JSON object with ``status``, and nothing else."""
+        if dialect is not self._fallback:
+            return True
+        known = self._known
+        if not (200 <= (response.status or 0) < 300 and "status" in object_in(response)):
+            known.in_vain += 1
+            wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(known.in_vain - 1, 8))
+            known.confirm_again_at = now + wait
+            return False
+        if known.speaks is not Speaks.V0:
+            self._news = (
+                f"{self._host} does not speak PostHog's newer protocol ({self._trouble}): "
+                "events go to /batch/ from now on, and V1 is tried again in a day"
+            )
+        known.speaks, known.in_vain, self._trouble = Speaks.V0, 0, ""
+        known.v1_again_at = now + DAY
+        return True
+
+    def news(self) -> str:
+        """Return, once, what the user should know."""
+        news, self._news = self._news, ""
+        return news
+
+    def trouble(self) -> str:
+        """Return what is wrong with the address, if both protocols were tried in vain."""
+        return self._trouble and (
+            f"neither of PostHog's protocols is spoken at {self._host}, {self._trouble}"
+        )
+
+    def _heed_v0(self, response: Response, now: float) -> None:
+        """Try V1 next where V0 is not found any more: the server was replaced."""
+        if response.status in _NOT_FOUND:
+            self._known.v1_again_at = now
+
+    def _without_ai(self, response: Response) -> PostHogDialect | None:
+        """Leave the lane of AI events where the deployment has none."""
+        status = response.status or 0
+        missing = status in _NOT_FOUND or 300 <= status < 400
+        if not (missing or (200 <= status < 300 and is_page(response))):
+            return None
+        self._known.has_ai_lane = False
+        self._news = (
+            f"{self._host} has no route for large AI events: they go with all others, "
+            "and what is too large for that is cut"
+        )
+        return self._dialect
+
+
+def protocol_for(
+    dialect: Dialect,
+    endpoint: Endpoint,
+    memory: MutableMapping[tuple[str, str], Known] | None = None,
+) -> Protocol:
+    """Return what chooses the protocol for *dialect* at *endpoint*."""
+    if isinstance(dialect, PostHogDialect):
+        return PostHogProtocol(dialect, endpoint, memory)
+    return Fixed(dialect)
+
+
+def _words(sign: Sign, response: Response) -> str:
+    """Return what an answer looks like, in a few words."""
+    if sign is Sign.STRIPPED:
+        return "a proxy strips the Authorization header"
+    if 300 <= (response.status or 0) < 400:
+        return f"HTTP {response.status}, a redirect"
+    page = ", a web page" if is_page(response) else ""
+    return f"HTTP {response.status}{page}"

@@ -1,0 +1,67 @@
+"""The names of the dialects; a module is imported when one of its names is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from .dialect import Dialect
+
+
+__all__ = ["DIALECTS", "family_of", "find_dialect"]
+
+
+def _posthog(name: str) -> Dialect:
+    from . import posthog
+
+    return {"posthog": posthog.POSTHOG, "posthog-v1": posthog.V1, "posthog-v0": posthog.V0}[name]
+
+
+def _segment(name: str) -> Dialect:
+    from . import segment
+
+    found: Dialect = getattr(segment, {"astronomer": "METAROUTER"}.get(name, name.upper()))
+    return found
+
+
+def _logs(name: str) -> Dialect:
+    from . import otlp
+
+    return otlp.LOGS
+
+
+#: Who finds each name: by statements, which what packs programs (PyInstaller) can see.
+DIALECTS: Mapping[str, Callable[[str], Dialect]] = MappingProxyType(
+    {
+        "posthog": _posthog,
+        "posthog-v1": _posthog,
+        "posthog-v0": _posthog,
+        "segment": _segment,
+        "metarouter": _segment,
+        "astronomer": _segment,
+        "rudderstack": _segment,
+        "jitsu": _segment,
+        "customerio": _segment,
+        "hightouch": _segment,
+        "june": _segment,
+        "posthog-logs": _logs,
+    }
+)
+
+
+def family_of(dialect: Dialect) -> str:
+    """Return the name under which lines of *dialect* wait: several may share one form."""
+    return str(getattr(dialect, "family", dialect.name))
+
+
+def find_dialect(dialect: str | Dialect) -> Dialect:
+    """Return the dialect of that name, or *dialect* itself; raises for anything else."""
+    if isinstance(dialect, str):
+        if dialect not in DIALECTS:
+            raise ValueError(f"dialect: {dialect!r} is none of {', '.join(DIALECTS)}")
+        return DIALECTS[dialect](dialect)
+    if not isinstance(dialect, Dialect):
+        raise TypeError(
+            f"dialect: a name or a posthog_logging.wire.Dialect, not {type(dialect).__name__}"
+        )
+    return dialect
