@@ -32,8 +32,9 @@ from .delivery.transport import Transport
 from .delivery.voice import logger
 from .errors.exception_list import MANUAL, Boundary, without_owned
 from .errors.reporter import ExceptHooks, Reporter
-from .events.message import Message, Refused, Tell, fields_of, is_event, text_of
-from .events.records import Fields, fields_in_message
+from .events.identifiers import Tell
+from .events.message import Message, Refused
+from .events.records import Fields, fields_in_message, fields_of, is_event, text_of
 from .logs import PostHogLogsHandler
 from .version import LIBRARY, VERSION
 from .wire import Dialect

@@ -21,7 +21,9 @@ from typing import Any
 from . import context
 from .delivery.ledger import logger
 from .events import jsonable
-from .events.message import fields_of, is_event, parse_timestamp, stamp
+from .events.identifiers import stamp
+from .events.records import fields_of, is_event
+from .events.timestamps import parse_timestamp
 
 
 __all__ = ["Listener", "MessageHandler"]

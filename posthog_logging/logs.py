@@ -30,7 +30,8 @@ from .delivery.transport import Transport
 from .errors.exception_list import exception_from_text
 from .errors.reporter import fields_and_message, traceback_in
 from .events.exc_info import normalise_exc_info
-from .events.message import Message, Refused, clean_id, stamp
+from .events.identifiers import clean_id, stamp
+from .events.message import Message, Refused
 from .events.span import active_span
 from .wire.otlp import LOGS, LogsDialect
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from posthog_logging import extras
-from posthog_logging.events.message import Message, assemble, is_event
+from posthog_logging.events.message import Message, assemble
+from posthog_logging.events.records import is_event
 
 
 def sent(extra: Mapping[str, Any]) -> Message:

@@ -23,16 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posthog_logging.context import Bound
-from posthog_logging.events.message import (
-    IDENTITY_EVENTS,
-    KINDS,
-    Message,
-    Refused,
-    assemble,
-    fields_of,
-    is_event,
-    stamp,
-)
+from posthog_logging.events.identifiers import stamp
+from posthog_logging.events.message import IDENTITY_EVENTS, KINDS, Message, Refused, assemble
+from posthog_logging.events.records import fields_of, is_event
 
 
 CREATED = 1_704_164_645.671875  # one that a float has exactly

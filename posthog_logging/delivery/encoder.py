@@ -20,18 +20,10 @@ from typing import Any
 
 from ..context import Bound, current
 from ..events import jsonable
+from ..events.identifiers import Tell, are_plain, is_plain, stamp
 from ..events.jsonable import is_flat, snapshot, within_limits
-from ..events.message import (
-    IDENTITY_EVENTS,
-    STANDARD,
-    Message,
-    Refused,
-    Tell,
-    are_plain,
-    assemble,
-    is_plain,
-    stamp,
-)
+from ..events.message import IDENTITY_EVENTS, Message, Refused, assemble
+from ..events.records import STANDARD
 from ..wire import Dialect
 from .ledger import Ledger
 

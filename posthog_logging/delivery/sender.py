@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..events import jsonable
-from ..events.message import rfc3339
+from ..events.timestamps import rfc3339
 from ..wire import Batch, Dialect, Endpoint, Response, Results
 from .ledger import Ledger
 from .own_records import working

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from .. import context
 from ..context import Bound
 from ..events.exc_info import normalise_exc_info
-from ..events.message import fields_of, stamp, text_of
-from ..events.records import Fields, fields_in_entry, fields_in_message
+from ..events.identifiers import stamp
+from ..events.records import Fields, fields_in_entry, fields_in_message, fields_of, text_of
 from .exception_list import (
     LOGGER,
     MANUAL,
