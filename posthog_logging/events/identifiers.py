@@ -17,6 +17,9 @@ import uuid
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+from .proxies import unwrapped
+from .timestamps import EARLIEST, LATEST
+
 
 __all__ = [
     "Tell",
@@ -39,7 +42,7 @@ _NOBODY = frozenset(
     """0 00000000-0000-0000-0000-000000000000 anonymous anonymous-user backend
     distinct_id distinctid email false guest id nan none not_authenticated null system true
     undefined user""".split()
-) | {"", "[object object]"}
+) | {"", "[object object]", "<na>"}
 
 #: The most bytes of UTF-8 in a name or an id: the stricter of V0 (characters) and V1 (bytes).
 LONGEST = 200
@@ -106,8 +109,10 @@ def clean_id(given: Any, tell: Tell) -> str | None:
     Trimmed; control characters out; more than 200 bytes become the first 159 and a hash,
     so that two long ids stay two people (V0 would cut them, V1 would drop the event).
     """
-    if given is None:
-        return None
+    if type(given) is not str:
+        given = unwrapped(given)
+        if given is None:
+            return None
     text = given if type(given) is str else text_of_id(given)
     if not text.isprintable():
         text = clean_text(text)
@@ -121,13 +126,12 @@ def clean_id(given: Any, tell: Tell) -> str | None:
     return text
 
 
-def as_uuid(given: Any, tell: Tell) -> str:
-    """Return *given* as a UUID; anything else becomes the same one each time (RFC 9562, 5.5)."""
-    text = text_of_id(given)
+def as_uuid(text: str, tell: Tell) -> str:
+    """Return *text* as a UUID; anything else becomes the same one each time (RFC 9562, 5.5)."""
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        tell("bad uuid", "a uuid that is none was replaced by one derived from it")
+        tell("bad uuid", "uuid: not a UUID; PostHog gets one that is derived from it")
         return str(uuid.uuid5(uuid.NAMESPACE_OID, clean_text(text)))
 
 
@@ -147,6 +151,9 @@ class Second(NamedTuple):
         return f"{self.day}{int((created - self.since) * 1_000_000):06d}Z"
 
 
+_NEVER = Second(math.inf, "", "")
+
+
 class _Stamp:
     """
     Mint a uuid and a timestamp for one moment.
@@ -156,22 +163,33 @@ class _Stamp:
     """
 
     def __init__(self) -> None:
-        self._second = Second(math.inf, "", "")
+        self._second = _NEVER
         #: Draw the number of the next uuid.
         self.number = itertools.count(10**11 + int.from_bytes(os.urandom(4), "big")).__next__
 
     def __call__(self, created: float) -> tuple[str, str]:
         second = self.second(created)
+        if second is _NEVER:
+            return self(time.time())
         return f"{second.head}{self.number()}", second.timestamp(created)
 
     def second(self, created: float) -> Second:
-        """Return the second of *created*; one tuple is kept, so no lock is needed."""
+        """
+        Return the second of *created*; one tuple is kept, so no lock is needed.
+
+        What is no time, such as epoch milliseconds, is in a second that never comes.
+        """
         second = self._second
-        if not 0.0 <= created - second[0] < 1.0:
-            second = self._second = self._turn(created)
+        try:
+            if not 0.0 <= created - second[0] < 1.0:
+                second = self._second = self._turn(created)
+        except TypeError:
+            return _NEVER
         return second
 
     def _turn(self, created: float) -> Second:
+        if not EARLIEST <= created < LATEST:
+            return _NEVER
         second = math.floor(created)
         random = os.urandom(6).hex()
         milli = f"{int(created * 1000) & 0xFFFFFFFFFFFF:012x}"
@@ -190,9 +208,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def text_of_id(value: Any) -> str:
-    """Return ``str(value)``, of an enum's member its value, or nothing where that raises."""
+    """Return the text of an id of any kind, nothing where it has none."""
     try:
-        return str(value.value if isinstance(value, enum.Enum) else value)
+        value = unwrapped(value)
+        value = value.value if isinstance(value, enum.Enum) else value
+        if isinstance(value, (bytes, bytearray)):
+            return value.decode("utf-8", "backslashreplace")
+        return str(value)
     except Exception:
         return ""
 

@@ -36,6 +36,7 @@ __all__ = [
     "Items",
     "form_of",
     "mapping_in",
+    "properties_in",
     "text_of_key",
 ]
 
@@ -106,6 +107,14 @@ def mapping_in(value: Any, most: int = _MOST_KEYS) -> dict[Any, Any] | None:
         found.popitem()
         found["[cut]"] = "more keys"
     return found
+
+
+def properties_in(value: Any) -> Mapping[Any, Any]:
+    """Return *value* as a mapping of properties; any other value is a property itself."""
+    if value is None:
+        return {}
+    found = mapping_in(value)
+    return {"properties": value} if found is None else found
 
 
 def text_of_key(key: Any) -> Any:

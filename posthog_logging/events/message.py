@@ -24,7 +24,9 @@ from .identifiers import (
     stamp,
     text_of_id,
 )
-from .timestamps import parse_timestamp
+from .kinds import mapping_in
+from .proxies import unwrapped
+from .timestamps import created_or_now, parse_timestamp
 
 
 __all__ = [
@@ -43,7 +45,8 @@ class Message(NamedTuple):
 
     ``timestamp`` is RFC 3339 in UTC, ``uuid`` canonical; both stay the same for ever.
     What has no field of its own lives in ``properties`` under its ``$`` name: ``$set``,
-    ``$set_once``, ``$groups``, ``$context``, ``$integrations``, ``$anon_distinct_id``.
+    ``$set_once``, ``$groups``, ``$context``, ``$integrations``, ``$anon_distinct_id``, and
+    ``$message_id``, the id that a caller gave, where ``uuid`` is not exactly that.
     """
 
     event: str
@@ -86,11 +89,12 @@ OPTIONS = {
 
 _KNOWN = frozenset(
     """event distinct_id properties groups timestamp uuid set set_once previous_id options
-    kind""".split()
+    kind anonymous_id""".split()
 )
 
 # Keys beside ``properties`` that end up in them, under the names of PostHog's properties.
-_MERGED = frozenset({"set", "set_once", "groups", "options"})
+_NAMED = {"set": "$set", "set_once": "$set_once", "groups": "$groups"}
+_MERGED = frozenset({*_NAMED, "options"})
 
 
 def assemble(
@@ -117,30 +121,34 @@ def assemble(
         tell: called with a topic and a text for what was mended on the way.
     """
     event = _event_name(fields, name, tell)
-    ids = stamp(created)
-    properties = _properties(fields, event, bound, defaults, flat)
+    ids = stamp(created_or_now(created, tell))
+    properties = _properties(fields, event, bound, defaults, flat, tell)
     given = fields.get("distinct_id")
     if given is None and bound is not None:
         given = bound.distinct_id
     distinct_id = clean_id(given, tell)
+    anonymous = _anonymous(fields, properties, tell) if "anonymous_id" in fields else None
     if event in IDENTITY_EVENTS:
         distinct_id = _identity(event, distinct_id, fields, properties, tell)
-    elif distinct_id is None:
+    elif distinct_id is None and anonymous is None:
         distinct_id = ids[0]
         properties.setdefault("$process_person_profile", False)
     if owned:
         properties.update(owned)
     if "uuid" in fields or "timestamp" in fields:
-        ids = _given_ids(fields, ids, tell)
-    return Message(event, distinct_id, properties, *ids)
+        ids = _given_ids(fields, ids, properties, tell)
+    return Message(event, distinct_id or anonymous or "", properties, *ids)
 
 
 def _event_name(fields: Mapping[str, Any], name: str, tell: Tell) -> str:
     event = fields.get("event")
     if event is None:
-        kind = fields.get("kind")
-        event = KINDS.get(kind, name) if isinstance(kind, str) else name
+        kind = KINDS.get(_kind(fields))
+        if kind is None and "event" in fields and "distinct_id" not in fields:
+            raise Refused("no_event_name", "event is None")
+        event = kind or name
     if type(event) is not str:
+        event = unwrapped(event)
         event = event.value if isinstance(event, enum.Enum) else event
         if not isinstance(event, str):
             raise Refused("bad_event_name", type(event).__name__)
@@ -154,12 +162,20 @@ def _event_name(fields: Mapping[str, Any], name: str, tell: Tell) -> str:
     return event
 
 
+def _kind(fields: Mapping[str, Any]) -> str:
+    """Return the ``kind`` that was given, nothing where it is no text."""
+    kind = unwrapped(fields.get("kind"))
+    kind = kind.value if isinstance(kind, enum.Enum) else kind
+    return kind if isinstance(kind, str) else ""
+
+
 def _properties(
     fields: Mapping[str, Any],
     event: str,
     bound: Bound | None,
     defaults: Mapping[str, Any] | None,
     flat: bool,
+    tell: Tell,
 ) -> dict[str, Any]:
     """Merge, low to high: defaults, context, flat extras, ``properties``, the named keys."""
     properties = dict(defaults) if defaults else {}
@@ -170,42 +186,55 @@ def _properties(
             if key not in _KNOWN:
                 properties[key] = fields[key]
     if "kind" in fields or "previous_id" in fields:
-        properties.update(_idle(fields, event))
+        properties.update(_idle(fields, event, tell))
     own = fields.get("properties")
-    if isinstance(own, Mapping):
-        properties.update(own)
-    elif own is not None:
-        properties["properties"] = own
+    if own is not None:
+        properties.update(_mapping_or_property("properties", own, tell))
     if not _MERGED.isdisjoint(fields):
-        _add_named(fields, properties)
+        _add_named(fields, properties, tell)
     return properties
 
 
-def _idle(fields: Mapping[str, Any], event: str) -> Iterator[tuple[str, Any]]:
+def _mapping_or_property(key: str, value: Any, tell: Tell) -> dict[str, Any]:
+    """Return *value* as a dict; what is not one becomes a property, and is told of by name."""
+    found = mapping_in(value)
+    if found is not None:
+        return found
+    tell(key, f"{key}: {type(value).__name__} is not a mapping; it is sent as a property")
+    return {key: value}
+
+
+def _idle(fields: Mapping[str, Any], event: str, tell: Tell) -> Iterator[tuple[str, Any]]:
     """Yield the keys that mean nothing to this *event*, so that they do not vanish in silence."""
-    kind = fields.get("kind")
-    if kind is not None and not (isinstance(kind, str) and KINDS.get(kind) == event):
-        yield "kind", kind
+    if fields.get("kind") is not None and KINDS.get(_kind(fields)) != event:
+        known = ", ".join(sorted(KINDS))
+        tell("kind", f"kind: not one of {known}, or not the event's; it is sent as a property")
+        yield "kind", fields["kind"]
     if fields.get("previous_id") is not None and event != "$create_alias":
+        tell("previous_id", "previous_id: only an alias has one; it is sent as a property")
         yield "previous_id", fields["previous_id"]
 
 
-def _add_named(fields: Mapping[str, Any], properties: dict[str, Any]) -> None:
-    for key, name in (("set", "$set"), ("set_once", "$set_once"), ("groups", "$groups")):
-        value = fields.get(key)
-        if isinstance(value, Mapping):
-            earlier = properties.get(name)
-            properties[name] = (
-                {**earlier, **value} if isinstance(earlier, Mapping) else dict(value)
-            )
-        elif value is not None:
-            properties[key] = value
-    options = fields.get("options")
-    if isinstance(options, Mapping):
-        for option, value in options.items():
-            properties[OPTIONS.get(option) or option] = value
-    elif options is not None:
-        properties["options"] = options
+def _add_named(fields: Mapping[str, Any], properties: dict[str, Any], tell: Tell) -> None:
+    for key, name in _NAMED.items():
+        if fields.get(key) is None:
+            continue
+        value = mapping_in(fields[key])
+        if value is None:
+            properties.update(_mapping_or_property(key, fields[key], tell))
+        else:
+            properties[name] = {**(mapping_in(properties.get(name)) or {}), **value}
+    if fields.get("options") is not None:
+        options = _mapping_or_property("options", fields["options"], tell)
+        properties.update({OPTIONS.get(key) or key: value for key, value in options.items()})
+
+
+def _anonymous(fields: Mapping[str, Any], properties: dict[str, Any], tell: Tell) -> str | None:
+    """Return the visitor that the person was before; an ``$identify`` merges the two."""
+    anonymous = clean_id(fields["anonymous_id"], tell)
+    if anonymous is not None:
+        properties["$anon_distinct_id"] = anonymous
+    return anonymous
 
 
 def _identity(
@@ -233,7 +262,7 @@ def _alias(
 ) -> str:
     """PostHog's alias: the event is the *previous* id's, and ``alias`` is the new one."""
     if "previous_id" not in fields and properties.get("alias"):
-        # said in the wire's own words: distinct_id is the old id already
+        # Given in the wire's own words: distinct_id is the old id already.
         previous, new = distinct_id, clean_id(properties["alias"], tell)
     else:
         previous, new = clean_id(fields.get("previous_id"), tell), distinct_id
@@ -241,6 +270,8 @@ def _alias(
         raise Refused("no_previous_id", "$create_alias")
     if new is None:
         raise Refused("no_distinct_id", "$create_alias")
+    if previous == new:
+        raise Refused("alias_to_itself", "$create_alias")
     properties["alias"] = new
     properties["distinct_id"] = previous
     return previous
@@ -252,22 +283,26 @@ def _group(distinct_id: str | None, properties: dict[str, Any], tell: Tell) -> s
     if not kind or not key:
         raise Refused("no_group", "$groupidentify")
     properties["$group_type"], properties["$group_key"] = kind, key
-    if not isinstance(properties.get("$group_set"), Mapping):
-        if properties.get("$group_set") is not None:
-            tell("bad group_set", "a group's properties that are no mapping were left out")
-        properties["$group_set"] = {}
+    given_set = properties.get("$group_set")
+    properties["$group_set"] = mapping_in(given_set) or {}
+    if given_set is not None and mapping_in(given_set) is None:
+        tell("bad group_set", "$group_set: not a mapping; the group's properties were left out")
     return distinct_id or shortened(f"${kind}_{key}")
 
 
-def _given_ids(fields: Mapping[str, Any], ids: tuple[str, str], tell: Tell) -> tuple[str, str]:
+def _given_ids(
+    fields: Mapping[str, Any], ids: tuple[str, str], properties: dict[str, Any], tell: Tell
+) -> tuple[str, str]:
     name, moment = ids
-    given = fields.get("uuid")
-    if given is not None and given != "":  # V0 reads "" as absent, too (1.4)
+    given = text_of_id(fields["uuid"]) if fields.get("uuid") is not None else ""
+    if given:  # V0 reads "" as absent, too (1.4)
         name = as_uuid(given, tell)
+        if name != given:
+            properties["$message_id"] = cut(clean_text(given), LONGEST)
     if fields.get("timestamp") is not None:
         parsed = parse_timestamp(fields["timestamp"])
         if parsed is None:
-            tell("bad timestamp", "a timestamp that is none was replaced by the record's")
+            tell("bad timestamp", "timestamp: cannot be read; the record's own time is sent")
         else:
             moment = parsed
     return name, moment

@@ -10,25 +10,32 @@ from __future__ import annotations
 
 import ast
 import datetime as dt
-import functools
 import json
 import logging
+import os
+import re
+import sys
+import threading
 
 from collections.abc import Mapping
-from contextlib import suppress
+from types import FrameType
 from typing import Any, NamedTuple
 
+from ..context import Bound, current, was_bound
 from .exc_info import normalise_exc_info
 from .timestamps import parse_timestamp
 
 
 __all__ = [
+    "NOBODY",
     "RESERVED",
     "STANDARD",
     "Fields",
+    "bound_to",
     "fields_in_entry",
     "fields_in_message",
     "fields_of",
+    "is_basic_config",
     "is_event",
     "text_of",
 ]
@@ -65,11 +72,80 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def text_of(record: logging.LogRecord) -> str:
-    """Return the formatted message; where the arguments do not fit, the bare one; else none."""
-    for text in (record.getMessage, functools.partial(str, record.msg)):
-        with suppress(Exception):
-            return text()
-    return ""
+    """
+    Return the formatted message; where the arguments do not fit, the bare one; else none.
+
+    A stock `QueueHandler` makes one text of the message, the traceback and the stack: of it,
+    only the message is returned.
+    """
+    try:
+        text = record.getMessage()
+    except Exception:  # its arguments do not fit, or one of them cannot be shown
+        try:
+            text = str(record.msg)
+        except Exception:
+            return ""
+    return _message_in(text, record) if getattr(record, "args", ()) is None else text
+
+
+def bound_to(record: logging.LogRecord) -> Bound:
+    """
+    Return what is bound in the context, as far as *record* was made in it.
+
+    A handler that keeps records for later (`MemoryHandler`) and a queue hand them on in the
+    context of somebody else. What was bound after *record* was made, or in another thread,
+    process or task, is not its identity.
+    """
+    bound = current()
+    if bound is None:
+        return NOBODY
+    try:
+        return bound if _was_made_here(record) and was_bound(record.created) else NOBODY
+    except Exception:  # a record that somebody put together: it has no thread, or no time
+        return bound
+
+
+def is_basic_config(caller: FrameType) -> bool:
+    """Return whether *caller* is `logging.basicConfig`, by its code."""
+    return caller.f_code is logging.basicConfig.__code__
+
+
+#: Nothing is bound.
+NOBODY = Bound()
+
+# What follows the message in the text that a `QueueHandler` made: a traceback, a group's, one
+# of a syntax error, an exception that was never raised, or a stack.
+_TRACE = re.compile(
+    r"^(?:Traceback \(most recent call last\):|  \+ Exception Group Traceback|"
+    r'Stack \(most recent call last\):|  File "|'
+    r"[\w.]+(?:Error|Exception|Warning|Interrupt|Exit|Group)(?::|$))",
+    re.MULTILINE,
+)
+
+
+def _message_in(text: str, record: logging.LogRecord) -> str:
+    found = _TRACE.search(text)
+    if found is not None and (found.start() == 0 or text[found.start() - 1] == "\n"):
+        text = text[: found.start()].rstrip("\n")
+    # What `basicConfig` gives every handler without a formatter (`logging.BASIC_FORMAT`).
+    return text.removeprefix(f"{record.levelname}:{record.name}:")
+
+
+def _was_made_here(record: logging.LogRecord) -> bool:
+    return (
+        record.thread in (None, threading.get_ident())
+        and record.process in (None, os.getpid())
+        and getattr(record, "taskName", None) in (None, _task_name())
+    )
+
+
+def _task_name() -> str | None:
+    asyncio = sys.modules.get("asyncio")  # who has tasks has imported it
+    try:
+        task = None if asyncio is None else asyncio.current_task()
+    except RuntimeError:  # there is no loop in this thread
+        return None
+    return None if task is None else task.get_name()
 
 
 class Fields(NamedTuple):

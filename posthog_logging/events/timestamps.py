@@ -4,31 +4,59 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import time
 
+from collections.abc import Callable
 from typing import Any
 
+from .proxies import unwrapped
 
-__all__ = ["parse_timestamp", "rfc3339"]
+
+__all__ = ["EARLIEST", "LATEST", "created_or_now", "parse_timestamp", "rfc3339"]
+
+
+#: The years 1 to 9999 in epoch seconds: what RFC 3339 can say.
+EARLIEST = -62_135_596_800.0
+LATEST = 253_402_300_800.0
 
 
 def parse_timestamp(value: Any) -> str | None:
     """
-    Return a datetime, an ISO 8601 string or epoch seconds as RFC 3339 in UTC, else None.
+    Return a datetime, a date, an ISO 8601 string or epoch seconds as RFC 3339 in UTC, else None.
 
-    A naive datetime or string means local time, as everywhere in the standard library.
+    A date, a naive datetime and a naive string mean local time, as everywhere in the standard
+    library; numpy's ``datetime64`` means UTC, as numpy defines it.
     """
     try:
-        if isinstance(value, dt.datetime):
-            moment = value
-        elif isinstance(value, str):
-            moment = _parse_iso(value.strip())
-        elif isinstance(value, bool) or not math.isfinite(value):
-            return None
-        else:
-            moment = dt.datetime.fromtimestamp(float(value), dt.UTC)
-        return _utc(moment)
+        return _utc(_moment_of(unwrapped(value)))
     except Exception:  # besides what dates raise, whatever a caller's tzinfo does
         return None
+
+
+def created_or_now(created: Any, tell: Callable[[str, str], None]) -> float:
+    """Return *created*; the present time, and tell of it, where it is not epoch seconds."""
+    try:
+        if EARLIEST <= created < LATEST:
+            return float(created)
+    except Exception:  # it is no number
+        pass
+    tell("bad time", "created: not epoch seconds; the present time is sent")
+    return time.time()
+
+
+def _moment_of(value: Any) -> dt.datetime:
+    if isinstance(value, dt.datetime):
+        return value
+    if isinstance(value, dt.date):
+        return dt.datetime.combine(value, dt.time())
+    if isinstance(value, str):
+        return _parse_iso(value.strip())
+    if getattr(getattr(value, "dtype", None), "kind", "") == "M":
+        moment: dt.datetime = value.astype("M8[us]").tolist()
+        return moment.replace(tzinfo=dt.UTC)
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError("not epoch seconds")
+    return dt.datetime.fromtimestamp(float(value), dt.UTC)
 
 
 def _parse_iso(text: str) -> dt.datetime:
