@@ -8,6 +8,7 @@ handler raises.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import queue
@@ -43,7 +44,7 @@ class MessageHandler(QueueHandler):
         """Return a copy of *record* that can travel, as `QueueHandler.prepare` does."""
         if not is_event(record):
             return super().prepare(record)
-        prepared = super().prepare(record)
+        prepared = super().prepare(copy.copy(record))  # to format a record changes it
         # A record of `logging`'s own class: it can be pickled wherever the program's comes from,
         # and the program's record factory is not ours to call.
         frozen = logging.LogRecord.__new__(logging.LogRecord)

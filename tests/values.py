@@ -152,6 +152,9 @@ class Proxy:
     def __class__(self) -> Any:
         return self.__wrapped__.__class__
 
+    def __repr__(self) -> str:
+        return f"Proxy({self.__wrapped__!r})"
+
 
 class Unbound:
     @property
