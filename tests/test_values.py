@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import json
+import types
 
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 import values
 
 from conftest import load_without
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from values import FRIENDS, GUIDE, TABLE, Begins, Case, value_of
 
 from posthog_logging.events import jsonable
@@ -26,6 +30,15 @@ CASES = [
         for package, cases in FRIENDS.items()
         for case in cases
     ),
+]
+
+
+# Those that are small, and the same whenever they are made.
+PLAIN = [
+    case
+    for cases in TABLE.values()
+    for case in cases
+    if not isinstance(case.becomes, Begins) and len(str(case.becomes)) < 500
 ]
 
 
@@ -147,3 +160,28 @@ def test_django_is_not_asked_for_what_it_did_not_load(run_script: Any) -> None:
     assert [film, "[QuerySet of cinema.Film]", "cinema.Film.objects", [film]] == json.loads(
         done.stdout
     )
+
+
+NESTED = st.recursive(
+    st.integers(0, len(PLAIN) - 1).map(lambda number: value_of(PLAIN[number].code)),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text() | st.integers() | st.booleans() | st.none(), inner, max_size=4)
+        | st.lists(inner, max_size=3).map(collections.deque)
+        | inner.map(values.Proxy)
+        | st.builds(values.Film, st.text(), inner)
+        | inner.map(lambda member: types.SimpleNamespace(member=member))
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(NESTED)
+def test_mixtures_are_the_same_with_both_encoders(value: Any) -> None:
+    """Whatever stands in whatever, both encoders write the same JSON, and the same each time."""
+    line = jsonable.encode(value)
+
+    assert line == jsonable.encode(value)
+    assert json.loads(line) == json.loads(bare.encode(value))
+    assert jsonable.decode(line) == bare.decode(line)
