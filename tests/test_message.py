@@ -55,6 +55,13 @@ class Broken:
         raise RuntimeError("no")
 
 
+class Arrow:
+    """A moment that is no datetime, as arrow's."""
+
+    def isoformat(self) -> str:
+        return "2024-01-02T03:04:05+00:00"
+
+
 class Person:
     def __str__(self) -> str:
         return "person-1"
@@ -71,7 +78,9 @@ def name_of(value: object) -> str:
 def built(*, name: str = "a log line", created: float = CREATED, **said: Any) -> Message:
     """Return the message of *said*; where nothing is said of a user, it is user-1."""
     options = {
-        key: said.pop(key) for key in ("bound", "defaults", "owned", "flat", "tell") if key in said
+        key: said.pop(key)
+        for key in ("bound", "defaults", "owned", "flat", "any_id", "tell")
+        if key in said
     }
     return assemble({"distinct_id": "user-1", **said}, name, created, **options)
 
@@ -435,14 +444,16 @@ def test_precedence_goes_from_the_general_to_the_particular() -> None:
         defaults={**layers["defaults"], "$groups": {"a": 1, "b": 1}},
         bound=Bound(None, layers["bound"]),
         **layers["flat"],
-        properties={**layers["properties"], "p4": 0},
-        options={"p4": "named"},
+        properties={**layers["properties"], "p4": 0, "$product_tour_id": 0},
+        options={"product_tour_id": "named"},
         groups={"b": 2},
         owned=layers["owned"],
     )
 
     assert {
         **{f"p{n}": rank for n, rank in enumerate(ranks)},
+        "p4": 0,
+        "$product_tour_id": "named",
         "$groups": {"a": 1, "b": 2},
     } == message.properties
 
@@ -469,7 +480,7 @@ def test_explicit_identity_wins_over_the_contexts() -> None:
         ({"options": {"disable_skew_correction": True}}, {"$ignore_sent_at": True}),
         ({"options": {"cookieless_mode": True}}, {"$cookieless_mode": True}),
         ({"options": {"product_tour_id": "t"}}, {"$product_tour_id": "t"}),
-        ({"options": {"later": 1}}, {"later": 1}),
+        ({"options": {"later": 1}}, {"$options": {"later": 1}}),
         ({"options": 5}, {"options": 5}),
         ({"properties": [1]}, {"properties": [1]}),
         ({"properties": None, "set": None, "groups": None, "options": None}, {}),
@@ -519,7 +530,7 @@ class Endless(collections.abc.Mapping[str, int]):
 def test_a_mapping_without_an_end_ends(key: str) -> None:
     """Of a mapping that has no end, as much is taken as of any container."""
     found = built(**{key: Endless()}).properties
-    held = found.get(f"${key}", found)
+    held = found.get(f"${key}", found)  # of options, those that nobody knows
 
     assert (10_001, "more keys") == (len(held), held["[cut]"])
 
@@ -658,6 +669,7 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     "before the epoch": (-1.5, "1969-12-31T23:59:58.500000Z"),
     "date": (dt.date(2024, 1, 2), local(dt.datetime(2024, 1, 2))),
     "proxy": (Proxy(dt.datetime(2024, 1, 2, tzinfo=dt.UTC)), "2024-01-02T00:00:00.000000Z"),
+    "arrow": (Arrow(), "2024-01-02T03:04:05.000000Z"),
     "proxy of a text": (Proxy("2024-01-02T03:04:05Z"), "2024-01-02T03:04:05.000000Z"),
     "year 999": (dt.datetime(999, 1, 2, tzinfo=dt.UTC), "0999-01-02T00:00:00.000000Z"),
 }
@@ -728,6 +740,7 @@ class BrokenZone(dt.tzinfo):
     [
         True,
         Proxy("yesterday"),
+        dt.time(3, 4),
         float("nan"),
         float("inf"),
         10**400,
@@ -824,23 +837,29 @@ def test_what_is_no_uuid_becomes_the_same_one_each_time(name: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        (NAME, {}),
-        (uuid.UUID(NAME), {}),
-        (Proxy(NAME), {}),
-        (NAME.upper(), {"$message_id": NAME.upper()}),
-        ("m-1", {"$message_id": "m-1"}),
-        (b"m-1", {"$message_id": "m-1"}),
-        (7, {"$message_id": "7"}),
-        ("", {}),
+        (NAME.upper(), NAME.upper()),
+        (uuid.UUID(NAME), NAME),
+        (Proxy("m-1"), "m-1"),
+        (b"m-1", "m-1"),
+        (7, "7"),
+        (" m\0 ", "m\ufffd"),
     ],
     ids=repr,
 )
-def test_the_id_that_was_given_travels_along(name: Any, expected: dict[str, str]) -> None:
-    """Segment's servers tell repetitions by the id as it was given; PostHog takes a UUID."""
-    message = built(uuid=name)
+def test_an_id_may_be_any_text_where_the_server_takes_it(name: Any, expected: str) -> None:
+    """Segment's servers tell repetitions by the id as it was given."""
+    assert expected == built(uuid=name, any_id=True).uuid
+    assert 7 == uuid.UUID(built(uuid="", any_id=True).uuid).version
 
-    assert expected == message.properties
-    assert str(uuid.UUID(message.uuid)) == message.uuid
+
+@pytest.mark.parametrize("key", ["$session_id", "$window_id"])
+def test_a_session_that_is_no_text_is_left_out(key: str) -> None:
+    """PostHog refuses a whole batch for it, so it must not go."""
+    for good in ("s-1", uuid.UUID(NAME), Event.PLAYED, Proxy("s-1")):
+        assert {key: good} == built(properties={key: good}).properties
+    for bad in (7, None, ["s"], Event.NUMBER):
+        assert {} == built(properties={key: bad}).properties
+        assert [f"bad {key}"] == topics(properties={key: bad})
 
 
 def test_an_empty_uuid_is_none() -> None:

@@ -203,6 +203,16 @@ class Tensor:
         return [[1.0, 2.0], [3.0, float("nan")]]
 
 
+class Columns:
+    """A column of pyarrow's."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def to_pylist(self) -> list[Any]:
+        return [1, None]
+
+
 class Zone(dt.tzinfo):
     def utcoffset(self, moment: dt.datetime | None) -> dt.timedelta:
         raise RuntimeError("no")
@@ -328,6 +338,8 @@ TABLE: dict[str, list[Case]] = {
         Case("{'b': 1, 'a': 2}.values()", [1, 2]),
         Case("{'b': 1, 'a': 2}.items()", [["b", 1], ["a", 2]]),
         Case("collections.OrderedDict(b=1, a=2).keys()", ["b", "a"]),
+        Case("Tensor()", [[1.0, 2.0], [3.0, None]]),
+        Case("Columns()", [1, None]),
     ],
     "Objects": [
         Case("{'a': 1}", {"a": 1}),
@@ -417,7 +429,6 @@ TABLE: dict[str, list[Case]] = {
         Case("range(10**12)", [*range(10_000), "[cut: 999999990000 more items]"]),
         Case("Endless()", {**{str(n): n for n in range(10_000)}, "[cut]": "many more keys"}),
         Case("'x' * 1_000_003", "x" * 1_000_000 + "[cut: 3 more characters]"),
-        Case("Tensor()", [[1.0, 2.0], [3.0, None]]),
     ],
 }
 
@@ -467,6 +478,10 @@ FRIENDS: dict[str, list[Case]] = {
         Case("polars.Series([1, None])", [1, None]),
         Case("polars.Series(range(20_000))", [*range(9_999), "[cut: 10001 more items]"]),
         Case("polars.DataFrame({'a': [1, 2]})", [{"a": 1}, {"a": 2}]),
+        Case(
+            "polars.DataFrame({'a': range(10_003)})",
+            [*({"a": n} for n in range(9_999)), "[cut: 4 more items]"],
+        ),
     ],
     "pydantic": [
         Case("pydantic.create_model('Movie', title=(str, ...))(title='Up')", {"title": "Up"}),

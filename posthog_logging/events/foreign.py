@@ -80,6 +80,12 @@ def _series(value: Any, most: int) -> Any:
     return _cut(value.head(most - 1).to_list(), len(value))
 
 
+def _pylist(value: Any, most: int) -> Any:
+    if len(value) <= most:
+        return value.to_pylist()
+    return _cut(value.slice(0, most - 1).to_pylist(), len(value))
+
+
 def _rows(value: Any, most: int) -> Any:
     """Return a table as the list of its rows, each an object."""
     height, width = value.shape
@@ -167,4 +173,5 @@ _BY_ATTRIBUTE: Mapping[str, _Convert] = {
     "__mapper__": _mapped,
     "_asdict": _row,
     "tolist": _array,
+    "to_pylist": _pylist,  # pyarrow's
 }

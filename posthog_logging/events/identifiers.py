@@ -131,7 +131,7 @@ def as_uuid(text: str, tell: Tell) -> str:
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        tell("bad uuid", "uuid: not a UUID; PostHog gets one that is derived from it")
+        tell("bad uuid", "uuid: not a UUID; one that is derived from it is sent")
         return str(uuid.uuid5(uuid.NAMESPACE_OID, clean_text(text)))
 
 

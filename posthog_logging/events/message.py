@@ -8,6 +8,7 @@ PostHog's capture contract (sdk-specs ``capture``, ``identify``, ``alias``, ``gr
 from __future__ import annotations
 
 import enum
+import uuid
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -46,7 +47,7 @@ class Message(NamedTuple):
     ``timestamp`` is RFC 3339 in UTC, ``uuid`` canonical; both stay the same for ever.
     What has no field of its own lives in ``properties`` under its ``$`` name: ``$set``,
     ``$set_once``, ``$groups``, ``$context``, ``$integrations``, ``$anon_distinct_id``, and
-    ``$message_id``, the id that a caller gave, where ``uuid`` is not exactly that.
+    ``$options`` for options that are not PostHog's yet.
     """
 
     event: str
@@ -93,6 +94,7 @@ _KNOWN = frozenset(
 )
 
 # Keys beside ``properties`` that end up in them, under the names of PostHog's properties.
+_SESSION = frozenset({"$session_id", "$window_id"})
 _NAMED = {"set": "$set", "set_once": "$set_once", "groups": "$groups"}
 _MERGED = frozenset({*_NAMED, "options"})
 
@@ -106,6 +108,7 @@ def assemble(
     defaults: Mapping[str, Any] | None = None,
     owned: Mapping[str, Any] | None = None,
     flat: bool = True,
+    any_id: bool = False,
     tell: Tell = lambda topic, text: None,
 ) -> Message:
     """
@@ -118,6 +121,8 @@ def assemble(
         bound: identity and properties of the context; *fields* wins over both.
         defaults: properties with the lowest rank.
         owned: properties with the highest.
+        any_id: whether a ``uuid`` of the caller's own may be any text, as Segment's
+            ``messageId`` may.
         tell: called with a topic and a text for what was mended on the way.
     """
     event = _event_name(fields, name, tell)
@@ -136,7 +141,9 @@ def assemble(
     if owned:
         properties.update(owned)
     if "uuid" in fields or "timestamp" in fields:
-        ids = _given_ids(fields, ids, properties, tell)
+        ids = _given_ids(fields, ids, any_id, tell)
+    if not _SESSION.isdisjoint(properties):
+        _check_session(properties, tell)
     return Message(event, distinct_id or anonymous or "", properties, *ids)
 
 
@@ -225,8 +232,16 @@ def _add_named(fields: Mapping[str, Any], properties: dict[str, Any], tell: Tell
         else:
             properties[name] = {**(mapping_in(properties.get(name)) or {}), **value}
     if fields.get("options") is not None:
-        options = _mapping_or_property("options", fields["options"], tell)
-        properties.update({OPTIONS.get(key) or key: value for key, value in options.items()})
+        properties.update(_options(fields["options"], tell))
+
+
+def _options(given: Any, tell: Tell) -> dict[str, Any]:
+    options = mapping_in(given)
+    if options is None:
+        return _mapping_or_property("options", given, tell)
+    known = {OPTIONS[name]: value for name, value in options.items() if name in OPTIONS}
+    unknown = {name: value for name, value in options.items() if name not in OPTIONS}
+    return {**known, "$options": unknown} if unknown else known
 
 
 def _anonymous(fields: Mapping[str, Any], properties: dict[str, Any], tell: Tell) -> str | None:
@@ -290,15 +305,23 @@ def _group(distinct_id: str | None, properties: dict[str, Any], tell: Tell) -> s
     return distinct_id or shortened(f"${kind}_{key}")
 
 
+def _check_session(properties: dict[str, Any], tell: Tell) -> None:
+    """Leave out an id of a session or window that is no text: PostHog refuses the batch for it."""
+    for name in _SESSION.intersection(properties):
+        value = unwrapped(properties[name])
+        plain = value.value if isinstance(value, enum.Enum) else value
+        if not isinstance(plain, (str, uuid.UUID)):
+            del properties[name]
+            tell(f"bad {name}", f"{name}: {type(value).__name__} is not a text; it was left out")
+
+
 def _given_ids(
-    fields: Mapping[str, Any], ids: tuple[str, str], properties: dict[str, Any], tell: Tell
+    fields: Mapping[str, Any], ids: tuple[str, str], any_id: bool, tell: Tell
 ) -> tuple[str, str]:
     name, moment = ids
     given = text_of_id(fields["uuid"]) if fields.get("uuid") is not None else ""
     if given:  # V0 reads "" as absent, too (1.4)
-        name = as_uuid(given, tell)
-        if name != given:
-            properties["$message_id"] = cut(clean_text(given), LONGEST)
+        name = (shortened(clean_text(given)) or name) if any_id else as_uuid(given, tell)
     if fields.get("timestamp") is not None:
         parsed = parse_timestamp(fields["timestamp"])
         if parsed is None:

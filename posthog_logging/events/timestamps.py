@@ -54,6 +54,8 @@ def _moment_of(value: Any) -> dt.datetime:
     if getattr(getattr(value, "dtype", None), "kind", "") == "M":
         moment: dt.datetime = value.astype("M8[us]").tolist()
         return moment.replace(tzinfo=dt.UTC)
+    if callable(getattr(type(value), "isoformat", None)):  # arrow's
+        return _parse_iso(value.isoformat())
     if isinstance(value, bool) or not math.isfinite(value):
         raise ValueError("not epoch seconds")
     return dt.datetime.fromtimestamp(float(value), dt.UTC)
