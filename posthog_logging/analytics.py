@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from . import extras
 from .errors.exception_list import MANUAL, Boundary
+from .events.kinds import properties_in
 from .handler import PostHogHandler
 
 
@@ -114,7 +115,7 @@ class Analytics:
         **more: Any,
     ) -> str | None:
         """Say who *user_id* is; an *anonymous_id* becomes the same person."""
-        fields = extras.identify(user_id, traits, **more)
+        fields = extras.identify(user_id, **{"set": traits, **more})
         return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
 
     @_never_raises
@@ -257,5 +258,5 @@ class Analytics:
                 "$integrations": integrations,
             }
             given = {name: value for name, value in named.items() if value is not None}
-            fields["properties"] = {**(fields.get("properties") or {}), **given}
+            fields["properties"] = {**properties_in(fields.get("properties")), **given}
         return self.handler.accept(fields)

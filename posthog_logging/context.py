@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import time
 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
@@ -17,7 +18,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, TypeVar, cast
 
 
-__all__ = ["Bound", "bind", "clear", "current", "identity"]
+__all__ = ["Bound", "bind", "clear", "current", "identity", "was_bound"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -29,10 +30,37 @@ class Bound(NamedTuple):
     properties: Mapping[str, Any] = MappingProxyType({})
 
 
+class Moment(NamedTuple):
+    """When something was bound: by the clock of the records, and by one that is never set."""
+
+    wall: float
+    steady: float
+
+    def is_before(self, created: float) -> bool:
+        """Return whether *created*, in epoch seconds, is later."""
+        if self.wall <= created:
+            return True
+        # Where the clock was set back meanwhile, the moment is that much earlier by it.
+        step = time.time() - self.wall - (time.monotonic() - self.steady)
+        return step < -1.0 and self.wall + step <= created
+
+
 _bound: ContextVar[Bound | None] = ContextVar("posthog_logging", default=None)
+# Since when whoever is bound is bound, without a break.
+_since: ContextVar[Moment | None] = ContextVar("posthog_logging_since", default=None)
 
 #: Return what is bound in the current context, or None.
 current: Callable[[], Bound | None] = _bound.get
+
+
+def was_bound(created: float) -> bool:
+    """
+    Return whether the identity of this context was bound at *created*, in epoch seconds.
+
+    What was bound later is not the identity of what was logged then.
+    """
+    since = _since.get()
+    return since is None or since.is_before(created)
 
 
 class identity:  # noqa: N801 - reads as the verb it is: ``with identity("user-1"):``
@@ -53,6 +81,8 @@ class identity:  # noqa: N801 - reads as the verb it is: ``with identity("user-1
 
     def __enter__(self) -> identity:
         self._tokens.append(_bound.set(_merged(self._distinct_id, self._properties)))
+        if self._distinct_id is not None:
+            _note_moment()
         return self
 
     def __exit__(
@@ -87,6 +117,8 @@ class identity:  # noqa: N801 - reads as the verb it is: ``with identity("user-1
 
 def bind(**properties: Any) -> None:
     """Add *properties* to every later event of the current context."""
+    if _bound.get() is None:
+        _note_moment()
     _bound.set(_merged(None, properties))
 
 
@@ -103,9 +135,17 @@ def _merged(distinct_id: Any, properties: Mapping[str, Any]) -> Bound:
     )
 
 
+def _note_moment() -> None:
+    _since.set(Moment(time.time(), time.monotonic()))
+
+
 def _restore(token: Token[Bound | None]) -> None:
+    inner = _bound.get()
     try:
         _bound.reset(token)
+        outer = _bound.get()
+        if outer is not None and inner is not None and outer.distinct_id is not inner.distinct_id:
+            _note_moment()  # what was logged inside is not the outer one's
     except ValueError:
         # A generator may be closed in another context than it was started in; that
         # context never saw the binding, so there is nothing to take back.

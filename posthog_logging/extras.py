@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .events.kinds import properties_in
+
 
 __all__ = ["alias", "capture", "group", "identify", "page", "screen", "set"]
 
@@ -39,16 +41,23 @@ def capture(
 
 def identify(
     distinct_id: Any,
-    properties: Properties | None = None,
+    set: Properties | None = None,  # noqa: A002 - the key of the mapping, too
     set_once: Properties | None = None,
+    *,
+    anonymous_id: Any = None,
     **more: Any,
 ) -> Extra:
-    """Say who *distinct_id* is: *properties* overwrite the person's, *set_once* only add."""
+    """
+    Say who *distinct_id* is: *set* overwrites the person's properties, *set_once* only adds.
+
+    With *anonymous_id*, what the visitor did before the login becomes the person's: the way
+    for a login. (An `alias` is refused once the person is identified.)
+    """
     return {
         "distinct_id": distinct_id,
         "event": "$identify",
-        "set": {} if properties is None else properties,
-        **_once(set_once),
+        "set": {} if set is None else set,
+        **_some(set_once=set_once, anonymous_id=anonymous_id),
         **more,
     }
 
@@ -63,8 +72,7 @@ def set(  # noqa: A001 - the name of the call in both protocols
     return {
         "distinct_id": distinct_id,
         "event": "$set",
-        **_some(set=properties),
-        **_once(set_once),
+        **_some(set=properties, set_once=set_once),
         **more,
     }
 
@@ -109,7 +117,7 @@ def page(
     **more: Any,
 ) -> Extra:
     """Say that *distinct_id* saw the page *name*; Segment's ``url`` and others get their ``$``."""
-    given = {_PAGE.get(key, key): value for key, value in _mapping(properties).items()}
+    given = {_PAGE.get(key, key): value for key, value in properties_in(properties).items()}
     return {
         "distinct_id": distinct_id,
         "event": "$pageview",
@@ -129,12 +137,8 @@ def screen(
     return {
         "distinct_id": distinct_id,
         "event": "$screen",
-        **_with(more, {**named, **_some(category=category), **_mapping(properties)}),
+        **_with(more, {**named, **_some(category=category), **properties_in(properties)}),
     }
-
-
-def _once(set_once: Properties | None) -> Extra:
-    return _some(set_once=set_once)
 
 
 def _some(**given: Any) -> Extra:
@@ -144,11 +148,4 @@ def _some(**given: Any) -> Extra:
 
 def _with(more: Extra, properties: Extra) -> Extra:
     """Return *more* with *properties* under its own."""
-    return {**more, "properties": {**properties, **_mapping(more.get("properties"))}}
-
-
-def _mapping(properties: Any) -> Properties:
-    """Return *properties*; what is no mapping becomes a property: a log call never raises."""
-    if properties is None or isinstance(properties, Mapping):
-        return properties or {}
-    return {"properties": properties}
+    return {**more, "properties": {**properties, **properties_in(more.get("properties"))}}

@@ -32,8 +32,18 @@ from .delivery.transport import Transport
 from .delivery.voice import logger
 from .errors.exception_list import MANUAL, Boundary, without_owned
 from .errors.reporter import ExceptHooks, Reporter
-from .events.message import Message, Refused, Tell, fields_of, is_event, text_of
-from .events.records import Fields, fields_in_message
+from .events.identifiers import Tell
+from .events.levels import level_of
+from .events.message import Message, Refused
+from .events.records import (
+    Fields,
+    bound_to,
+    fields_in_message,
+    fields_of,
+    is_basic_config,
+    is_event,
+    text_of,
+)
 from .logs import PostHogLogsHandler
 from .version import LIBRARY, VERSION
 from .wire import Dialect
@@ -227,7 +237,7 @@ class PostHogHandler(DeliveryHandler):
             return False
         if self._sees_every_record:
             self.reporter.record(passed)
-            if self.logs is not None and passed.levelno >= self.logs.level:
+            if self.logs is not None and level_of(passed) >= self.logs.level:
                 self.logs.handle(passed)
         self.emit(passed)
         return True
@@ -257,7 +267,8 @@ class PostHogHandler(DeliveryHandler):
             return
         fields = fields_of(record)
         name = fields.get("event")
-        self.accept(fields, text_of(record) if name is None else "", record.created)
+        name = text_of(record) if name is None else ""
+        self._take(fields, record.created, bound_to(record), name)
 
     def preview(self, record: logging.LogRecord, tell: Tell) -> Message | None:
         """
@@ -274,7 +285,7 @@ class PostHogHandler(DeliveryHandler):
             found = fields_in_message(record)
         if found is None:
             return None
-        bound = context.current()
+        bound = bound_to(record)
         message = self._encoder.message(found.fields, found.name, record.created, bound, tell)
         self._dialect.line(message)  # which refuses what is too large
         return message
@@ -349,7 +360,7 @@ class PostHogHandler(DeliveryHandler):
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the stdlib's
         """Set what makes the bodies of logs; events need no formatter."""
         super().setFormatter(fmt)
-        if self.logs is not None:
+        if self.logs is not None and not is_basic_config(sys._getframe(1)):
             self.logs.setFormatter(fmt)
 
     def _pipelines(self) -> tuple[Pipeline, ...]:
@@ -385,7 +396,7 @@ class PostHogHandler(DeliveryHandler):
         try:
             found = fields_in_message(record)
             if found is not None:
-                self.accept(*found, record.created)
+                self._take(found.fields, record.created, bound_to(record), found.name)
         except Exception as error:
             self.refuse("internal_error", type(error).__name__)
 

@@ -8,6 +8,7 @@ handler raises.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import queue
@@ -18,10 +19,12 @@ from contextlib import contextmanager
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any
 
-from . import context
 from .delivery.ledger import logger
 from .events import jsonable
-from .events.message import fields_of, is_event, parse_timestamp, stamp
+from .events.identifiers import stamp
+from .events.levels import level_of
+from .events.records import bound_to, fields_of, is_event, text_of
+from .events.timestamps import parse_timestamp
 
 
 __all__ = ["Listener", "MessageHandler"]
@@ -41,32 +44,58 @@ class MessageHandler(QueueHandler):
         """Return a copy of *record* that can travel, as `QueueHandler.prepare` does."""
         if not is_event(record):
             return super().prepare(record)
-        frozen = logging.makeLogRecord({**record.__dict__, **_frozen(record)})
-        return super().prepare(frozen)
+        prepared = super().prepare(copy.copy(record))  # to format a record changes it
+        # A record of `logging`'s own class: it can be pickled wherever the program's comes from,
+        # and the program's record factory is not ours to call.
+        frozen = logging.LogRecord.__new__(logging.LogRecord)
+        frozen.__dict__.update(prepared.__dict__, **_frozen(record))
+        return frozen
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        """Return what the filters make of *record*; where one raises, it goes no further."""
+        try:
+            return super().filter(record)
+        except Exception as error:
+            self._lose(f"a filter raised {type(error).__name__}")
+            return False
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Put *record* without blocking; a full queue is told of once, not by a traceback each."""
+        """Put *record* without blocking; a full queue is logged once, not by a traceback each."""
         try:
             super().enqueue(record)
-        except queue.Full:
-            self.lost += 1
-            if self.lost == 1:
-                logger.warning("a full queue lost a record; MessageHandler.lost counts them")
+        except _NO_ROOM as error:
+            self._lose(f"the queue is {'full' if isinstance(error, queue.Full) else 'shut down'}")
 
-    #: How many records a full queue has lost.
+    def _lose(self, reason: str) -> None:
+        self.lost += 1
+        if self.lost == 1:
+            logger.warning("a record was lost: %s; MessageHandler.lost counts them", reason)
+
+    #: How many records a full queue, or a filter that raised, has lost.
     lost = 0
 
 
+# `queue.ShutDown` is new in Python 3.13.
+_NO_ROOM: tuple[type[Exception], ...] = (queue.Full, getattr(queue, "ShutDown", queue.Full))
+
+
 def _frozen(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the extras of an event as plain values, with the identity and ids resolved."""
-    fields: dict[str, Any] = jsonable.jsonable(fields_of(record))
-    bound = context.current()
+    """Return the extras of an event as plain values, with name, identity and ids resolved."""
+    given = fields_of(record)
+    fields: dict[str, Any] = jsonable.jsonable(given)
     uuid, timestamp = stamp(record.created)
     fields["uuid"] = fields.get("uuid") or uuid
-    fields["timestamp"] = parse_timestamp(getattr(record, "timestamp", None)) or timestamp
-    if bound is not None:
-        if fields.get("distinct_id") is None:
-            fields["distinct_id"] = jsonable.jsonable(bound.distinct_id)
+    moment = given.get("timestamp")
+    # What cannot be read travels on: whoever sends the event says so.
+    fields["timestamp"] = parse_timestamp(moment) or (timestamp if moment is None else moment)
+    if "event" not in fields and "kind" not in fields:
+        fields["event"] = text_of(record)  # which the other side has to find in a longer text
+    if fields.get("event") is None and "distinct_id" not in fields and "kind" not in fields:
+        return fields  # no event, which the other side says
+    bound = bound_to(record)
+    if fields.get("distinct_id") is None and bound.distinct_id is not None:
+        fields["distinct_id"] = jsonable.jsonable(bound.distinct_id)
+    if bound.properties:
         own = fields.get("properties")
         beneath = jsonable.jsonable(bound.properties)
         fields["properties"] = {**beneath, **own} if isinstance(own, dict) else own or beneath
@@ -114,7 +143,7 @@ class Listener(QueueListener):
             record = self.prepare(record)
             for handler in self.handlers:
                 with self._surviving():
-                    if not self.respect_handler_level or record.levelno >= handler.level:
+                    if not self.respect_handler_level or level_of(record) >= handler.level:
                         handler.handle(record)
 
     @contextmanager

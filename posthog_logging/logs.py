@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import sys
 import time
 import traceback
 
@@ -17,7 +18,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import context
 from .context import Bound
 from .delivery import checks
 from .delivery.handler import DeliveryHandler
@@ -30,7 +30,10 @@ from .delivery.transport import Transport
 from .errors.exception_list import exception_from_text
 from .errors.reporter import fields_and_message, traceback_in
 from .events.exc_info import normalise_exc_info
-from .events.message import Message, Refused, clean_id, stamp
+from .events.identifiers import clean_id, stamp
+from .events.levels import level_of
+from .events.message import Message, Refused
+from .events.records import bound_to, is_basic_config
 from .events.span import active_span
 from .wire.otlp import LOGS, LogsDialect
 
@@ -163,15 +166,25 @@ class PostHogLogsHandler(DeliveryHandler):
         except Exception as error:  # a log call never raises, whatever is wrong with it or us
             self._ledger.refuse("internal_error", type(error).__name__)
 
+    def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the stdlib's
+        """
+        Set what makes the bodies.
+
+        `logging.basicConfig` gives its format to every handler without one; it is meant for a
+        console, and is not taken.
+        """
+        if not is_basic_config(sys._getframe(1)):
+            super().setFormatter(fmt)
+
     def _read(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return what *record* says, in the words of ``before_send``."""
         fields, message = fields_and_message(record)
-        bound = context.current() or Bound()
+        bound = bound_to(record)
         given = fields.get("distinct_id")
         who = bound.distinct_id if given is None else given
         return {
             "body": self._body(record, message),
-            "level": record.levelno,
+            "level": level_of(record),
             "distinct_id": clean_id(who, self._ledger.tell),
             "attributes": {**_surroundings(record, bound), **_extras(fields)},
         }

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from .analytics import Analytics
+from .events.levels import number_of
 from .events.records import fields_in_entry
 from .handler import PostHogHandler
 
@@ -20,21 +21,7 @@ __all__ = ["PostHogProcessor"]
 
 Select = Callable[[Mapping[str, Any]], Any]
 
-# structlog's methods and the numbers of `logging`; a level of somebody's own always passes.
-_LEVELS = {
-    "notset": 0,
-    "debug": 10,
-    "info": 20,
-    "msg": 20,
-    "warn": 30,
-    "warning": 30,
-    "err": 40,
-    "error": 40,
-    "exception": 40,
-    "critical": 50,
-    "fatal": 50,
-}
-_HIGHEST = 100
+_HIGHEST = 100  # a level of somebody's own always passes
 
 
 class PostHogProcessor:
@@ -69,7 +56,7 @@ class PostHogProcessor:
         """Send *event_dict* if it is an event; return it unchanged in any case."""
         try:
             created = time.time()
-            level = _LEVELS.get(method_name, _HIGHEST)
+            level = _level(method_name)
             if level >= self._handler.level:
                 self._handler.reporter.entry(event_dict, method_name, level, created)
             if self._takes(method_name, event_dict):
@@ -80,7 +67,7 @@ class PostHogProcessor:
         return event_dict
 
     def _takes(self, method_name: str, entry: Mapping[str, Any]) -> bool:
-        if _LEVELS.get(method_name, _HIGHEST) < self._handler.level:
+        if _level(method_name) < self._handler.level:
             return False
         if self._select is None:
             return "distinct_id" in entry
@@ -89,3 +76,9 @@ class PostHogProcessor:
         except Exception as error:
             self._handler.refuse("select_failed", type(error).__name__)
             return False
+
+
+def _level(method_name: str) -> int:
+    """Return the number of a structlog method's level."""
+    number = number_of(method_name)
+    return _HIGHEST if number is None else number

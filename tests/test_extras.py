@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from values import value_of
+
 from posthog_logging import extras
-from posthog_logging.events.message import Message, assemble, is_event
+from posthog_logging.events.message import Message, assemble
+from posthog_logging.events.records import is_event
 
 
 def sent(extra: Mapping[str, Any]) -> Message:
@@ -32,6 +35,18 @@ CALLS: dict[str, tuple[dict[str, Any], tuple[str, str, dict[str, Any]]]] = {
     "identify": (
         extras.identify("u", PROPERTIES, {"b": 2}),
         ("$identify", "u", {"$set": {"a": 1}, "$set_once": {"b": 2}}),
+    ),
+    "identify of a visitor": (
+        extras.identify("u", {"a": 1}, anonymous_id="visitor"),
+        ("$identify", "u", {"$set": {"a": 1}, "$anon_distinct_id": "visitor"}),
+    ),
+    "identify with properties of the event": (
+        extras.identify("u", set={"a": 1}, properties={"b": 2}),
+        ("$identify", "u", {"$set": {"a": 1}, "b": 2}),
+    ),
+    "capture of a visitor": (
+        extras.capture("u", "played", anonymous_id="visitor"),
+        ("played", "u", {"$anon_distinct_id": "visitor"}),
     ),
     "identify of nothing": (extras.identify("u"), ("$identify", "u", {"$set": {}})),
     "set": (extras.set("u", PROPERTIES), ("$set", "u", {"$set": {"a": 1}})),
@@ -120,6 +135,14 @@ def test_the_callers_properties_are_not_changed() -> None:
     sent(extras.identify("u", given, given))
 
     assert {"a": 1} == given
+
+
+@pytest.mark.parametrize("call", [extras.page, extras.screen], ids=["page", "screen"])
+def test_properties_without_an_end_end(call: Any) -> None:
+    """To build the mapping takes as much of a mapping as an event has room for."""
+    found = call("u", "Home", value_of("Endless()"))["properties"]
+
+    assert "more keys" == found["[cut]"]
 
 
 def test_a_page_speaks_posthogs_words() -> None:

@@ -336,6 +336,47 @@ def test_ids_are_fixed_on_this_side(make_log: Any) -> None:
     assert "mine" == second.uuid
 
 
+def test_a_timestamp_that_cannot_be_read_travels_on(
+    make_handler: Any, make_log: Any, caplog: Any
+) -> None:
+    """The other side sends the record's own time, and says so."""
+    waiting: queue.Queue[Any] = queue.Queue()
+    handler = make_handler()
+    make_log(MessageHandler(waiting)).info("x", extra={"event": "e", "timestamp": "yesterday"})
+    record = waiting.get_nowait()
+    handler.handle(record)
+
+    assert "yesterday" == record.timestamp
+    assert 1 == handler.counts["accepted"]
+    assert "timestamp: cannot be read" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(queue, "ShutDown"), reason="queues shut down from 3.13 on")
+def test_a_queue_that_was_shut_down_costs_a_record(capsys: Any, caplog: Any) -> None:
+    """It is counted as a full one is, without a traceback."""
+    waiting: queue.Queue[Any] = queue.Queue()
+    waiting.shutdown()  # type: ignore[attr-defined]
+    handler = MessageHandler(waiting)
+    handler.handle(logging.makeLogRecord({"event": "e"}))
+
+    assert 1 == handler.lost
+    assert "shut down" in caplog.text
+    assert "" == capsys.readouterr().err
+
+
+def test_no_event_is_none_on_the_other_side_either(
+    make_handler: Any, make_log: Any, caplog: Any
+) -> None:
+    """``event=None`` alone becomes no event by the identity that is bound at the door."""
+    waiting: queue.Queue[Any] = queue.Queue()
+    handler = make_handler()
+    with context.identity("user-7"):
+        make_log(MessageHandler(waiting)).info("x", extra={"event": None})
+    handler.handle(waiting.get_nowait())
+
+    assert 1 == handler.counts["no_event_name"]
+
+
 def test_nobodys_record_is_changed() -> None:
     """The record that other handlers see stays as it was."""
     record = logging.makeLogRecord(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import collections.abc
 import datetime as dt
 import decimal
 import enum
 import hashlib
+import itertools
 import logging
 import os
 import pickle
 import re
 import threading
 import time
+import types
 import uuid
+import weakref
 
 from collections.abc import Callable
 from typing import Any
@@ -21,18 +25,12 @@ import pytest
 
 from hypothesis import given
 from hypothesis import strategies as st
+from values import Proxy
 
 from posthog_logging.context import Bound
-from posthog_logging.events.message import (
-    IDENTITY_EVENTS,
-    KINDS,
-    Message,
-    Refused,
-    assemble,
-    fields_of,
-    is_event,
-    stamp,
-)
+from posthog_logging.events.identifiers import stamp
+from posthog_logging.events.message import IDENTITY_EVENTS, KINDS, Message, Refused, assemble
+from posthog_logging.events.records import fields_of, is_event
 
 
 CREATED = 1_704_164_645.671875  # one that a float has exactly
@@ -57,6 +55,21 @@ class Broken:
         raise RuntimeError("no")
 
 
+class Arrow:
+    """A moment that is no datetime, as arrow's."""
+
+    def isoformat(self) -> str:
+        return "2024-01-02T03:04:05+00:00"
+
+
+class Person:
+    def __str__(self) -> str:
+        return "person-1"
+
+
+KEPT = Person()
+
+
 def name_of(value: object) -> str:
     """Name a parameter the same in every process."""
     return "broken" if isinstance(value, Broken) else repr(value)
@@ -65,7 +78,9 @@ def name_of(value: object) -> str:
 def built(*, name: str = "a log line", created: float = CREATED, **said: Any) -> Message:
     """Return the message of *said*; where nothing is said of a user, it is user-1."""
     options = {
-        key: said.pop(key) for key in ("bound", "defaults", "owned", "flat", "tell") if key in said
+        key: said.pop(key)
+        for key in ("bound", "defaults", "owned", "flat", "any_id", "tell")
+        if key in said
     }
     return assemble({"distinct_id": "user-1", **said}, name, created, **options)
 
@@ -91,6 +106,8 @@ NAMES = {
     "plain": ("movie played", "movie played"),
     "enum": (Event.PLAYED, "movie played"),
     "str enum": (Shown.PLAYED, "movie played"),
+    "proxy": (Proxy("movie played"), "movie played"),
+    "proxy of an enum": (Proxy(Event.PLAYED), "movie played"),
     "control characters": ("\tmovie\nplayed\x07 ", "movie played"),
     "NUL": ("a\0b", "a\ufffdb"),
     "lone surrogate": ("a\ud800b", "a\ufffdb"),
@@ -120,12 +137,23 @@ def test_event_names_are_made_fit(event: Any, expected: str) -> None:
         (["played"], "bad_event_name"),
         (Event.NUMBER, "bad_event_name"),
         (Broken(), "bad_event_name"),
+        ({"name": "played"}, "bad_event_name"),
+        (Proxy(7), "bad_event_name"),
     ],
-    ids=["empty", "blank", "control", "em space", "int", "bytes", "list", "enum", "broken"],
+    ids=("empty blank control em-space int bytes list enum broken dict proxy".split()),
 )
 def test_an_event_without_a_name_is_refused(event: Any, reason: str) -> None:
     """What is no name, or a blank one, is refused and not sent to be refused there."""
     assert reason == refused(event=event)
+
+
+def test_an_event_that_is_none_is_no_event() -> None:
+    """``event=None`` alone is no event; beside an id or a ``kind`` it is as if not given."""
+    with pytest.raises(Refused, match="no_event_name"):
+        assemble({"event": None}, "a log line", CREATED)
+
+    assert "a log line" == assemble({"event": None, "distinct_id": None}, "a log line", 0).event
+    assert "$pageview" == assemble({"event": None, "kind": "page"}, "a log line", 0).event
 
 
 def test_a_cut_name_is_told_of() -> None:
@@ -178,6 +206,12 @@ IDS: dict[str, tuple[Any, str]] = {
     "control": ("a\x07b", "a b"),
     "lone surrogate": ("a\ud800b", "a\ufffdb"),
     "starts like an illegal one": ("[object", "[object"),
+    "bytes": (b"user-1", "user-1"),
+    "bytes that are no text": (b"\xff1", "\\xff1"),
+    "bytearray": (bytearray(b"user-1"), "user-1"),
+    "proxy": (Proxy("user-1"), "user-1"),
+    "proxy of a number": (Proxy(Proxy(42)), "42"),
+    "weak reference": (weakref.proxy(KEPT), str(KEPT)),
     "200 bytes": ("\u00e9" * 100, "\u00e9" * 100),
     "200 bytes of emoji": ("\U0001f600" * 50, "\U0001f600" * 50),
 }
@@ -459,6 +493,105 @@ def test_named_keys_become_posthogs_properties(said: Any, expected: Any) -> None
     assert expected == built(**said).properties
 
 
+MISTAKES = {
+    "kind": "identfy",
+    "previous_id": "old",
+    "properties": 5,
+    "set": "x",
+    "set_once": ["x"],
+    "groups": "acme",
+    "options": True,
+}
+
+
+@pytest.mark.parametrize(("key", "value"), MISTAKES.items(), ids=MISTAKES)
+def test_a_mistake_in_a_key_with_a_meaning_is_told_of_by_name(key: str, value: Any) -> None:
+    """What cannot be meant is sent as a property, and whoever wrote it learns of it."""
+    told: list[tuple[str, str]] = []
+    message = built(tell=lambda *one: told.append(one), **{key: value})
+
+    assert {key: value} == message.properties
+    assert [key] == [topic for topic, _ in told]
+    assert told[0][1].startswith(f"{key}: ")
+
+
+class Endless(collections.abc.Mapping[str, int]):
+    def __getitem__(self, key: str) -> int:
+        return 1
+
+    def __iter__(self) -> Any:
+        return map(str, itertools.count())
+
+    def __len__(self) -> int:
+        raise OverflowError
+
+
+@pytest.mark.parametrize("key", ["properties", "set", "set_once", "groups", "options"])
+def test_a_mapping_without_an_end_ends(key: str) -> None:
+    """Of a mapping that has no end, as much is taken as of any container."""
+    found = built(**{key: Endless()}).properties
+    held = found.get(f"${key}", found)  # of options, those that nobody knows
+
+    assert (10_001, "more keys") == (len(held), held["[cut]"])
+
+
+def test_what_stands_behind_a_proxy_counts_everywhere() -> None:
+    """Proxies of mappings, groups and kinds are what they stand for."""
+    message = built(
+        kind=Proxy("page"),
+        properties=Proxy({"a": 1}),
+        groups=Proxy({"team": 9}),
+        set=Proxy(types.SimpleNamespace(plan="gold")),
+        options=Proxy({"product_tour_id": "t"}),
+    )
+
+    assert "$pageview" == message.event
+    assert {
+        "a": 1,
+        "$groups": {"team": 9},
+        "$set": {"plan": "gold"},
+        "$product_tour_id": "t",
+    } == message.properties
+
+
+@pytest.mark.parametrize("nobody", [Proxy(None), Proxy("anonymous")], ids=["None", "anonymous"])
+def test_a_proxy_of_nobody_is_nobody(nobody: Any) -> None:
+    """A proxy of None is no id, whatever its text."""
+    assert False is built(distinct_id=nobody).properties["$process_person_profile"]
+
+
+# The visitor before the login
+
+
+def test_an_identify_names_the_visitor() -> None:
+    """``anonymous_id`` is who the person was before: PostHog's ``$anon_distinct_id``."""
+    message = built(kind="identify", set={"plan": "gold"}, anonymous_id=b"visitor-1")
+
+    assert {"$set": {"plan": "gold"}, "$anon_distinct_id": "visitor-1"} == message.properties
+
+
+def test_a_visitor_is_the_person_of_an_event_without_an_id() -> None:
+    """Where nobody else is known, the event is the visitor's; who is bound comes first."""
+    one = built(distinct_id=None, anonymous_id="visitor-1")
+    other = built(distinct_id=None, anonymous_id="visitor-1", bound=Bound("bound", {}))
+
+    assert ("visitor-1", {"$anon_distinct_id": "visitor-1"}) == (one.distinct_id, one.properties)
+    assert "bound" == other.distinct_id
+
+
+@pytest.mark.parametrize("visitor", [None, "", "anonymous", Broken()], ids=name_of)
+def test_a_visitor_who_is_nobody_is_left_out(visitor: Any) -> None:
+    """An id that names nobody merges nobody."""
+    assert {} == built(anonymous_id=visitor).properties
+    assert "no_distinct_id" == refused(distinct_id=None, kind="identify", anonymous_id="v")
+
+
+def test_an_alias_to_itself_is_refused() -> None:
+    """Two ids that are one cannot be merged."""
+    assert "alias_to_itself" == refused(kind="alias", previous_id="user-1", distinct_id=" user-1")
+    assert "alias_to_itself" == refused(event="$create_alias", properties={"alias": "user-1"})
+
+
 def test_one_key_with_a_meaning_is_enough() -> None:
     """Named keys count in the shortest of calls, too, where only one thing more is said."""
     moment = "2024-01-02T03:04:05.000000Z"
@@ -510,6 +643,12 @@ def test_the_callers_objects_are_not_changed() -> None:
 # Times
 
 
+def local(naive: dt.datetime) -> str:
+    """Return what a naive moment is in UTC, on this machine."""
+    moment = dt.datetime.fromtimestamp(naive.timestamp(), dt.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 PLUS_3 = dt.timezone(dt.timedelta(hours=3))
 RECORDS = "2024-01-02T03:04:05.671875Z"
 MOMENTS: dict[str, tuple[Any, str]] = {
@@ -528,6 +667,10 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     "float epoch": (1_704_164_645.5, "2024-01-02T03:04:05.500000Z"),
     "decimal epoch": (decimal.Decimal("1704164645.5"), "2024-01-02T03:04:05.500000Z"),
     "before the epoch": (-1.5, "1969-12-31T23:59:58.500000Z"),
+    "date": (dt.date(2024, 1, 2), local(dt.datetime(2024, 1, 2))),
+    "proxy": (Proxy(dt.datetime(2024, 1, 2, tzinfo=dt.UTC)), "2024-01-02T00:00:00.000000Z"),
+    "arrow": (Arrow(), "2024-01-02T03:04:05.000000Z"),
+    "proxy of a text": (Proxy("2024-01-02T03:04:05Z"), "2024-01-02T03:04:05.000000Z"),
     "year 999": (dt.datetime(999, 1, 2, tzinfo=dt.UTC), "0999-01-02T00:00:00.000000Z"),
 }
 
@@ -537,6 +680,43 @@ def test_timestamps_are_sent_in_utc(moment: Any, expected: str) -> None:
     """Every way to say a moment gives the same instant, in UTC and with microseconds."""
     assert expected == built(timestamp=moment).timestamp
     assert [] == topics(timestamp=moment)
+
+
+def test_numpys_moments_are_in_utc() -> None:
+    """``datetime64`` of any unit is a moment in UTC; NaT is none."""
+    numpy = pytest.importorskip("numpy")
+
+    for unit in ("D", "s", "us", "ns"):
+        moment = numpy.datetime64("2024-01-02", unit)
+        assert "2024-01-02T00:00:00.000000Z" == built(timestamp=moment).timestamp
+    assert ["bad timestamp"] == topics(timestamp=numpy.datetime64("NaT", "ns"))
+
+
+def test_pandas_moments_are_moments() -> None:
+    """A ``Timestamp`` is a datetime, and NaT none."""
+    pandas = pytest.importorskip("pandas")
+    moment = pandas.Timestamp("2024-01-02T03:04:05Z")
+
+    assert "2024-01-02T03:04:05.000000Z" == built(timestamp=moment).timestamp
+    assert ["bad timestamp"] == topics(timestamp=pandas.NaT)
+
+
+@pytest.mark.parametrize(
+    "created",
+    [1_704_164_645_000.0, float("nan"), float("inf"), -1e12, 10**400, None, "now", Broken()],
+    ids=name_of,
+)
+def test_an_impossible_time_of_a_record_is_now(created: Any) -> None:
+    """Milliseconds, or what is no time at all, cost the time and not the event."""
+    told: list[str] = []
+    before = time.time()
+    message = built(created=created, tell=lambda topic, text: told.append(topic))
+    moment = dt.datetime.fromisoformat(message.timestamp).timestamp()
+
+    assert ["bad time"] == told
+    assert before - 1 <= moment <= time.time() + 1
+    assert 7 == uuid.UUID(message.uuid).version
+    assert message.timestamp[:4] == stamp(created)[1][:4] or isinstance(created, Broken)
 
 
 @pytest.mark.parametrize("as_text", [False, True], ids=["datetime", "text"])
@@ -559,6 +739,8 @@ class BrokenZone(dt.tzinfo):
     "moment",
     [
         True,
+        Proxy("yesterday"),
+        dt.time(3, 4),
         float("nan"),
         float("inf"),
         10**400,
@@ -568,7 +750,7 @@ class BrokenZone(dt.tzinfo):
         "1704164645",
         "2024-13-01T00:00:00Z",
         b"2024-01-02T03:04:05Z",
-        dt.date(2024, 1, 2),
+        1_704_164_645_000,
         ["2024"],
         object(),
         Broken(),
@@ -650,6 +832,34 @@ def test_what_is_no_uuid_becomes_the_same_one_each_time(name: Any) -> None:
     assert 5 == uuid.UUID(found).version
     assert found != built(uuid="another").uuid
     assert ["bad uuid"] == topics(uuid=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (NAME.upper(), NAME.upper()),
+        (uuid.UUID(NAME), NAME),
+        (Proxy("m-1"), "m-1"),
+        (b"m-1", "m-1"),
+        (7, "7"),
+        (" m\0 ", "m\ufffd"),
+    ],
+    ids=repr,
+)
+def test_an_id_may_be_any_text_where_the_server_takes_it(name: Any, expected: str) -> None:
+    """Segment's servers tell repetitions by the id as it was given."""
+    assert expected == built(uuid=name, any_id=True).uuid
+    assert 7 == uuid.UUID(built(uuid="", any_id=True).uuid).version
+
+
+@pytest.mark.parametrize("key", ["$session_id", "$window_id"])
+def test_a_session_that_is_no_text_is_left_out(key: str) -> None:
+    """PostHog refuses a whole batch for it, so it must not go."""
+    for good in ("s-1", uuid.UUID(NAME), Event.PLAYED, Proxy("s-1")):
+        assert {key: good} == built(properties={key: good}).properties
+    for bad in (7, None, ["s"], Event.NUMBER):
+        assert {} == built(properties={key: bad}).properties
+        assert [f"bad {key}"] == topics(properties={key: bad})
 
 
 def test_an_empty_uuid_is_none() -> None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from .. import context, extras
 from ..delivery.ledger import NOT_LOSSES
-from ..events.message import is_event
+from ..events.records import is_event
 from ..handler import PostHogHandler
 from ..inspector import Event, Inspector
 from ..wire import Dialect, find_dialect

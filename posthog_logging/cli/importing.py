@@ -9,6 +9,7 @@ stored twice. A line that is no event, or broken, does not stop the others.
 from __future__ import annotations
 
 import argparse
+import codecs
 import hashlib
 import os
 import sys
@@ -51,6 +52,7 @@ reached (run it again to go on), 2 wrong usage
 _CHUNK_LINES = 1000
 _CHUNK_BYTES = 8 * 1024 * 1024
 _NEVER = 10**9
+_BLANK = b"\0\r\n\t "
 _COLUMNS = ("file", "lines", "imported", "left out", "broken", "lost")
 
 
@@ -170,7 +172,10 @@ class _Import:
             raise CommandError(f"{path}: {error.strerror}", FAILED) from None
 
     def _stream(self, path: Path, stream: BinaryIO) -> Done:
-        head = hashlib.sha256(stream.readline(65536)).hexdigest()
+        first = stream.readline(65536)
+        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise CommandError(f"{path}: this is UTF-16; convert it to UTF-8 first", FAILED)
+        head = hashlib.sha256(first).hexdigest()
         done = Done(self._to, head)
         size = os.fstat(stream.fileno()).st_size
         before = None if self._options.again else _load(_beside(path))
@@ -209,7 +214,8 @@ class _Import:
 
     def _line(self, path: Path, line: bytes, number: int, chunk: _Chunk) -> str:
         """Hand one line over; return what it was."""
-        text = line.strip(b"\0\r\n\t ")  # a journal that crashed ends in zeros
+        # A journal that crashed ends in zeros; editors, and files put together, have marks.
+        text = line.strip(_BLANK).removeprefix(codecs.BOM_UTF8).strip(_BLANK)
         if not text or (number == 1 and _is_header(text)):
             return "left out"
         try:

@@ -7,6 +7,7 @@ anything at all with a mapping that names its parts.
 
 from __future__ import annotations
 
+import codecs
 import uuid
 
 from collections.abc import Callable, Mapping
@@ -42,6 +43,7 @@ def fields_in_line(line: bytes, read: Read) -> Fields | None:
 
     A line without an id of its own gets the same one each time: twice imported is once stored.
     """
+    line = line.removeprefix(codecs.BOM_UTF8)
     value = jsonable.decode(line)
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")

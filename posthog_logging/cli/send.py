@@ -15,7 +15,7 @@ from .. import extras
 from ..delivery.ledger import NOT_LOSSES
 from ..delivery.sender import DeliveryError
 from ..events import jsonable
-from ..events.message import parse_timestamp
+from ..events.timestamps import parse_timestamp
 from . import destination
 from .command import FAILED, OK, CommandError
 from .output import Output

@@ -20,18 +20,10 @@ from typing import Any
 
 from ..context import Bound, current
 from ..events import jsonable
+from ..events.identifiers import Tell, are_plain, is_plain, stamp
 from ..events.jsonable import is_flat, snapshot, within_limits
-from ..events.message import (
-    IDENTITY_EVENTS,
-    STANDARD,
-    Message,
-    Refused,
-    Tell,
-    are_plain,
-    assemble,
-    is_plain,
-    stamp,
-)
+from ..events.message import IDENTITY_EVENTS, Message, Refused, assemble
+from ..events.records import STANDARD, text_of
 from ..wire import Dialect
 from .ledger import Ledger
 
@@ -168,15 +160,23 @@ class Encoder:
         attributes = record.__dict__
         try:
             properties, distinct_id = attributes["properties"], attributes["distinct_id"]
-            if len(attributes) == _PLAINEST:
-                name = record.getMessage() if attributes["args"] else attributes["msg"]
+            args = attributes["args"]
+            if len(attributes) == _PLAINEST and args is not None:
+                name = record.getMessage() if args else attributes["msg"]
             elif len(attributes) == _PLAINEST + sum(key in attributes for key in _HARMLESS):
-                name = attributes["event"] if "event" in attributes else record.getMessage()
+                # Where a queue took the arguments, it put a traceback into the message.
+                name = attributes["event"] if "event" in attributes else text_of(record)
             else:
                 return None
-            if type(properties) is dict and type(distinct_id) is str and type(name) is str:
+            created = attributes["created"]
+            if (
+                type(properties) is dict
+                and type(distinct_id) is str
+                and type(name) is str
+                and type(created) is float
+            ):
                 # The slice lets go of orjson's buffer, which is many times larger than the text.
-                return attributes["created"], name, distinct_id, None, snapshot(properties)[1:]
+                return created, name, distinct_id, None, snapshot(properties)[1:]
         except Exception:  # no id, or arguments that do not fit: the general case knows
             pass
         return None

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from ..events.message import rfc3339
+from ..events.timestamps import rfc3339
 from ..wire import Batch, Dialect, Endpoint, Response, Results
 from ..wire.answers import is_page
 from ..wire.posthog_protocol import Known, protocol_for

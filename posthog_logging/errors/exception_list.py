@@ -20,6 +20,7 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 from ..events.exc_info import attribute_of, is_error_type, is_true
+from ..events.levels import level_at, number_of
 from ..events.span import active_span
 
 
@@ -77,30 +78,14 @@ def task(source: str) -> Boundary:
     return Boundary("error", "task", False, source)
 
 
-_LEVELS = {
-    "fatal": "fatal",
-    "critical": "fatal",
-    "alert": "fatal",
-    "emergency": "fatal",
-    "error": "error",
-    "exception": "error",  # the method of `logging` and structlog
-    "warning": "warning",
-    "warn": "warning",
-    "log": "log",
-    "notice": "info",
-    "info": "info",
-    "debug": "debug",
-    "trace": "debug",
-}
-_LEVEL_FROM = ((50, "fatal"), (40, "error"), (30, "warning"), (20, "info"), (1, "debug"))
-
-
 def normalise_level(level: Any) -> str | None:
     """Return PostHog's word for a level's name or number, or None where it has none."""
     if isinstance(level, str):
-        return _LEVELS.get(level.strip().lower())
-    if isinstance(level, int) and not isinstance(level, bool):
-        return next((name for least, name in _LEVEL_FROM if level >= least), None)
+        if level.strip().lower() == "log":  # a level of PostHog's that `logging` has not
+            return "log"
+        level = number_of(level)
+    if isinstance(level, int) and not isinstance(level, bool) and level > 0:
+        return level_at(level).word
     return None
 
 

@@ -20,8 +20,17 @@ from typing import Any, NamedTuple
 from .. import context
 from ..context import Bound
 from ..events.exc_info import normalise_exc_info
-from ..events.message import fields_of, stamp, text_of
-from ..events.records import Fields, fields_in_entry, fields_in_message
+from ..events.identifiers import stamp
+from ..events.levels import level_of
+from ..events.records import (
+    NOBODY,
+    Fields,
+    bound_to,
+    fields_in_entry,
+    fields_in_message,
+    fields_of,
+    text_of,
+)
 from .exception_list import (
     LOGGER,
     MANUAL,
@@ -105,7 +114,7 @@ class Reporter:
 
     def record(self, record: logging.LogRecord) -> None:
         """Report what *record* was logged with, if that was an exception."""
-        if self.level is None or record.levelno < self.level:
+        if self.level is None or level_of(record) < self.level:
             return
         try:
             if not _may_bear_one(record) or self._is_deaf():
@@ -114,7 +123,7 @@ class Reporter:
             if case is None:
                 return
             fields, message = fields_and_message(record)
-            self._report(case, fields, record.created, _place(record, message))
+            self._report(case, fields, record.created, _place(record, message), bound_to(record))
         except Exception as failure:  # a log call never raises
             self._refuse("internal_error", type(failure).__name__)
 
@@ -136,6 +145,7 @@ class Reporter:
         fields: Mapping[Any, Any],
         created: float,
         place: Mapping[str, Any] = MappingProxyType({}),
+        bound: Bound | None = None,
     ) -> str | None:
         """Send the event of *case*, unless it was sent before; nothing is raised."""
         if self._is_deaf():
@@ -145,7 +155,9 @@ class Reporter:
             first = self._marked(case.error, name)
             if first != name:
                 return first or None
-            sent = self._send(case, {**fields, "uuid": name}, created, place)
+            sent = self._send(
+                case, {**fields, "uuid": name}, created, place, bound or context.current()
+            )
         except Exception as failure:
             self._refuse("internal_error", type(failure).__name__)
             sent = None
@@ -161,12 +173,17 @@ class Reporter:
         return first
 
     def _send(
-        self, case: _Case, fields: Mapping[Any, Any], created: float, place: Mapping[str, Any]
+        self,
+        case: _Case,
+        fields: Mapping[Any, Any],
+        created: float,
+        place: Mapping[str, Any],
+        bound: Bound | None,
     ) -> str | None:
         if self._rate is not None and not self._rate.allow(case.kind, self._clock()):
             self._refuse("rate_limited", case.kind)
             return None
-        bound = context.current() or Bound()
+        bound = bound or NOBODY
         own = fields.get("properties")
         if not isinstance(own, Mapping):
             own = {} if own is None else {"properties": own}

@@ -1,27 +1,22 @@
 """
 Any Python value as strict JSON: total, bounded, the same with and without orjson.
 
-The only module that decides what a value looks like in JSON. `encode` never raises for
-bad data: what JSON cannot say becomes its nearest text, and what was cut says so.
+`encode` never raises for bad data: what JSON cannot say becomes its nearest text, and what
+was cut says so. What each kind of value becomes is decided in `kinds` and `foreign`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import datetime as dt
-import decimal
-import enum
 import json
 import math
-import os
+import re
 import threading
-import uuid
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Any, NamedTuple
+
+from .kinds import LARGEST_INT, SMALLEST_INT, Instead, Items, form_of, text_of_key
 
 
 try:
@@ -54,11 +49,10 @@ class Limits(NamedTuple):
 DEFAULT_LIMITS = Limits()
 _FLAT = DEFAULT_LIMITS.items  # so many characters cannot hold more items
 
-# A JSON number outside these becomes a double on PostHog's server (wire notes, 1.7).
-_SMALLEST_INT = -(2**63)
-_LARGEST_INT = 2**64 - 1
 _DIGITS = bytes(48 if chr(byte).isdigit() and byte < 128 else 32 for byte in range(256))
 _NINETEEN = b"0" * 19
+# How the standard encoder writes a key that is no text: where two keys may have become one.
+_NO_TEXT_KEY = re.compile(rb'"(?=[-\dtfn])(?:-?\d[^"]*|true|false|null)":')
 _BRACKET, _BACKSLASH, _BRACE = b"[\\{"
 
 
@@ -88,7 +82,7 @@ def decode(line: bytes | str) -> Any:
     if orjson is not None:
         return orjson.loads(line)
     try:
-        return json.loads(line, parse_constant=_refuse_constant)
+        return _decode(line if isinstance(line, str) else line.decode())
     except RecursionError:
         raise ValueError("nested too deep") from None
 
@@ -97,10 +91,7 @@ def jsonable(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
     """
     Return *value* as plain dicts, lists, strings, numbers, booleans and None.
 
-    Every value has a form: dates and times in ISO 8601, ``Decimal`` as a float where that
-    is exact (else as text), enums by value, dataclasses, attrs and pydantic objects as
-    objects, numpy scalars and arrays as numbers and lists, sets sorted, bytes as text,
-    non-finite floats as null, integers beyond 64 bits as text, anything else by ``str``.
+    The guide ``docs/events.md`` lists what each kind of value becomes; of the rest, ``str``.
     Cycles, and what *limits* cut off, leave a visible ``[cut: ...]`` behind.
     """
     depth = getattr(_nested, "depth", 0)
@@ -130,64 +121,62 @@ class _Walk:
         if self._left < 0:
             return "[cut: too many values]"
         try:
-            return self._convert(value, depth)
+            kind = type(value)
+            if kind is str:
+                return self._text(value)
+            if value is None or kind is bool:
+                return value
+            return self._scalar_or_container(value, depth)
         except Exception:  # a property, `__str__` or iterator of the caller's raised
             return f"[unprintable {type(value).__name__}]"
 
-    def _convert(self, value: Any, depth: int) -> Any:
-        if value is None or value is True or value is False:
-            return value
-        if isinstance(value, enum.Enum):
-            return self.visit(value.value, depth)
-        for kinds, convert in _SCALARS:
-            if isinstance(value, kinds):
-                converted = convert(value)
-                return self._text(converted) if isinstance(converted, str) else converted
-        return self._container(value, depth)
-
-    def _container(self, value: Any, depth: int) -> Any:
-        inside = _members(value, self._limits.items)
-        if inside is None:
-            return self._text(str(value))
+    def _scalar_or_container(self, value: Any, depth: int) -> Any:
+        form = form_of(value, self._limits.items)
+        if isinstance(form, str):
+            return self._text(form)
+        if form is None or type(form) in _NUMBERS:
+            return form
         if id(value) in self._open:
             return "[cut: cycle]"
         if depth >= self._limits.depth:
             return f"[cut: deeper than {self._limits.depth}]"
         self._open.add(id(value))
         try:
-            if isinstance(inside, _Instead):
-                return self.visit(inside.value, depth + 1)
-            if isinstance(inside, Mapping):
-                return self._object(inside, depth + 1)
-            return self._array(inside, len(value), depth + 1)
+            return self._inside(form, depth + 1)
         finally:
             self._open.discard(id(value))
 
+    def _inside(self, form: Any, depth: int) -> Any:
+        if isinstance(form, Items):
+            return self._array(form, depth)
+        if isinstance(form, Mapping):
+            return self._object(form, depth)
+        return self.visit(form.value if isinstance(form, Instead) else form, depth)
+
     def _object(self, members: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         items = self._limits.items
-        pairs = list(islice(members.items(), items))  # at once: other threads may change it
-        found = {self._key(key): self.visit(value, depth) for key, value in pairs}
-        if len(members) > items:
-            found["[cut]"] = f"{len(members) - items} more keys"
+        pairs = list(islice(members.items(), items + 1))  # at once: other threads may change it
+        found = {self._key(key): self.visit(value, depth) for key, value in pairs[:items]}
+        if len(pairs) > items:
+            found["[cut]"] = f"{_count_of_others(members, items)} more keys"
         return found
 
-    def _array(self, members: Iterable[Any], total: int, depth: int) -> list[Any]:
-        values = list(islice(members, self._limits.items))
+    def _array(self, form: Items, depth: int) -> list[Any]:
+        values = list(islice(form.members, self._limits.items))
         found = [self.visit(member, depth) for member in values]
-        if total > len(found):
-            found.append(f"[cut: {total - len(found)} more items]")
+        if form.total > len(found):
+            found.append(f"[cut: {form.total - len(found)} more items]")
         return found
 
     def _key(self, key: Any) -> str:
         if type(key) is str:
             return self._text(key)
         try:
-            value = key.value if isinstance(key, enum.Enum) else key
-            converted = self._convert(value if _is_scalar(value) else str(value), 0)
+            scalar = text_of_key(key)
         except Exception:  # one bad key must not cost the others
             return f"[unprintable {type(key).__name__}]"
         # What `json.dumps` does with the keys that it takes: 1 -> "1", None -> "null".
-        return converted if type(converted) is str else json.dumps(converted)
+        return self._text(scalar) if isinstance(scalar, str) else json.dumps(scalar)
 
     def _text(self, text: str) -> str:
         text = str.__str__(text)  # without the methods of a subclass
@@ -203,88 +192,15 @@ class _Walk:
         return text
 
 
-class _Instead(NamedTuple):
-    """Another value that says the same, to be visited in the first one's place."""
-
-    value: Any
+_NUMBERS = frozenset({int, float, bool})
 
 
-def _members(value: Any, most: int) -> Mapping[Any, Any] | Iterable[Any] | _Instead | None:
-    """Return what a container holds; None for what is no container."""
-    if isinstance(value, Mapping):
-        return value
-    if isinstance(value, (list, tuple, deque, range)):
-        return value
-    if isinstance(value, AbstractSet):
-        return sorted(islice(value, most), key=_order)
-    if isinstance(value, type):
-        return None
-    if dataclasses.is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return _foreign_members(value, most)
-
-
-def _foreign_members(value: Any, most: int) -> Mapping[Any, Any] | _Instead | None:
-    """Ask the objects of pydantic, attrs and numpy by their own verbs, without importing them."""
-    kind = type(value)
-    if callable(getattr(kind, "model_dump", None)):
-        return _Instead(value.model_dump())
-    if hasattr(kind, "__attrs_attrs__"):
-        return {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}
-    if callable(getattr(kind, "tolist", None)) and hasattr(kind, "ndim"):
-        if not value.ndim or value.size <= most:
-            return _Instead(value.tolist())
-        kept = value.reshape(-1)[: most - 1].tolist()
-        return _Instead([*kept, f"[cut: {value.size - len(kept)} more items]"])
-    return None
-
-
-def _order(member: Any) -> str:
+def _count_of_others(members: Mapping[Any, Any], kept: int) -> int | str:
     try:
-        return repr(member)
-    except Exception:
-        return type(member).__name__
-
-
-def _exact_int(value: Any) -> int | str:
-    number = int.__int__(value)
-    if _SMALLEST_INT <= number <= _LARGEST_INT:
-        return number
-    # hex: Python refuses the decimal text of very large integers (sys.set_int_max_str_digits)
-    return str(number) if number.bit_length() < 4096 else hex(number)
-
-
-def _finite(value: Any) -> float | None:
-    number = float.__float__(value)
-    return number if math.isfinite(number) else None
-
-
-def _from_decimal(value: decimal.Decimal) -> float | str | None:
-    if not value.is_finite():
-        return None
-    number = float(value)
-    return number if decimal.Decimal(repr(number)) == value else str(value)
-
-
-def _from_bytes(value: bytes | bytearray | memoryview) -> str:
-    return bytes(value).decode("utf-8", "backslashreplace")
-
-
-_SCALARS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
-    (str, str.__str__),
-    (int, _exact_int),
-    (float, _finite),
-    ((dt.datetime, dt.date, dt.time), lambda value: value.isoformat()),
-    (dt.timedelta, dt.timedelta.total_seconds),
-    (decimal.Decimal, _from_decimal),
-    (uuid.UUID, str),
-    ((bytes, bytearray, memoryview), _from_bytes),
-    (os.PathLike, lambda value: os.fsdecode(os.fspath(value))),
-)
-
-
-def _is_scalar(value: Any) -> bool:
-    return value is None or any(isinstance(value, kinds) for kinds, _ in _SCALARS)
+        others = len(members) - kept
+    except Exception:  # it has no end, and so no length
+        return "many"
+    return others if others > 0 else "many"
 
 
 def within_limits(line: bytes) -> bool:
@@ -301,7 +217,7 @@ def within_limits(line: bytes) -> bool:
         # One byte is looked for many times as fast as several.
         or (_BACKSLASH in line and b"\\u0000" in line)
         or (_BRACKET in line and b"[cut: " in line)
-        or (orjson is None and _NINETEEN in line.translate(_DIGITS))
+        or (orjson is None and not _is_as_orjson_writes(line))
     )
 
 
@@ -316,8 +232,13 @@ def is_flat(rest: bytes, longest: int) -> bool:
         and _BRACKET not in rest
         and _BACKSLASH not in rest
         and _BRACE not in rest
-        and (orjson is not None or _NINETEEN not in rest.translate(_DIGITS))
+        and (orjson is not None or _is_as_orjson_writes(rest))
     )
+
+
+def _is_as_orjson_writes(line: bytes) -> bool:
+    """Return whether the standard encoder wrote no huge number and no key that was no text."""
+    return _NINETEEN not in line.translate(_DIGITS) and _NO_TEXT_KEY.search(line) is None
 
 
 def _may_be_broad(line: bytes) -> bool:
@@ -326,6 +247,31 @@ def _may_be_broad(line: bytes) -> bool:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _read_float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is too large for JSON")
+    return number
+
+
+def _read_int(digits: str) -> int | float:
+    """Return an integer; beyond 64 bits a float, as orjson reads it."""
+    if len(digits) > 20:
+        return _read_float(digits)
+    number = int(digits)
+    return number if SMALLEST_INT <= number <= LARGEST_INT else float(number)
+
+
+def _decode(text: str) -> Any:
+    text.encode()  # raises for lone surrogates, and so does orjson
+    value = json.loads(
+        text, parse_constant=_refuse_constant, parse_float=_read_float, parse_int=_read_int
+    )
+    if "\\ud" in text or "\\uD" in text:
+        json.dumps(value, ensure_ascii=False).encode()  # those that were spelt out
+    return value
 
 
 _encoder = json.JSONEncoder(
@@ -348,7 +294,8 @@ def _dumps_stdlib(value: Any) -> bytes:
     """
     Write what the C encoder writes as orjson does; of the rest, `jsonable` is asked.
 
-    It differs in integers beyond 64 bits only: `within_limits` looks for their digits.
+    It differs in integers beyond 64 bits, and in keys that are no texts: `within_limits`
+    looks for both.
     """
     return "".join(_chunks(value, 0)).encode()
 

@@ -1,5 +1,5 @@
 """
-What a log record or a structlog entry says where it does not say so in ``extra``.
+What a log record or a structlog entry says: in ``extra``, or in the message.
 
 structlog leaves a dict, the text of a dict or a JSON string as the message, loguru one dict
 of extras; each of them opts in with ``distinct_id`` alone, since ``event`` is structlog's
@@ -12,15 +12,140 @@ import ast
 import datetime as dt
 import json
 import logging
+import os
+import re
+import sys
+import threading
 
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any, NamedTuple
 
+from ..context import Bound, current, was_bound
 from .exc_info import normalise_exc_info
-from .message import parse_timestamp
+from .timestamps import parse_timestamp
 
 
-__all__ = ["Fields", "fields_in_entry", "fields_in_message"]
+__all__ = [
+    "NOBODY",
+    "RESERVED",
+    "STANDARD",
+    "Fields",
+    "bound_to",
+    "fields_in_entry",
+    "fields_in_message",
+    "fields_of",
+    "is_basic_config",
+    "is_event",
+    "text_of",
+]
+
+
+# Made by the class itself: the program's own record factory is not ours to call.
+_BLANK = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
+#: How many attributes `logging` itself gives a record.
+STANDARD = len(_BLANK)
+_FIRST_STANDARD, *_, _LAST_STANDARD = _BLANK
+# What structlog's `ProcessorFormatter` leaves on a record or in an entry for itself.
+_STRUCTLOG = {"_from_structlog", "_logger", "_name", "_record"}
+#: What `logging` itself puts on a record; ``taskName`` from Python 3.12 on.
+RESERVED = frozenset(_BLANK) | {"message", "asctime", "taskName"} | _STRUCTLOG
+
+
+def is_event(record: logging.LogRecord) -> bool:
+    """Return whether *record* opts in: it carries ``distinct_id`` or ``event``."""
+    attributes = record.__dict__
+    return "distinct_id" in attributes or "event" in attributes
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the extras of *record*: everything that `logging` did not put there."""
+    attributes = record.__dict__
+    keys = list(attributes)
+    if (
+        len(keys) >= STANDARD
+        and keys[STANDARD - 1] == _LAST_STANDARD
+        and keys[0] == _FIRST_STANDARD
+    ):
+        keys = keys[STANDARD:]  # extras come last; this saves 23 look-ups an event
+    return {key: attributes[key] for key in keys if key not in RESERVED}
+
+
+def text_of(record: logging.LogRecord) -> str:
+    """
+    Return the formatted message; where the arguments do not fit, the bare one; else none.
+
+    A stock `QueueHandler` makes one text of the message, the traceback and the stack: of it,
+    only the message is returned.
+    """
+    try:
+        text = record.getMessage()
+    except Exception:  # its arguments do not fit, or one of them cannot be shown
+        try:
+            text = str(record.msg)
+        except Exception:
+            return ""
+    return _message_in(text, record) if getattr(record, "args", ()) is None else text
+
+
+def bound_to(record: logging.LogRecord) -> Bound:
+    """
+    Return what is bound in the context, as far as *record* was made in it.
+
+    A handler that keeps records for later (`MemoryHandler`) and a queue hand them on in the
+    context of somebody else. What was bound after *record* was made, or in another thread,
+    process or task, is not its identity.
+    """
+    bound = current()
+    if bound is None:
+        return NOBODY
+    try:
+        return bound if _was_made_here(record) and was_bound(record.created) else NOBODY
+    except Exception:  # a record that somebody put together: it has no thread, or no time
+        return bound
+
+
+def is_basic_config(caller: FrameType) -> bool:
+    """Return whether *caller* is `logging.basicConfig`, by its code."""
+    return caller.f_code is logging.basicConfig.__code__
+
+
+#: Nothing is bound.
+NOBODY = Bound()
+
+# What follows the message in the text that a `QueueHandler` made: a traceback, a group's, one
+# of a syntax error, an exception that was never raised, or a stack.
+_TRACE = re.compile(
+    r"^(?:Traceback \(most recent call last\):|  \+ Exception Group Traceback|"
+    r'Stack \(most recent call last\):|  File "|'
+    r"[\w.]+(?:Error|Exception|Warning|Interrupt|Exit|Group)(?::|$))",
+    re.MULTILINE,
+)
+
+
+def _message_in(text: str, record: logging.LogRecord) -> str:
+    found = _TRACE.search(text)
+    if found is not None and (found.start() == 0 or text[found.start() - 1] == "\n"):
+        text = text[: found.start()].rstrip("\n")
+    # What `basicConfig` gives every handler without a formatter (`logging.BASIC_FORMAT`).
+    return text.removeprefix(f"{record.levelname}:{record.name}:")
+
+
+def _was_made_here(record: logging.LogRecord) -> bool:
+    return (
+        record.thread in (None, threading.get_ident())
+        and record.process in (None, os.getpid())
+        and getattr(record, "taskName", None) in (None, _task_name())
+    )
+
+
+def _task_name() -> str | None:
+    asyncio = sys.modules.get("asyncio")  # who has tasks has imported it
+    try:
+        task = None if asyncio is None else asyncio.current_task()
+    except RuntimeError:  # there is no loop in this thread
+        return None
+    return None if task is None else task.get_name()
 
 
 class Fields(NamedTuple):
@@ -150,7 +275,7 @@ def _is_clock_reading(stamp: Any, created: float) -> bool:
         if moment.tzinfo is not None:
             return False
         utc = moment.replace(tzinfo=dt.UTC).timestamp()
-    except (ValueError, OverflowError):  # Python 3.10 does not take ``Z``, which is an offset
+    except (ValueError, OverflowError):
         return False
     return abs(utc - created) < _CLOCK_READING
 

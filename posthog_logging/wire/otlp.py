@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..events import jsonable
+from ..events.levels import LEVELS, level_at, number_of
 from ..events.message import Message, Refused
 from ..version import LIBRARY, VERSION
 from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
@@ -45,30 +46,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SECOND = 1_000_000_000
 _INT64 = range(-(2**63), 2**63)
 
-# Python's level, OTLP's number and its name: the highest row at or below a level holds.
-_SEVERITIES = (
-    (50, 21, "FATAL"),
-    (40, 17, "ERROR"),
-    (30, 13, "WARN"),
-    (20, 9, "INFO"),
-    (10, 5, "DEBUG"),
-    (5, 1, "TRACE"),
-)
 _INFO = 20  # what is unknown, or not set
-_LEVEL_OF = {
-    "fatal": 50,
-    "critical": 50,
-    "alert": 50,
-    "emergency": 50,
-    "error": 40,
-    "exception": 40,
-    "warning": 30,
-    "warn": 30,
-    "notice": 20,
-    "info": 20,
-    "debug": 10,
-    "trace": 5,
-}
 
 #: What of a message's properties has a name of its own among the attributes.
 _CONTEXT = {"$session_id": "sessionId", "$active_feature_flags": "feature_flags"}
@@ -264,16 +242,15 @@ def _said(distinct_id: str, properties: Mapping[str, Any]) -> dict[str, Any]:
 def _severity(level: Any) -> tuple[int, str]:
     """Return OTLP's number and name for a level's number or name; unknown is INFO."""
     if isinstance(level, str):
-        level = _LEVEL_OF.get(level.strip().lower(), _INFO)
-    known = level if isinstance(level, int) and level > 0 else _INFO
-    rows = ((number, name) for least, number, name in _SEVERITIES if known >= least)
-    return next(rows, (1, "TRACE"))
+        level = number_of(level)
+    found = level_at(level if isinstance(level, int) and level > 0 else _INFO)
+    return found.severity, found.text
 
 
 def _level(number: Any) -> int:
     """Return Python's level for OTLP's number, of which each level has four."""
     return next(
-        (level for level, least, _ in _SEVERITIES if isinstance(number, int) and number >= least),
+        (one.number for one in LEVELS if isinstance(number, int) and number >= one.severity),
         _INFO,
     )
 

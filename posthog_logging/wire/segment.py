@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ..events import jsonable
-from ..events.message import Message, Refused, clean_id, parse_timestamp
+from ..events.identifiers import clean_id
+from ..events.message import Message, Refused
+from ..events.timestamps import parse_timestamp
 from ..version import LIBRARY, VERSION
 from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from .answers import doubt, object_in

@@ -1,0 +1,78 @@
+"""
+What stands behind a proxy: an object that passes on what it is asked, its class included.
+
+werkzeug's and celery's ``LocalProxy``, Django's ``SimpleLazyObject`` and lazy texts, wrapt,
+lazy-object-proxy, the standard library's weak references, and their like.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+from typing import Any
+
+
+__all__ = ["claimed_type", "unwrapped"]
+
+# What cannot stand for anything else, and comes most often.
+_PLAIN = frozenset({str, int, dict, list, bool, float, type(None)})
+
+_MISSING = object()
+_WEAK = (weakref.ProxyType, weakref.CallableProxyType)
+# Where proxies keep what they stand for; Django's is set once its class was asked for.
+_ATTRIBUTES = ("__wrapped__", "_wrapped", "__subject__")
+
+
+def unwrapped(value: Any) -> Any:
+    """Return what stands behind *value*, itself if it is no proxy or cannot be looked behind."""
+    for _ in range(16):  # proxies of proxies, but not without end
+        if type(value) in _PLAIN:
+            break
+        behind = _behind(value)
+        if behind is value:
+            break
+        value = behind
+    return value
+
+
+def claimed_type(value: Any) -> Any:
+    """Return the class that *value* says it has; the real one where that cannot be said."""
+    try:
+        claimed = value.__class__
+    except Exception:  # a lazy proxy without its request, a dead weak reference
+        return type(value)
+    return claimed if isinstance(claimed, type) else type(value)
+
+
+def _behind(value: Any) -> Any:
+    kind = type(value)
+    try:
+        if claimed_type(value) is kind:
+            return str(value) if _is_of(kind, "django", "Promise") else value
+        if _is_of(kind, "unittest", "NonCallableMock"):
+            return value
+        if kind in _WEAK:
+            return value.__repr__.__self__
+        current = _own(value, "_get_current_object")
+        if current is not _MISSING:
+            return current()
+        kept = (_own(value, name) for name in _ATTRIBUTES)
+        return next((behind for behind in kept if behind is not _MISSING), value)
+    except Exception:  # whatever a proxy of the caller's raises
+        return value
+
+
+def _own(value: Any, name: str) -> Any:
+    """Return an attribute of *value* past its `__getattr__`, which would ask what is behind."""
+    try:
+        return object.__getattribute__(value, name)
+    except AttributeError:
+        return _MISSING
+
+
+def _is_of(kind: type, package: str, name: str) -> bool:
+    """Return whether *kind* is, or inherits from, the class *name* of *package*."""
+    return any(
+        base.__name__ == name and str(base.__module__).partition(".")[0] == package
+        for base in kind.__mro__
+    )
