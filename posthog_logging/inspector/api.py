@@ -104,7 +104,7 @@ class Api:
 
     def counts(self, query: Query, body: bytes) -> Reply:
         """Return how much arrived."""
-        return _json(self.store.counts())
+        return _json(self.store.mask.value(self.store.counts()))
 
     def reset(self, query: Query, body: bytes) -> Reply:
         """Forget what arrived."""

@@ -42,6 +42,7 @@ __all__ = [
     "bounded",
     "canonical",
     "decide",
+    "exact_json",
     "find_judge",
     "key_fault",
     "one_of",
@@ -312,6 +313,11 @@ def strict_json(body: bytes) -> Any:
     if body.count(b"[") + body.count(b"{") > _DEEPEST and _depth(payload) > _DEEPEST:
         raise ValueError(f"nested deeper than {_DEEPEST}")
     return payload
+
+
+def exact_json(value: Any) -> bytes:
+    """Encode what was read from JSON, whole: `jsonable.encode` cuts what is long."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _refuse_huge(payload: Any) -> None:

@@ -23,6 +23,7 @@ from .rules import (
     Refusal,
     Types,
     bounded,
+    exact_json,
     key_fault,
     one_of,
     parsed,
@@ -143,7 +144,7 @@ def _records(payload: Any) -> list[Any]:
 
 def _size_without(holder: Any, name: str) -> int:
     rest = {key: value for key, value in holder.items() if key != name}
-    return len(jsonable.encode(rest))
+    return len(exact_json(rest))
 
 
 def _members(holder: Any, name: str) -> list[Any]:

@@ -26,6 +26,7 @@ from .rules import (
     Types,
     bounded,
     canonical,
+    exact_json,
     key_fault,
     one_of,
     parsed,
@@ -268,7 +269,7 @@ def fits_kafka(raw: Any, size: int) -> bool:
     """
     if 2 * size <= _KAFKA_BYTES:
         return True
-    line = jsonable.encode(raw)
+    line = exact_json(raw)
     return len(line) + line.count(b'"') + line.count(b"\\") <= _KAFKA_BYTES
 
 

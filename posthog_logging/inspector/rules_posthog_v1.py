@@ -28,6 +28,7 @@ from .rules import (
     as_bool,
     bounded,
     canonical,
+    exact_json,
     key_fault,
     one_of,
     parsed,
@@ -128,7 +129,7 @@ class PostHogV1:
             return "" if fits_kafka(raw, size) else "event_too_big"
         if not raw["event"].startswith("$ai_"):
             return "misrouted_event"
-        is_small = size <= _AI_BYTES or len(jsonable.encode(raw)) <= _AI_BYTES
+        is_small = size <= _AI_BYTES or len(exact_json(raw)) <= _AI_BYTES
         return "" if is_small else "ai_event_too_big"
 
     def refuse(self, status: int, asked: Asked) -> Judged:

@@ -26,6 +26,7 @@ from .rules import (
     Refusal,
     bounded,
     canonical,
+    exact_json,
     parsed,
     phrase,
     unfolds_to,
@@ -126,7 +127,7 @@ def _calls(payload: Any, path: str) -> list[Any]:
     batch = payload.get("batch") if isinstance(payload, dict) else None
     if isinstance(batch, list):
         shared = {name: payload[name] for name in ("context", "integrations") if name in payload}
-        unfolds_to(len(jsonable.encode(shared)) * len(bounded(batch)))
+        unfolds_to(len(exact_json(shared)) * len(bounded(batch)))
     try:
         calls = calls_in(payload, path)
     except ValueError as error:
@@ -187,7 +188,7 @@ def _fault(raw: Any, vendor: _Vendor) -> str:
             return reason
     if not _text(raw.get("userId")) and not _text(raw.get("anonymousId")):
         return "no_user_anon_id"
-    return "event_too_large" if len(jsonable.encode(raw)) > vendor.event_bytes else ""
+    return "event_too_large" if len(exact_json(raw)) > vendor.event_bytes else ""
 
 
 def _warnings(raw: Any) -> tuple[str, ...]:

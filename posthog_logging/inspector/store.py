@@ -59,9 +59,10 @@ class Event:
     attempt: int
     duplicate: bool
     received_at: float
+    mask: Mask = field(default_factory=Mask, compare=False)  # of its ``repr``
 
     def __repr__(self) -> str:
-        mask = Mask()
+        mask = self.mask
         return (
             f"Event({mask.text(self.event)!r}, {mask.text(self.distinct_id)!r}, "
             f"properties={mask.value(self.properties)!r}, dialect={self.dialect!r}, "
@@ -345,6 +346,7 @@ class Store:
             _attempt(request.headers) or seen.attempts,
             seen.accepted,
             request.at,
+            self.mask,
         )
 
     def _accepted_now(self, found: Finding, seen: _Sighting) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ _POSITION = re.compile(r"(\w{1,16})\.(\d{1,16})\.(\d{1,16})", re.ASCII)
 
 def event(one: Event, mask: Mask, *without: str) -> dict[str, Any]:
     """Return the fields of an event, except those in *without*."""
-    names = (field.name for field in fields(one) if field.name not in without)
+    names = (field.name for field in fields(one) if field.name not in {"mask", *without})
     return {name: mask.value(getattr(one, name)) for name in names}
 
 
