@@ -19,7 +19,10 @@ from .servers import SERVERS, server_of
 from .store import Event, Received, Store
 
 
-__all__ = ["SERVERS", "Answer", "Event", "Inspector", "Person", "Received"]
+__all__ = ["CAPACITY", "SERVERS", "Answer", "Event", "Inspector", "Person", "Received"]
+
+#: How many events are remembered unless somebody says otherwise.
+CAPACITY = 10_000
 
 
 class Inspector:
@@ -40,7 +43,7 @@ class Inspector:
         self,
         port: int = 0,
         *,
-        capacity: int = 10_000,
+        capacity: int = CAPACITY,
         forward: Callable[[Asked], None] = lambda asked: None,
         play: str | None = None,
     ) -> None:
