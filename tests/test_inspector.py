@@ -691,6 +691,28 @@ def test_rings_forget_the_oldest() -> None:
         assert 2 == len(inspector.wait(count=3, timeout=0))
 
 
+def test_ten_thousand_are_remembered_by_default(inspector: Inspector) -> None:
+    """The capacity is met exactly, and what was forgotten is counted."""
+    for _ in range(10):
+        post_v0(inspector, *(event(uuid=...) for _ in range(1000)))
+    assert 10_000 == len(inspector.events)
+    assert "forgotten" not in inspector.counts()
+
+    post_v0(inspector, event("latest"), event("very latest"))
+
+    assert (10_000, "very latest") == (len(inspector.events), inspector.events[-1].event)
+    assert (10_002, 2) == (inspector.counts()["good"], inspector.counts()["forgotten"])
+    inspector.reset()
+    assert "forgotten" not in inspector.counts()
+
+
+@pytest.mark.parametrize("capacity", [0, -1, True, 1.5, "10"])
+def test_a_capacity_is_a_number(capacity: Any) -> None:
+    """What cannot be a capacity is refused by name."""
+    with pytest.raises(ValueError, match="capacity"):
+        Inspector(capacity=capacity)
+
+
 def test_remembers_requests(inspector: Inspector) -> None:
     """A request is remembered as it came, and as it was answered."""
     headers = headers_v1(Content_Encoding="gzip")

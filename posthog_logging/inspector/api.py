@@ -6,6 +6,8 @@ Everything that leaves here is masked, and only programs of this machine are ans
 
 from __future__ import annotations
 
+import time
+
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from typing import Any, NamedTuple
 from ..events import jsonable
 from . import views
 from .answers import Script, answer_from, describe
+from .rules import Asked, Finding, Judged, Refusal, bounded, parsed
+from .rules_posthog import finding
 from .servers import server_of
 from .store import Event, Store
 
@@ -144,6 +148,23 @@ class Api:
         self.script.play(server)
         return self.answers(query, body)
 
+    def dead_letters(self, query: Query, body: bytes) -> Reply:
+        """
+        Show events that a relay gave up: one a line, under a reason of their own or the query's.
+
+        They are bad events whose reason begins with ``dead letter``.
+        """
+        try:
+            lines = bounded([line for line in body.splitlines() if line.strip()])
+            events = [parsed(line, "invalid_json") for line in lines]
+        except Refusal as refusal:
+            return _json({"error": refusal.text}, refusal.status)
+        found = [_dead(raw, query.get("reason", "")) for raw in events]
+        judged = Judged(200, bad=found, uuids=[one.uuid for one in found], weight=len(body))
+        asked = Asked("/api/dead-letters", query, {}, body, time.time())
+        self.store.add(asked, "posthog", judged)
+        return self.counts(query, body)
+
     def export(self, query: Query, body: bytes) -> Reply:
         """Return the selected events, one a line."""
         lines = [jsonable.encode(self._event(one)) + b"\n" for one in self._selected(query)]
@@ -173,11 +194,17 @@ class Api:
         return sorted(both, key=lambda one: one.number)
 
 
+def _dead(raw: Any, reason: str) -> Finding:
+    given = raw.get("dlq_reason") if isinstance(raw, dict) else None
+    return finding(raw, f"dead letter: {given or reason or 'no reason was given'}")
+
+
 _Method = Callable[[Api, Query, bytes], Reply]
 
 _PATHS: Mapping[str, Mapping[str, _Method]] = {
     "/api/answers": {"GET": Api.answers, "POST": Api.set_answers},
     "/api/counts": {"GET": Api.counts},
+    "/api/dead-letters": {"POST": Api.dead_letters},
     "/api/event": {"GET": Api.event},
     "/api/events": {"GET": Api.events},
     "/api/export": {"GET": Api.export},
@@ -192,7 +219,10 @@ _PATHS: Mapping[str, Mapping[str, _Method]] = {
 _FILES: Mapping[str, tuple[str, str]] = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript")
+        for name in ("detail", "kinds", "page", "persons", "search", "text")
+    },
 }
 _SAFE: Mapping[str, str] = {
     # Trusted types take innerHTML and its like away even from our own script.

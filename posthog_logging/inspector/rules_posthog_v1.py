@@ -161,10 +161,32 @@ def _refused(read: Reading, refusal: Refusal, asked: Asked) -> Judged:
 
 
 def _finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Finding:
-    """Read what can be read; V1 stores ids without the blanks around them."""
+    """Read what can be read, as V1 stores it: ids without the blanks around them."""
     found = finding(raw, reason, warnings)
     uuid = found.uuid.strip()
-    return found._replace(distinct_id=found.distinct_id.strip(), uuid=canonical(uuid) or uuid)
+    return found._replace(
+        distinct_id=found.distinct_id.strip(),
+        uuid=canonical(uuid) or uuid,
+        properties={**found.properties, **_as_properties(raw)},
+    )
+
+
+def _as_properties(raw: Any) -> dict[str, Any]:
+    """Return the fields and options of an event that the server stores as properties (2.3)."""
+    if type(raw) is not dict:
+        return {}
+    given = raw.get("options")
+    options = given if type(given) is dict else {}
+    fields = {f"${name}": raw.get(name) for name in ("session_id", "window_id")}
+    known = {name: as_bool(options.get(option)) for option, name in _STORED_OPTIONS.items()}
+    return {name: value for name, value in {**fields, **known}.items() if value is not None}
+
+
+_STORED_OPTIONS = {
+    "cookieless_mode": "$cookieless_mode",
+    "disable_skew_correction": "$ignore_sent_at",
+    "process_person_profile": "$process_person_profile",
+}
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
@@ -306,9 +328,9 @@ def _warnings(raw: Mapping[str, Any], skew: float, now: float) -> tuple[str, ...
         is_uncorrected = as_bool(options.get("disable_skew_correction"))
         warnings += in_the_future(moment, 0.0 if is_uncorrected else skew, now)
     if as_bool(options.get("process_person_profile")) is False:
-        return warnings + about_person(raw["event"], False)
+        warnings += about_person(raw["event"], False)
     properties = raw.get("properties")
-    known = properties if type(properties) is dict else {}
+    known = {**(properties if type(properties) is dict else {}), **_as_properties(raw)}
     return warnings + warnings_of(raw["event"], raw["distinct_id"].strip(), known)
 
 

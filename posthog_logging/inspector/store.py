@@ -21,7 +21,7 @@ from ..events.message import Message
 from ..wire import Request, find_dialect
 from .identity import Person, Persons
 from .masking import Mask, keys_in
-from .rules import Asked, Finding, Judged, as_bool
+from .rules import Asked, Finding, Judged
 
 
 __all__ = ["Event", "News", "Position", "Received", "Store"]
@@ -357,7 +357,9 @@ class Store:
         self._counts["duplicates"] += seen.accepted
         if found.uuid:
             self._sightings[_named(found.uuid)] = seen._replace(accepted=True)
-        merge = self._persons.see(*found[:2], _person_properties(found), self._numbers["event"])
+        merge = self._persons.see(
+            found.event, found.distinct_id, found.properties, self._numbers["event"]
+        )
         return found.warnings + merge
 
 
@@ -369,16 +371,6 @@ def _attempt(headers: Mapping[str, str]) -> int:
     """Return PostHog V1's attempt, a 32-bit number, or 0 where there is none."""
     text = headers.get("posthog-attempt", "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else 0
-
-
-def _person_properties(found: Finding) -> Mapping[str, Any]:
-    """Return an event's properties, with the option that V1 has in place of one of them."""
-    options = found.raw.get("options") if isinstance(found.raw, dict) else None
-    wanted = options.get("process_person_profile") if isinstance(options, dict) else None
-    return found.properties if wanted is None else {**found.properties, _PERSON: as_bool(wanted)}
-
-
-_PERSON = "$process_person_profile"
 
 
 def _order(one: Event | Received) -> tuple[int, int]:
