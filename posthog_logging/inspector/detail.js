@@ -5,7 +5,7 @@ import { arrivedAt, delayOf, entriesOf, framesOf, isOwn, levelOf, notesOf, order
 
 const IN_TIMELINE = 200;
 const MOST_PROPERTIES = 300;
-const CAUSES = { cause: "Caused by", context: "While handling", member: "One of", suppressed: "Suppressed" };
+const CAUSES = { __proto__: null, cause: "Caused by", context: "While handling", member: "One of", suppressed: "Suppressed" };
 
 let page; // what this panel needs of the page: open, openItem, openTimeline, search, requestOf, personOf, itemsOf, kept
 export const useOn = (given) => { page = given; };

@@ -76,6 +76,7 @@ const plain = (properties) => ordered(properties).filter(([name]) => isOwn(name)
 
 // The events of PostHog's own say in other properties what they are about.
 const SUMMARIES = {
+  __proto__: null, // an event may be called `constructor`
   $identify: (event) => ofPerson(event.properties, event.distinct_id),
   $set: (event) => ofPerson(event.properties, event.distinct_id),
   $create_alias: ({ distinct_id: id, properties }) => [node("b", {}, shown(`${inJson(properties.alias)} → ${id}`, 200))],

@@ -26,6 +26,7 @@ function property(properties, path) {
 }
 
 const IS = {
+  __proto__: null,
   good: (item) => isEvent(item) && !item.reason,
   bad: (item) => Boolean(item.reason),
   duplicate: (item) => Boolean(item.duplicate),
