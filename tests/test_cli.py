@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 import posthog_logging
 
@@ -311,6 +313,40 @@ def test_serve_for_people() -> None:
 
     url = shown[0].split()[-1]
     assert [f"export POSTHOG_HOST={url}\n", "export POSTHOG_API_KEY=phc_local\n"] == shown[4:]
+
+
+def test_serve_plays_other_servers() -> None:
+    """With ``--play`` the inspector is an old server: V1 is not there, V0 is."""
+    with running("serve", "--port", "0", "--json", "--play", "old-server") as process:
+        url = first_line(process)["url"]
+        statuses = [
+            requests.post(f"{url}{path}", b"{}", timeout=10).status_code
+            for path in ("/i/v1/analytics/events", "/batch/")
+        ]
+
+    assert [404, 400] == statuses
+
+
+@pytest.mark.parametrize("words", [["--play", "nobody"], ["--capacity", "0"], ["--capacity", "x"]])
+def test_serve_refuses_what_it_cannot_be(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown server, and a capacity that is no number, are wrong usage."""
+    assert 2 == main(["serve", "--port", "0", *words])
+    assert words[1] in capsys.readouterr().err
+
+
+def test_json_is_harmless_to_a_terminal() -> None:
+    """No control character reaches a terminal, also not in JSON, which says the same."""
+    stream = io.StringIO()
+    value = {"event": "\x1b[2J\x9b1m\u202ez\u200b", "a": "é 😀"}
+
+    Output(as_json=True, stream=stream).give(value)
+
+    line = stream.getvalue().removesuffix("\n")
+    assert line.isprintable()
+    assert value == json.loads(line)
+    assert "é 😀" in line
 
 
 @pytest.mark.parametrize("command", ["serve", "demo"])

@@ -191,22 +191,28 @@ def test_v0_reads_strict_json_only(inspector: Inspector, said: bytes) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [..., "", "  ", "phx_personal", "k" * 65, "schlüssel", "a\0b"],
-    ids=["none", "empty", "blank", "personal", "long", "not ascii", "nul"],
+    ["", "  ", "phx_personal", "k" * 65, "schlüssel", "a\0b"],
+    ids=["empty", "blank", "personal", "long", "not ascii", "nul"],
 )
 def test_v0_looks_at_the_keys_shape(inspector: Inspector, key: Any) -> None:
     """A key that cannot be one is a 401, and is not repeated to anybody."""
     got = post_v0(inspector, event(), api_key=key)
 
     assert 401 == got.status
-    assert key is ... or not key.strip() or key not in got.body.decode()
+    assert not key.strip() or key not in got.body.decode()
+
+
+def test_v0_wants_the_key_beside_the_batch(inspector: Inspector) -> None:
+    """A batch without a key of its own is a 400, though each of its events has one."""
+    assert 400 == post_v0(inspector, event(api_key=KEY), api_key=...).status
 
 
 def test_v0_refuses_what_is_no_batch(inspector: Inspector) -> None:
-    """An empty batch is a 400, and so is a single event of more than 20 MiB a 413."""
+    """An empty batch is a 400, and a body of more than 20 MiB a 413, on every path."""
     assert 400 == post_v0(inspector).status
     assert 413 == ask(inspector, "POST", V0, b" " * (20 * 1024 * 1024 + 1)).status
-    assert 413 == ask(inspector, "POST", "/e/", b" " * (2 * 1024 * 1024 + 1)).status
+    assert 413 == ask(inspector, "POST", "/e/", b" " * (20 * 1024 * 1024 + 1)).status
+    assert 400 == ask(inspector, "POST", "/e/", b" " * (3 * 1024 * 1024)).status
 
 
 def test_v0_refuses_what_kafka_cannot_hold(inspector: Inspector) -> None:
@@ -313,7 +319,8 @@ def test_v1_answers_for_every_event(inspector: Inspector) -> None:
         ({"timestamp": "2026-03-04T05:06:07"}, "invalid_event_timestamp"),
         ({"timestamp": "2026-02-31T05:06:07Z"}, "invalid_event_timestamp"),
         ({"properties": []}, "malformed_event_properties"),
-        ({"options": {"cookieless_mode": "true"}}, "invalid_options"),
+        ({"options": {"cookieless_mode": "yes"}}, "invalid_options"),
+        ({"options": []}, "invalid_options"),
         ({"properties": {"x": "x" * 1_000_001}}, "event_too_big"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -335,16 +342,16 @@ TWICE = "0195f2b1-6c1e-7d55-9d0e-2f1f5f0f4a11"
     ("events", "tag"),
     [
         ([], "empty_batch"),
-        ([event(uuid=...)], "missing_event_uuid"),
+        ([event(uuid=...)], "request_parsing_error"),
         ([event(uuid="")], "missing_event_uuid"),
         ([event(uuid="nonsense")], "invalid_event_uuid"),
         ([event(uuid=TWICE), event(uuid=TWICE.upper())], "duplicate_event_uuid"),
         ([event(distinct_id=5)], "request_parsing_error"),
         ([event(timestamp=1700000000)], "request_parsing_error"),
-        ([event(options=[])], "request_parsing_error"),
+        ([event(timestamp=...)], "request_parsing_error"),
         ([5], "request_parsing_error"),
     ],
-    ids=["empty", "no uuid", "blank uuid", "bad uuid", "twice", "id", "time", "options", "number"],
+    ids=["empty", "no uuid", "blank uuid", "bad uuid", "twice", "id", "time", "no time", "number"],
 )
 def test_v1_refuses_what_it_cannot_name(inspector: Inspector, events: list[Any], tag: str) -> None:
     """Types and uuids are judged for the request: without them no verdict has a name."""
@@ -381,8 +388,10 @@ def test_v1_wants_its_headers(
 
 
 def test_v1_lists_all_headers_that_miss(inspector: Inspector) -> None:
-    """One answer names every header that is not there."""
-    got = ask(inspector, "POST", V1, body_v1(event()))
+    """One answer names every header that is not there; the key's own comes before all others."""
+    assert 401 == ask(inspector, "POST", V1, body_v1(event())).status
+
+    got = ask(inspector, "POST", V1, body_v1(event()), {"Authorization": f"Bearer {KEY}"})
 
     named = got.said["error_description"].removeprefix("missing: ").split(", ")
     assert {
@@ -401,11 +410,15 @@ def test_v1_lists_all_headers_that_miss(inspector: Inspector) -> None:
         (b"", "empty_body"),
         (b"[]", "request_parsing_error"),
         (b'{"created_at":"2026-03-04T05:06:07Z"}', "request_parsing_error"),
-        (b'{"batch":[{}]}', "invalid_batch"),
-        (b'{"created_at":"2026-03-04","batch":[{}]}', "invalid_batch"),
+        (b'{"batch":[]}', "request_parsing_error"),
+        (b'{"created_at":"2026-03-04","batch":[]}', "empty_batch"),
+        (
+            b'{"created_at":"2026-03-04","batch":[%b]}' % json.dumps(event()).encode(),
+            "invalid_batch",
+        ),
         (b'{"created_at":NaN,"batch":[]}', "request_parsing_error"),
     ],
-    ids=["empty", "array", "no batch", "no created_at", "bad created_at", "nan"],
+    ids=["empty", "array", "no batch", "no created_at", "nothing in it", "bad created_at", "nan"],
 )
 def test_v1_refuses_bodies(inspector: Inspector, body: bytes, tag: str) -> None:
     """What is not a batch is refused with the server's tag."""
@@ -676,6 +689,28 @@ def test_rings_forget_the_oldest() -> None:
         assert [2, 3] == [one.number for one in inspector.requests]
         assert 3 == inspector.counts()["good"]
         assert 2 == len(inspector.wait(count=3, timeout=0))
+
+
+def test_ten_thousand_are_remembered_by_default(inspector: Inspector) -> None:
+    """The capacity is met exactly, and what was forgotten is counted."""
+    for _ in range(10):
+        post_v0(inspector, *(event(uuid=...) for _ in range(1000)))
+    assert 10_000 == len(inspector.events)
+    assert "forgotten" not in inspector.counts()
+
+    post_v0(inspector, event("latest"), event("very latest"))
+
+    assert (10_000, "very latest") == (len(inspector.events), inspector.events[-1].event)
+    assert (10_002, 2) == (inspector.counts()["good"], inspector.counts()["forgotten"])
+    inspector.reset()
+    assert "forgotten" not in inspector.counts()
+
+
+@pytest.mark.parametrize("capacity", [0, -1, True, 1.5, "10"])
+def test_a_capacity_is_a_number(capacity: Any) -> None:
+    """What cannot be a capacity is refused by name."""
+    with pytest.raises(ValueError, match="capacity"):
+        Inspector(capacity=capacity)
 
 
 def test_remembers_requests(inspector: Inspector) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import http.client
 import json
 import logging
+import shlex
 import shutil
 import urllib.error
 import urllib.request
@@ -17,8 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from posthog_logging import PostHogHandler
-from posthog_logging.inspector import Inspector
+from posthog_logging import PostHogHandler, PostHogLogsHandler
+from posthog_logging.cli import main
+from posthog_logging.inspector import SERVERS, Answer, Inspector
 
 
 pytestmark = pytest.mark.browser
@@ -171,6 +175,12 @@ def post_v1(inspector: Inspector, *events: Any) -> None:
     post(inspector, *events, path="/i/v1/analytics/events", **head)
 
 
+def kinds(page: Page) -> dict[str, int]:
+    """Return how many of each kind the page says there are, where there are any."""
+    said = [text.rpartition(" ") for text in page.texts(".tab:not([hidden])")]
+    return {kind.strip(): int(n.replace(",", "")) for kind, _, n in said if n != "0"}
+
+
 def facts(page: Page) -> dict[str, str]:
     return dict(zip(page.texts(".facts dt"), page.texts(".facts dd"), strict=True))
 
@@ -192,7 +202,8 @@ def test_events_appear_without_a_reload(page: Page, inspector: Inspector) -> Non
     assert ["user-2", "user-1"] == page.texts(".row .who")
     assert "Amélie" in page.texts(".row .what")[0]
     assert page.run("return window.isSame")
-    assert ["2 events", "0 bad", "0 duplicates", "2 requests"] == page.texts(".counts li")
+    assert ["0 bad", "0 warned", "0 duplicates", "2 requests"] == page.texts(".counts li")
+    assert {"All": 2, "Events": 2, "People": 2} == kinds(page)
     assert "Inspector (2)" == page.driver.title
 
 
@@ -213,14 +224,14 @@ def test_bad_events_say_why(page: Page, inspector: Inspector) -> None:
 
     assert ["missing_event_name"] == page.texts(".row.is-bad .what")
     assert ["1 warning"] == page.texts(".note")
-    assert ["bad"] == [one.get_attribute("aria-label") for one in page.all(".is-bad .mark")]
+    assert ["refused"] == [one.get_attribute("aria-label") for one in page.all(".is-bad .mark")]
     page.click(".row:last-child .name")
     assert any("illegal distinct_id" in text for text in page.texts(".verdict"))
 
 
 def test_the_empty_page_says_what_to_do(page: Page, inspector: Inspector) -> None:
-    """The two lines of an empty page work as they stand: events arrive."""
-    shell, python = page.texts(".empty pre code")
+    """The lines of an empty page work as they stand: events arrive."""
+    send, shell, python = page.texts(".empty pre code")
     log = logging.getLogger("mine")
 
     exec(python, {"log": log, "PostHogHandler": PostHogHandler})
@@ -232,6 +243,8 @@ def test_the_empty_page_says_what_to_do(page: Page, inspector: Inspector) -> Non
     assert f"export POSTHOG_HOST={inspector.url} POSTHOG_API_KEY=phc_local" == shell
     page.shows(".row .name", ["it works"])
     assert not page.one("#empty").is_displayed()
+    assert 0 == main(shlex.split(send)[1:])
+    page.shows(".row .name", ["movie played", "it works"])
 
 
 def test_the_page_comes_back(page: Page, inspector: Inspector) -> None:
@@ -307,7 +320,7 @@ def test_search_goes_on_with_what_arrives(page: Page, inspector: Inspector) -> N
     post(inspector, event("b"), event("ab"))
 
     page.shows(".row .name", ["ab", "a"])
-    assert ["2 of 4"] == page.texts("#found")
+    assert {"All": 2, "Events": 2} == kinds(page)
 
 
 def test_timeline_of_a_person(page: Page, inspector: Inspector) -> None:
@@ -338,7 +351,9 @@ def test_detail_of_an_event(page: Page, inspector: Inspector) -> None:
     page.until(lambda: len(page.all(".row")) == 2)
 
     page.click(".row:first-child .name")
-    shown = [json.loads(text) for text in page.until(lambda: page.texts(".json"))]
+    page.until(lambda: len(page.all(".fold")) == 3)
+    page.run("for (const one of document.querySelectorAll('.fold')) one.open = true")
+    shown = [json.loads(text) for text in page.texts(".fold > .json")]
 
     kept, request = inspector.events[1], inspector.requests[-1]
     assert {**kept.raw, "api_key": ...} == {**shown[0], "api_key": ...}
@@ -347,7 +362,7 @@ def test_detail_of_an_event(page: Page, inspector: Inspector) -> None:
     wanted = {"Dialect": "posthog", "Path": "/batch/", "Compression": "gzip", "Attempt": "1"}
     assert wanted == {name: said[name] for name in wanted}
     assert f"{request.bytes}, unpacked {request.size}" == said["Bytes"].replace(",", "", 0)
-    assert said["Latency"].endswith((" ms", " s"))
+    assert said["Arrived"].endswith((" ms later", " s later"))
     assert said["Request"].startswith(f"{request.number}, answered 200")
 
 
@@ -359,7 +374,7 @@ def test_duplicates_are_marked(page: Page, inspector: Inspector) -> None:
     page.shows(".row .name", ["twice", "twice"])
 
     assert ["duplicate", "attempt 2"] == page.texts(".note")
-    assert ["2 events", "0 bad", "1 duplicate", "2 requests"] == page.texts(".counts li")
+    assert ["0 bad", "0 warned", "1 duplicate", "2 requests"] == page.texts(".counts li")
     page.click(".row:first-child .name")
     page.until(lambda: "request 1 (200), request 2 (200)" in facts(page)["Attempt"])
 
@@ -375,6 +390,242 @@ def test_overview_counts(page: Page, inspector: Inspector) -> None:
     assert {2.0, 39.0} == {float(point.partition(",")[2]) for point in heights}
     page.click(".bars li:last-child button")
     page.shows(".row .name", ["a"])
+
+
+# Logs, exceptions and people.
+
+
+@contextmanager
+def logs(inspector: Inspector) -> Iterator[logging.Logger]:
+    """A logger whose records go to PostHog Logs."""
+    log = logging.getLogger("films.billing")
+    log.setLevel(logging.DEBUG)
+    handler = PostHogLogsHandler(KEY, inspector.url)
+    log.addHandler(handler)
+    try:
+        yield log
+        assert handler.flush(5)
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def test_logs_are_apart_from_events(page: Page, inspector: Inspector) -> None:
+    """A log has its level and its message, its own count, and shows what is useful first."""
+    post(inspector, event("movie played"))
+    with logs(inspector) as log:
+        log.warning("gateway answered late", extra={"ms": 2810, "gateway": "stripe"})
+        log.debug("cache warm")
+    page.until(lambda: kinds(page) == {"All": 3, "Events": 1, "Logs": 2, "People": 1})
+
+    page.click('[data-kind="log"]')
+    page.shows(".row .name", ["cache warm", "gateway answered late"])
+    assert ["debug", "warn"] == page.texts(".row .level")
+    what = page.texts(".row:last-child .what")[0]
+    assert what.startswith("ms 2810")
+    assert "code." not in what
+    page.until(lambda: {"warn\n1", "debug\n1"} == set(page.texts("#levels button")))
+    page.search("level:warn")
+    page.shows(".row .name", ["gateway answered late"])
+    page.click(".row .name")
+    said = facts(page)
+    assert ("warn", "films.billing", "2810") == (said["Level"], said["Logger"], said["ms"])
+    assert "test_page.py:" in said["In the code"]
+
+
+def test_an_exception_in_a_log_is_shown(page: Page, inspector: Inspector) -> None:
+    """A log with an exception names it in its row, and has the traceback in its detail."""
+    with logs(inspector) as log:
+        try:
+            raise KeyError("order")
+        except KeyError:
+            log.exception("settlement failed")
+    page.shows(".row .name", ["settlement failed"])
+
+    assert page.texts(".row .raised")[0].startswith("KeyError: 'order'")
+    page.click(".row .name")
+    assert page.until(lambda: page.texts(".trace"))[0].endswith("KeyError: 'order'")
+
+
+def _fail(film: str) -> None:
+    try:
+        json.loads("{")
+    except ValueError as error:
+        raise RuntimeError(f"{film} cannot be played") from error
+
+
+def test_exceptions_can_be_read(page: Page, inspector: Inspector) -> None:
+    """Type and message are in the row; the detail has cause, source and the project's frames."""
+    log = logging.getLogger("films")
+    handler = PostHogHandler(KEY, inspector.url, exceptions="ERROR", flush_interval=0.05)
+    log.addHandler(handler)
+    try:
+        _fail("Paterson")
+    except RuntimeError:
+        log.exception("failed")
+    assert handler.flush(5)
+    log.removeHandler(handler)
+    handler.close()
+    page.click('[data-kind="exception"]')
+    page.shows(".row .name", ["RuntimeError"])
+
+    assert page.texts(".row .what")[0].startswith("Paterson cannot be played")
+    page.click(".row .name")
+    page.shows("#detail-body h2", ["RuntimeError"])
+    assert ["Paterson cannot be played"] == page.texts(".message")
+    assert "handled by python.logging" == facts(page)["Caught"]
+    assert "Caused by" in page.texts("#detail-body h3")
+    assert page.texts(".cause")[0].startswith("JSONDecodeError")
+    assert "_fail" in page.texts(".frames")[0].split()[:1]
+    assert ['raise RuntimeError(f"{film} cannot be played") from error'] == [
+        text.split(maxsplit=1)[1] for text in page.texts(".frames:first-of-type .here")[:1]
+    ]
+    assert "of libraries" in page.texts(".frames")[1]  # of `json`: folded, ours are not
+
+
+STEPS = [
+    {"timestamp": "2026-03-04T05:06:05Z", "level": "info", "logger": "cart", "message": "opened"},
+    {
+        "timestamp": "2026-03-04T05:06:06Z",
+        "level": "warning",
+        "logger": "pay",
+        "message": "late",
+        "ms": 2810,
+    },
+    "no step",
+]
+
+
+def test_steps_before_an_exception(page: Page, inspector: Inspector) -> None:
+    """The log lines before an exception are listed with time, level, logger and extras."""
+    properties = {"$exception_list": [{"type": "E", "value": "v"}], "$exception_steps": STEPS}
+    post(inspector, event("$exception", properties=properties))
+    page.click(".row .name")
+    page.until(lambda: page.all(".before li"))
+
+    assert ["opened cart", "late pay ms=2810"] == page.texts(".before p")
+    assert ["info", "warning"] == page.texts(".before .level")
+    assert ["2026-03-04 05:06"] * 2 == page.texts(".before time")
+
+
+ODD_EXCEPTIONS: tuple[Any, ...] = (
+    {},
+    {"$exception_list": "no list"},
+    {"$exception_list": [5, None]},
+    {"$exception_list": [{"type": {"a": 1}, "value": [1], "stacktrace": "x", "mechanism": 5}]},
+    {"$exception_list": [{"stacktrace": {"frames": [5, {"lineno": "x", "context_line": "y"}]}}]},
+    {"$exception_list": [{}], "$exception_steps": {"a": 1}, "$exception_level": {"a": 1}},
+    {"$exception_list": [{}, {"mechanism": {"source": "constructor"}}], "$exception_steps": [[]]},
+)
+
+
+def test_odd_exceptions_are_shown(page: Page, inspector: Inspector) -> None:
+    """Whatever an exception's properties are, the page shows what it can."""
+    post(inspector, *(event("$exception", properties=one) for one in ODD_EXCEPTIONS))
+    page.until(lambda: len(page.all(".row")) == len(ODD_EXCEPTIONS))
+
+    for row in page.all(".row .name"):
+        row.click()
+        page.until(lambda: len(page.all(".fold")) >= 2)
+    post(inspector, *(event(name) for name in ("constructor", "__proto__", "toString")))
+    page.until(lambda: len(page.all(".row")) == len(ODD_EXCEPTIONS) + 3)
+
+
+def test_people_and_their_merges(page: Page, inspector: Inspector) -> None:
+    """A person is listed once under all ids, with the merges that made it and those refused."""
+    post(inspector, event("seen", "visitor-1"))
+    post(inspector, event("$identify", "ada", properties={"$anon_distinct_id": "visitor-1"}))
+    post(inspector, event("$create_alias", "visitor-2", properties={"alias": "ada"}))
+    page.until(lambda: kinds(page) == {"All": 3, "Events": 3, "People": 2})
+    assert "visitor-1 → ada" in page.texts(".row .what")
+
+    page.click('[data-kind="person"]')
+    page.shows(".row .name", ["visitor-2", "ada"])
+    assert ["a merge was refused", "also visitor-1"] == page.texts(".row .what")
+    assert ["1 event", "2 events"] == page.texts(".row .who")
+    page.click(".row:last-child .name")
+    page.shows(".line-of .link", ["seen", "$identify"])
+    page.shows(".merges li", ["visitor-1 merged into ada, by $identify"])
+    page.click(".row:first-child .name")
+    page.shows(".merges li", ["ada was not merged into visitor-2, by $create_alias"])
+
+
+def test_the_time_is_the_event_s_own(page: Page, inspector: Inspector) -> None:
+    """The first column is the event's time in UTC, as ``tail`` prints it; the last the arrival."""
+    now = dt.datetime.now(dt.UTC)
+    sent = now - dt.timedelta(seconds=90)
+    post(inspector, event("late", timestamp=sent.isoformat()), event("old"))
+    page.until(lambda: len(page.all(".row")) == 2)
+
+    heads = ["Time, UTC", "Kind", "Event", "Person", "Details", "Arrived"]
+    assert heads == page.texts(".heads [role=columnheader]")
+    old, late = page.texts(".row time")
+    assert ("2026-03-04 05:06", sent.isoformat()[11:23]) == (old, late)
+    arrived = page.texts(".row:last-child .late")[0]
+    assert arrived > late or arrived < "00:10"  # midnight lies between
+    assert page.one(".row:last-child .late").get_attribute("title").endswith("later")
+
+
+def test_dead_letters_have_a_place(page: Page, inspector: Inspector) -> None:
+    """What a relay gave up is listed by itself, with the reason; without any there is no tab."""
+    assert not page.one('[data-kind="dead"]').is_displayed()
+    lines = [json.dumps({**event("lost"), "dlq_reason": "rejected 422"}), json.dumps(event("b"))]
+    url = f"{inspector.url}/api/dead-letters?reason=max_age"
+    urllib.request.urlopen(urllib.request.Request(url, "\n".join(lines).encode())).close()
+    page.until(lambda: kinds(page) == {"All": 2, "Dead letters": 2, "People": 1})
+
+    page.click('[data-kind="dead"]')
+    page.shows(".row .what", ["dead letter: max_age", "dead letter: rejected 422"])
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(urllib.request.Request(url, b"{"))
+
+
+def test_counts_agree(page: Page, inspector: Inspector) -> None:
+    """All is the sum of its kinds, also while a search is on; a failed request is one of them."""
+    inspector.script(Answer(503))
+    with contextlib.suppress(urllib.error.HTTPError):
+        post(inspector, event("a"))
+    post(inspector, event("a"), event("b"), event("$exception"))
+    page.until(lambda: kinds(page).get("All") == 4)
+
+    every = kinds(page)
+    assert {"All": 4, "Events": 2, "Exceptions": 1, "Failed requests": 1, "People": 1} == every
+    page.search("event:a")
+    page.until(lambda: kinds(page) == {"All": 1, "Events": 1})
+    assert 1 == len(page.all(".row"))
+    page.click('[data-kind="log"]')
+    assert page.one("#nothing").is_displayed()
+    page.click("#nothing-clear")
+    page.until(lambda: kinds(page) == every)
+
+
+def test_what_was_forgotten_is_said(chromium: webdriver.Chrome) -> None:
+    """More than the inspector keeps is more than the page shows, and it says so."""
+    with Inspector(capacity=3) as inspector:
+        page = Page(chromium)
+        post(inspector, *(event(name) for name in "abcde"))
+        page.open(inspector.url)
+        page.shows(".row .name", ["e", "d", "c"])
+
+        assert page.texts("#older")[0].startswith("2 older ones of 5 forgotten")
+        page.driver.get("about:blank")
+
+
+def test_a_phone_shows_properties(page: Page, inspector: Inspector) -> None:
+    """At 390 pixels a row has name, time, person and the first properties."""
+    page.resize(390)
+    post(inspector, event("movie played", "ada", properties={"movie": "Paterson"}))
+    page.until(lambda: page.all(".row"))
+
+    for selector, text in (
+        (".name", "movie played"),
+        (".who", "ada"),
+        (".what", "movie Paterson"),
+    ):
+        shown = page.one(f".row {selector}")
+        assert (text, True) == (shown.text.strip(), shown.is_displayed())
+        assert 390 >= shown.rect["x"] + shown.rect["width"]
+    assert page.one(".row time").is_displayed()
 
 
 # Chaos, clearing, exporting.
@@ -401,6 +652,23 @@ def test_chaos_on_and_off(page: Page, inspector: Inspector) -> None:
     page.click(".row:first-child .name")
     page.until(lambda: "request 1 (503)" in facts(page)["Attempt"])
     assert inspector.answer_always is None
+
+
+def test_other_servers_can_be_played(page: Page, inspector: Inspector) -> None:
+    """The inspector can be another server, which the page says as long as it lasts."""
+    page.press("c")
+    assert {"", *SERVERS} == {one.get_attribute("value") for one in page.all("[name=play] option")}
+    page.click("#chaos .primary")
+    page.shows("#chaos-error", ["Choose what should go wrong."])
+    ui.Select(page.one("[name=play]")).select_by_value("old-server")
+    page.click("#chaos .primary")
+    page.shows("#alarm-text", ["Plays old-server"])
+
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        post_v1(inspector, event())
+    page.click("#alarm-off")
+    page.until(lambda: not page.one("#alarm").is_displayed())
+    post_v1(inspector, event())
 
 
 def test_chaos_says_what_it_can_do(page: Page, inspector: Inspector) -> None:
@@ -431,7 +699,7 @@ def test_clear_forgets(page: Page, inspector: Inspector) -> None:
     page.click("#clear")
 
     page.until(lambda: page.one("#empty").is_displayed())
-    assert ([], ["0"]) == (inspector.events, page.texts('[data-count="total"]'))
+    assert ([], {}) == (inspector.events, kinds(page))
     post(inspector, event("new"))
     page.shows(".row .name", ["new"])
 
@@ -474,9 +742,9 @@ def test_hostile_text_stays_text(page: Page, inspector: Inspector) -> None:
 
     for text in HOSTILE:
         page.search(f"event:{json.dumps(text)}")
-        page.until(lambda: page.texts("#found") == [f"1 of {len(HOSTILE)}"])
+        page.until(lambda: kinds(page) == {"All": 1, "Events": 1})
         page.click(".row .name")
-        page.until(lambda: page.all(".json"))
+        page.until(lambda: len(page.all(".fold")) >= 2)
         page.click(".facts .link")
         page.until(lambda: page.all(".line-of"))
 
@@ -562,7 +830,7 @@ def test_keyboard_alone_is_enough(page: Page, inspector: Inspector) -> None:
     page.press(webdriver.Keys.ESCAPE)
     page.until(lambda: not page.one("#help").is_displayed())
     page.press("c")
-    assert "status" == page.run("return document.activeElement.name")
+    assert "play" == page.run("return document.activeElement.name")
     page.press(webdriver.Keys.ESCAPE)
     assert "list" == page.run("return document.activeElement.id")
     assert not page.one("#chaos").is_displayed()
@@ -573,7 +841,7 @@ def test_focus_is_visible(page: Page, inspector: Inspector) -> None:
     seen = {}
     script = """const one = document.activeElement, style = getComputedStyle(one);
     return [one.id || one.innerText || one.name, style.outlineStyle, style.outlineWidth]"""
-    for _ in range(16):
+    for _ in range(24):
         page.press(webdriver.Keys.TAB)
         name, *outline = page.run(script)
         seen[name.strip()] = outline
@@ -589,7 +857,7 @@ def test_screen_readers_are_told(page: Page, inspector: Inspector) -> None:
 
     page.until(lambda: "2 new events" == page.run("return said.textContent"))
     assert "polite" == page.one("#said").get_attribute("aria-live")
-    assert "2" == page.one("#list").get_attribute("aria-rowcount")
+    assert "3" == page.one("#list").get_attribute("aria-rowcount")  # with the columns' heads
     unnamed = """return [...document.querySelectorAll("button, a, input, select, [role=grid]")]
     .filter(one => !(one.innerText || one.textContent || one.labels?.length || one.ariaLabel))
     .map(one => one.outerHTML)"""
@@ -601,7 +869,7 @@ def test_ten_thousand_events(page: Page, inspector: Inspector) -> None:
     for start in range(0, 10_000, 1000):
         numbers = range(start, start + 1000)
         post(inspector, *(event(f"event {n}", f"user-{n % 7}") for n in numbers))
-    page.until(lambda: page.texts('[data-count="total"]') == ["10,000"])
+    page.until(lambda: kinds(page)["All"] == 10_000)
 
     def elements() -> int:
         return int(page.run("return document.querySelectorAll('*').length"))
@@ -619,10 +887,37 @@ def test_ten_thousand_events(page: Page, inspector: Inspector) -> None:
     page.click("#newer")
     page.until(lambda: page.texts(".row .name")[:1] == ["latest"])
     page.search("person:user-3 event:99")
-    page.until(lambda: page.texts("#found")[0].endswith(" of 10,001"))
+    page.until(lambda: 1 < kinds(page)["All"] < 100)
     page.click(".row .who span")
     page.until(lambda: len(page.all(".line-of li")) == 200)
     assert elements() < 2500
+
+
+SMOOTHNESS = """
+const [list, done] = [document.getElementById("list"), arguments[0]];
+const times = [];
+let last = performance.now();
+function step(now) {
+  times.push(now - last);
+  last = now;
+  list.scrollTop += 1500;
+  if (times.length < 60) requestAnimationFrame(step);
+  else done(times.slice(1).sort((one, other) => one - other));
+}
+requestAnimationFrame(step);"""
+
+
+def test_ten_thousand_rows_scroll_smoothly(page: Page, inspector: Inspector) -> None:
+    """A long list scrolls at the pace of the screen, half of the frames at the least."""
+    for start in range(0, 10_000, 2000):
+        post(inspector, *(event(f"event {n}", f"user-{n}") for n in range(start, start + 2000)))
+    page.until(lambda: kinds(page).get("All") == 10_000)
+
+    frames = page.driver.execute_async_script(SMOOTHNESS)
+
+    assert (
+        34.0 > frames[len(frames) // 2]
+    )  # milliseconds: 30 frames a second with no room to spare
 
 
 @pytest.mark.parametrize("width", [320, 390, 700, 1000])
@@ -634,7 +929,8 @@ def test_narrow_screens_do_not_overflow(page: Page, inspector: Inspector, width:
     page.until(lambda: len(page.all(".row")) == 2)
     overflow = """return [...document.querySelectorAll("body *")].filter(one =>
     one.getBoundingClientRect().right > innerWidth + 1 && one.checkVisibility()
-    && !one.closest(".cut, .canvas, .unseen")).map(one => one.outerHTML.slice(0, 200))"""
+    && !one.closest(".cut, .canvas, .unseen, .kinds, .source"))
+    .map(one => one.outerHTML.slice(0, 200))"""
 
     def check() -> None:
         assert width == page.run("return Math.max(innerWidth, document.body.scrollWidth)")

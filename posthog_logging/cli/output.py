@@ -52,7 +52,8 @@ class Output:
     def give(self, value: Mapping[str, Any]) -> None:
         """Print *value* as one line of JSON, for programs only."""
         if self.as_json:
-            self._write([json.dumps(jsonable.jsonable(value), ensure_ascii=False)])
+            line = json.dumps(jsonable.jsonable(value), ensure_ascii=False)
+            self._write([line if line.isprintable() else _escaped(line)])
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table, for people only: with ``rich`` if it is there and this is a terminal."""
@@ -97,6 +98,11 @@ def harmless(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _escaped(line: str) -> str:
+    """Return a line of JSON with JSON's own escapes for all that a terminal would act upon."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def brief(properties: Mapping[str, Any], most: int = 3) -> str:

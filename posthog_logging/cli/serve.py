@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..inspector import Inspector
+from ..inspector import CAPACITY, SERVERS, Inspector
 from .command import OK, PORT, CommandError, port, until_interrupted, wait_for_ever
 from .forwarding import Forwarder
 from .output import Output
@@ -26,7 +27,10 @@ from .output import Output
 
 __all__ = ["HELP", "KEY", "add_arguments", "run", "started"]
 
-USAGE_LINE = "posthog-logging serve [-h] [--port PORT] [--forward URL] [--json] [-- COMMAND ...]"
+USAGE_LINE = (
+    "posthog-logging serve [-h] [--port PORT] [--forward URL] [--play SERVER] [--capacity N] "
+    "[--json] [-- COMMAND ...]"
+)
 
 EPILOG = """\
 examples:
@@ -58,12 +62,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "are told where they are no 2xx. The real key must then be the program's own",
     )
     parser.add_argument(
+        "--play",
+        metavar="SERVER",
+        choices=list(SERVERS),
+        help="answer as another server than PostHog's own, to try the fallback: "
+        + "; ".join(f"{one.name} ({one.description})" for one in SERVERS.values()),
+    )
+    parser.add_argument(
+        "--capacity",
+        type=_capacity,
+        default=CAPACITY,
+        metavar="N",
+        help=f"how many events are remembered, good and bad ones each (default {CAPACITY:,})",
+    )
+    parser.add_argument(
         "words",
         nargs="*",
         metavar="COMMAND",
         help="after --: a program to run, with its arguments; what is said of it goes to "
         "standard error",
     )
+
+
+def _capacity(text: str) -> int:
+    if re.fullmatch("[1-9][0-9]{0,7}", text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"a number from 1 to 99999999, not {text!r}")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -73,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     output = Output(options.json)
     with until_interrupted(), _served(options) as inspector:
         try:
-            _introduce(output, inspector.url)
+            _introduce(output, inspector.url, options.play)
             wait_for_ever()
         finally:
             output.counts("arrived", inspector.counts())
@@ -84,13 +108,14 @@ def run(options: argparse.Namespace) -> int:
 @contextmanager
 def _served(options: argparse.Namespace) -> Iterator[Inspector]:
     """Run the inspector, and what passes on where that is wanted."""
+    more = {"play": options.play, "capacity": options.capacity}
     if options.forward is None:
-        with started(options.port) as inspector:
+        with started(options.port, **more) as inspector:
             yield inspector
         return
     with (
         Forwarder(options.forward) as forward,
-        started(options.port, forward=forward) as inspector,
+        started(options.port, forward=forward, **more) as inspector,
     ):
         yield inspector
 
@@ -150,10 +175,10 @@ def _environment(url: str, key: str) -> dict[str, str]:
     return {"POSTHOG_HOST": url, "POSTHOG_API_KEY": key, "NO_PROXY": direct, "no_proxy": direct}
 
 
-def _introduce(output: Output, url: str) -> None:
+def _introduce(output: Output, url: str, play: str | None) -> None:
     output.give({"url": url, "environment": {"POSTHOG_HOST": url, "POSTHOG_API_KEY": KEY}})
     output.say(
-        f"The inspector listens on {url}",
+        f"The inspector listens on {url}" + (f" and plays {play!r}" if play else ""),
         "Open that address in a browser; Ctrl-C ends it.",
         "Programs send their events here with these in their environment:",
         "",

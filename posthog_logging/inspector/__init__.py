@@ -1,5 +1,5 @@
 """
-A local server that judges as the real ones do, and tells what it received.
+A local server that judges as the real ones do, and shows what it received.
 
 It listens on 127.0.0.1 only and needs nothing but the standard library: a fake server for
 tests, the other end of the demo, and something to look at while developing.
@@ -12,12 +12,17 @@ from types import TracebackType
 from typing import Any
 
 from .answers import Answer, Script
+from .identity import Person
 from .rules import Asked
 from .server import HOST, Server
+from .servers import SERVERS, server_of
 from .store import Event, Received, Store
 
 
-__all__ = ["Answer", "Event", "Inspector", "Received"]
+__all__ = ["CAPACITY", "SERVERS", "Answer", "Event", "Inspector", "Person", "Received"]
+
+#: How many events are remembered unless somebody says otherwise.
+CAPACITY = 10_000
 
 
 class Inspector:
@@ -28,19 +33,23 @@ class Inspector:
 
     Args:
         port: the port to listen on; 0 takes a free one.
-        capacity: how many good events, bad events and requests are remembered, each.
+        capacity: how many good events, bad events and requests are remembered, each; the
+            oldest are forgotten, and counted under ``forgotten``.
         forward: called with every ingestion request that was answered with a 2xx; must not block.
+        play: the name of a server to be, of `SERVERS`, instead of PostHog's own.
     """
 
     def __init__(
         self,
         port: int = 0,
         *,
-        capacity: int = 10_000,
+        capacity: int = CAPACITY,
         forward: Callable[[Asked], None] = lambda asked: None,
+        play: str | None = None,
     ) -> None:
         self._store = Store(capacity)
         self._script = Script()
+        self._script.play(server_of(play))
         self._forward = forward
         self._server: Server | None = Server(port, self._store, self._script, forward)
         self._serving = False
@@ -94,7 +103,7 @@ class Inspector:
 
     @property
     def answer_always(self) -> Answer | None:
-        """The answer to every ingestion request that has none in the script; None is the truth."""
+        """The answer to every request that has none in the script; None is the real one."""
         return self._script.always
 
     @answer_always.setter
@@ -102,15 +111,27 @@ class Inspector:
         self._script.always = answer
 
     def counts(self) -> dict[str, Any]:
-        """Return how much arrived since the last `reset`; duplicates are among the good ones."""
+        """
+        Return how much arrived since the last `reset`; duplicates are among the good ones.
+
+        Where there were more events than are remembered, ``forgotten`` says how many are gone.
+        """
         return self._store.counts()
+
+    def person(self, distinct_id: str) -> Person:
+        """Return the ids that PostHog takes for one person, and the merges that made it."""
+        return self._store.person(distinct_id)
+
+    def play(self, name: str | None) -> None:
+        """Be the server of that name from now on, of `SERVERS`; None is PostHog's own again."""
+        self._script.play(server_of(name))
 
     def reset(self) -> None:
         """Forget what arrived; the script stays."""
         self._store.reset()
 
     def script(self, *answers: Answer) -> None:
-        """Give the next ingestion requests these answers, in turn; then the normal ones."""
+        """Give the next ingestion requests these answers, in turn; then the real ones."""
         self._script.add(*answers)
 
     def wait(self, event: str | None = None, count: int = 1, timeout: float = 5.0) -> list[Event]:

@@ -1,5 +1,5 @@
 """
-What the inspector answers where a test or a demo wants something else than the truth.
+What the inspector answers where a test or a demo wants something else than the real answer.
 
 An `Answer` is data: it says what happens to one request. `Script` says which one gets it.
 """
@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 import threading
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 
-__all__ = ["AS_IT_IS", "Answer", "Script", "Verdicts", "answer_from", "describe"]
+__all__ = ["REAL", "Answer", "Played", "Script", "Verdicts", "answer_from", "describe"]
 
 #: One event's verdict: a result, a whole verdict, or None to leave it out of the answer.
 Verdict: TypeAlias = str | Mapping[str, Any] | None
@@ -43,6 +43,8 @@ class Answer:
         verdicts: PostHog V1's verdicts by uuid or by event name.
         max_events: answer 413 where a batch has more events.
         rate: the share of requests that get this answer, between 0 and 1.
+        bare: answer as something that stands in front of the server: nothing of the protocol is
+            in the answer, and nothing is stored, whatever the status.
     """
 
     status: int = 200
@@ -55,9 +57,26 @@ class Answer:
     verdicts: Verdicts | None = None
     max_events: int | None = None
     rate: float = 1.0
+    bare: bool = False
 
 
-AS_IT_IS = Answer()
+#: What the real server answers.
+REAL = Answer()
+
+
+class Played(Protocol):
+    """A server that is played: see `servers`."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def strips(self) -> frozenset[str]:
+        """The headers that never arrive at it."""
+
+    def visited(self, method: str, path: str, number: int) -> Answer | None:
+        """Return its answer to the *number*-th request to *path*; None is the real one."""
 
 
 class Script:
@@ -68,6 +87,24 @@ class Script:
         self._chance = chance
         self._lock = threading.Lock()
         self._coming: deque[Answer] = deque()
+        self._played: Played | None = None
+        self._visits = Counter[str]()
+
+    @property
+    def playing(self) -> str:
+        """The name of the server that is played; empty where it is the real one."""
+        return "" if self._played is None else self._played.name
+
+    @property
+    def strips(self) -> frozenset[str]:
+        """The headers that the played server never sees, in lower case."""
+        return frozenset() if self._played is None else self._played.strips
+
+    def play(self, server: Played | None) -> None:
+        """Answer as *server* from now on; None is the real one again."""
+        with self._lock:
+            self._played = server
+            self._visits.clear()
 
     def add(self, *answers: Answer) -> None:
         """Give *answers* to the next requests, after those that wait already."""
@@ -85,13 +122,21 @@ class Script:
         with self._lock:
             return list(self._coming)
 
-    def next(self) -> Answer:
-        """Return the answer for one request, which uses it up."""
+    def next(self, method: str = "POST", path: str = "") -> Answer:
+        """Return the answer for one request, which uses it up; the played server comes last."""
         with self._lock:
             answer = self._coming.popleft() if self._coming else self.always
-        if answer is None or self._chance() >= answer.rate:
-            return AS_IT_IS
-        return answer
+        if answer is None:
+            return self.visited(method, path) or REAL
+        return REAL if self._chance() >= answer.rate else answer
+
+    def visited(self, method: str, path: str) -> Answer | None:
+        """Return the played server's answer to one request; None where it has none of its own."""
+        with self._lock:
+            if self._played is None:
+                return None
+            self._visits[path] += 1
+            return self._played.visited(method, path, self._visits[path])
 
 
 # What each field of an answer looks like in JSON.
@@ -108,38 +153,39 @@ _IN_JSON: Mapping[str, tuple[type, ...]] = {
     "verdicts": (dict, type(None)),
     "max_events": (int, type(None)),
     "rate": _NUMBER,
+    "bare": (bool,),
 }
 
 
-def answer_from(said: Any) -> Answer:
-    """Return the answer that a JSON object describes; raises ``ValueError`` where it is none."""
-    if not isinstance(said, dict):
+def answer_from(described: Any) -> Answer:
+    """Return the answer that a JSON object describes; raises ``ValueError`` where it does not."""
+    if not isinstance(described, dict):
         raise ValueError("an answer is an object")
-    for name, value in said.items():
+    for name, value in described.items():
         if name not in _IN_JSON:
             raise ValueError(f"an answer has no {name!r}; it has {', '.join(_IN_JSON)}")
         if not isinstance(value, _IN_JSON[name]):
             raise ValueError(f"{name}: not a {type(value).__name__}")
-    if not 200 <= said.get("status", 200) <= 599:
+    if not 200 <= described.get("status", 200) <= 599:
         raise ValueError("status: between 200 and 599")
-    if not all(isinstance(one, _VERDICT) for one in (said.get("verdicts") or {}).values()):
+    if not all(isinstance(one, _VERDICT) for one in (described.get("verdicts") or {}).values()):
         raise ValueError("verdicts: a result, an object or null each")
-    headers = {str(name): str(value) for name, value in said.get("headers", {}).items()}
+    headers = {str(name): str(value) for name, value in described.get("headers", {}).items()}
     if any(character in text for item in headers.items() for text in item for character in "\r\n"):
         raise ValueError("headers: one line each")
-    body = said.get("body")
+    body = described.get("body")
     encoded = None if body is None else body.encode(errors="replace")
-    return Answer(**{**said, "headers": headers, "body": encoded})
+    return Answer(**{**described, "headers": headers, "body": encoded})
 
 
 def describe(answer: Answer | None) -> dict[str, Any] | None:
     """Return what of *answer* is not the default, as JSON."""
     if answer is None:
         return None
-    said = {one.name: getattr(answer, one.name) for one in fields(answer)}
-    said = {name: value for name, value in said.items() if value != getattr(AS_IT_IS, name)}
-    if isinstance(said.get("body"), bytes):
-        said["body"] = said["body"].decode(errors="replace")
-    if callable(said.get("verdicts")):
-        said["verdicts"] = "a function"
-    return said
+    given = {one.name: getattr(answer, one.name) for one in fields(answer)}
+    given = {name: value for name, value in given.items() if value != getattr(REAL, name)}
+    if isinstance(given.get("body"), bytes):
+        given["body"] = given["body"].decode(errors="replace")
+    if callable(given.get("verdicts")):
+        given["verdicts"] = "a function"
+    return given

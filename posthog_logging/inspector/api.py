@@ -1,27 +1,30 @@
 """
-What the inspector tells those who look at it: events, counts, waiting, and the script.
+What the inspector answers to those who look at it: events, counts, persons, and the script.
 
 Everything that leaves here is masked, and only programs of this machine are answered.
 """
 
 from __future__ import annotations
 
+import time
+
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from ..events import jsonable
-from . import masking as told
+from . import views
 from .answers import Script, answer_from, describe
+from .rules import Asked, Finding, Judged, Refusal, bounded, parsed
+from .rules_posthog import finding
+from .servers import server_of
 from .store import Event, Store
 
 
-__all__ = ["Api", "Reply", "is_local"]
+__all__ = ["Api", "Reply"]
 
-_LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 _LONGEST_WAIT = 60.0
 
 
@@ -31,26 +34,6 @@ class Reply(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes | Iterator[bytes]  # what is iterated ends with the connection
-
-
-def is_local(headers: Mapping[str, str]) -> bool:
-    """
-    Return whether a request was meant for this machine, by whoever made it.
-
-    A name that an attacker rebinds to 127.0.0.1 shows in ``Host``, a foreign page's form
-    in ``Origin``.
-    """
-    origin = headers.get("origin")
-    return _host(f"//{headers.get('host', '')}") in _LOCAL and (
-        origin is None or _host(origin) in _LOCAL
-    )
-
-
-def _host(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
 
 
 Query = Mapping[str, str]
@@ -85,7 +68,7 @@ class Api:
         """Return the events that *query* selects, and the number to go on ``since``."""
         events = self._selected(query)
         last = max((one.number for one in events), default=_number(query, "since", 0))
-        return _json({"events": [told.event(one) for one in events], "last": last})
+        return _json({"events": [self._event(one) for one in events], "last": last})
 
     def event(self, query: Query, body: bytes) -> Reply:
         """Return one event by its ``number``, its request, and the numbers of all that had it."""
@@ -94,23 +77,38 @@ class Api:
             return _json({"error": "no such event, or it is forgotten"}, 404)
         event, numbers = found
         its = (one for one in self.store.requests() if one.number == event.request_number)
-        about = next((told.request(one, "payload") for one in its), None)
-        return _json({"event": told.event(event), "request": about, "requests": list(numbers)})
+        mask = self.store.mask
+        about = next((views.request(one, mask, "payload") for one in its), None)
+        return _json({"event": self._event(event), "request": about, "requests": list(numbers)})
+
+    def person(self, query: Query, body: bytes) -> Reply:
+        """Return what identity events said of a person: its ids, and the merges it was part of."""
+        person = self.store.person(query.get("distinct_id", ""))
+        mask = self.store.mask
+        return _json(
+            {
+                "ids": [mask.text(one) for one in person.ids],
+                "is_identified": person.is_identified,
+                "merges": [mask.value(one._asdict()) for one in person.merges],
+            }
+        )
 
     def stream(self, query: Query, body: bytes) -> Reply:
         """Return what arrives, as it arrives."""
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-        return Reply(200, headers, told.stream(self.store, self.script, query.get("after", "")))
+        return Reply(200, headers, views.stream(self.store, self.script, query.get("after", "")))
 
     def requests(self, query: Query, body: bytes) -> Reply:
         """Return the requests, keys masked."""
         since, limit = _number(query, "since", 0), _number(query, "limit", 100)
         requests = (one for one in self.store.requests() if one.number > since)
-        return _json({"requests": [told.request(one) for one in deque(requests, limit)]})
+        return _json(
+            {"requests": [views.request(one, self.store.mask) for one in deque(requests, limit)]}
+        )
 
     def counts(self, query: Query, body: bytes) -> Reply:
         """Return how much arrived."""
-        return _json(self.store.counts())
+        return _json(self.store.mask.value(self.store.counts()))
 
     def reset(self, query: Query, body: bytes) -> Reply:
         """Forget what arrived."""
@@ -123,29 +121,57 @@ class Api:
         timeout = min(_number(query, "timeout", 5.0, float), _LONGEST_WAIT)
         events = self.store.wait(event, count, timeout)
         found = len(events) >= count
-        return _json({"found": found, "events": [told.event(one) for one in events]})
+        return _json({"found": found, "events": [self._event(one) for one in events]})
 
     def answers(self, query: Query, body: bytes) -> Reply:
         """Return the answers to come."""
         coming = [describe(one) for one in self.script.coming()]
-        return _json({"script": coming, "always": describe(self.script.always)})
+        always = describe(self.script.always)
+        playing = {"playing": self.script.playing} if self.script.playing else {}
+        return _json({"script": coming, "always": always, **playing})
 
     def set_answers(self, query: Query, body: bytes) -> Reply:
-        """Replace the answers to come: ``{"script": [answer, ...], "always": answer or null}``."""
-        said = jsonable.decode(body or b"{}")
-        if not isinstance(said, dict) or not isinstance(said.get("script", []), list):
+        """
+        Replace the answers to come: ``{"script": [answer, ...], "always": answer or null}``.
+
+        ``"play"`` may name a server of `posthog_logging.inspector.servers`.
+        """
+        wanted = jsonable.decode(body or b"{}")
+        if not isinstance(wanted, dict) or not isinstance(wanted.get("script", []), list):
             raise ValueError("an object with a list under 'script' and an answer under 'always'")
-        script = [answer_from(one) for one in said.get("script", [])]
-        always = None if said.get("always") is None else answer_from(said["always"])
+        script = [answer_from(one) for one in wanted.get("script", [])]
+        always = None if wanted.get("always") is None else answer_from(wanted["always"])
+        server = server_of(wanted.get("play"))  # before anything changes: it may be unknown
         self.script.clear()
         self.script.add(*script)
         self.script.always = always
+        self.script.play(server)
         return self.answers(query, body)
+
+    def dead_letters(self, query: Query, body: bytes) -> Reply:
+        """
+        Show events that a relay gave up: one a line, under a reason of their own or the query's.
+
+        They are bad events whose reason begins with ``dead letter``.
+        """
+        try:
+            lines = bounded([line for line in body.splitlines() if line.strip()])
+            events = [parsed(line, "invalid_json") for line in lines]
+        except Refusal as refusal:
+            return _json({"error": refusal.text}, refusal.status)
+        found = [_dead(raw, query.get("reason", "")) for raw in events]
+        judged = Judged(200, bad=found, uuids=[one.uuid for one in found], weight=len(body))
+        asked = Asked("/api/dead-letters", query, {}, body, time.time())
+        self.store.add(asked, "posthog", judged)
+        return self.counts(query, body)
 
     def export(self, query: Query, body: bytes) -> Reply:
         """Return the selected events, one a line."""
-        lines = [jsonable.encode(told.event(one)) + b"\n" for one in self._selected(query)]
+        lines = [jsonable.encode(self._event(one)) + b"\n" for one in self._selected(query)]
         return Reply(200, {"Content-Type": "application/x-ndjson"}, b"".join(lines))
+
+    def _event(self, event: Event) -> dict[str, Any]:
+        return views.event(event, self.store.mask)
 
     def _selected(self, query: Query) -> deque[Event]:
         """Return the events in order of arrival; ``since`` is an event's ``number``."""
@@ -168,14 +194,21 @@ class Api:
         return sorted(both, key=lambda one: one.number)
 
 
+def _dead(raw: Any, reason: str) -> Finding:
+    given = raw.get("dlq_reason") if isinstance(raw, dict) else None
+    return finding(raw, f"dead letter: {given or reason or 'no reason was given'}")
+
+
 _Method = Callable[[Api, Query, bytes], Reply]
 
 _PATHS: Mapping[str, Mapping[str, _Method]] = {
     "/api/answers": {"GET": Api.answers, "POST": Api.set_answers},
     "/api/counts": {"GET": Api.counts},
+    "/api/dead-letters": {"POST": Api.dead_letters},
     "/api/event": {"GET": Api.event},
     "/api/events": {"GET": Api.events},
     "/api/export": {"GET": Api.export},
+    "/api/person": {"GET": Api.person},
     "/api/requests": {"GET": Api.requests},
     "/api/reset": {"POST": Api.reset},
     "/api/stream": {"GET": Api.stream},
@@ -186,7 +219,10 @@ _PATHS: Mapping[str, Mapping[str, _Method]] = {
 _FILES: Mapping[str, tuple[str, str]] = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript")
+        for name in ("detail", "kinds", "page", "persons", "search", "text")
+    },
 }
 _SAFE: Mapping[str, str] = {
     # Trusted types take innerHTML and its like away even from our own script.
@@ -211,7 +247,7 @@ def _wrong_method(path: str, methods: Iterable[str]) -> Reply:
 
 def _json(value: Any, status: int = 200) -> Reply:
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    return Reply(status, headers, told.whole(value))
+    return Reply(status, headers, views.whole(value))
 
 
 def _number(query: Query, name: str, default: Any = None, kind: Callable[[str], Any] = int) -> Any:

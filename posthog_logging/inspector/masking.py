@@ -1,135 +1,149 @@
 """
-What of the inspector's knowledge leaves the process: JSON, with every key in it masked.
+How keys are kept out of sight: in texts, under names that name secrets, and in headers.
 
-Whatever is answered, streamed or exported has been through here.
+Pure. PostHog's keys are known by their form, wherever they stand and however they are encoded;
+a Segment write key has none, so the keys that requests were sent with are masked by value.
 """
 
 from __future__ import annotations
 
+import base64
 import re
-import time
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
-
-from ..events import jsonable
-from .answers import Script, describe
-from .store import Event, News, Position, Received, Store
+from urllib.parse import unquote
 
 
-__all__ = ["event", "masked", "request", "stream", "whole"]
+__all__ = ["Mask", "keys_in"]
 
-_SECRET_NAMES = frozenset(
-    """api_key apikey token $token writekey write_key appid secret password""".split()
+# A name ends so where its value is a secret: `apiKey`, `segment_write_key`, `$token`.
+_SECRET_ENDINGS = tuple(
+    """apikey writekey accesskey secretkey privatekey token secret password passwd passphrase
+    credential credentials authorization cookie appid""".split()
 )
-_SECRET_HEADERS = frozenset(
-    {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-write-key"}
+# The headers whose values are shown; whatever else a sender adds may be its secret.
+_SHOWN_HEADERS = frozenset(
+    """accept accept-encoding accept-language connection content-encoding content-length
+    content-type date expect forwarded host origin referer sec-fetch-dest sec-fetch-mode
+    sec-fetch-site trace traceparent transfer-encoding user-agent via x-forwarded-for
+    x-forwarded-host x-forwarded-proto x-real-ip x-request-id x-retry-count""".split()
 )
-# PostHog's keys, wherever they stand: in a text, in a property's name.
-_KEY = re.compile(r"\bph[a-z]_\w{8,}")
+_OWN_HEADERS = ("posthog-", "x-posthog-")
 
-_HEARTBEAT = 15.0  # seconds after which a stream writes something, to learn whether it is read
-_GATHER = 0.02  # seconds in which a burst becomes one message
-_MOST_AT_ONCE = 250
-_POSITION = re.compile(r"(\w+)\.(\d{1,16})\.(\d{1,16})", re.ASCII)
-
-
-def event(one: Event, *without: str) -> dict[str, Any]:
-    """Return an event's fields, but for those *without* which it is told."""
-    names = (field.name for field in fields(one) if field.name not in without)
-    return {name: masked(getattr(one, name)) for name in names}
+# PostHog's keys. Inside a word only with a prefix that no word has, or where what follows is
+# as long and mixed as a key: `graphs_per_week` is none.
+_KEY = r"(?<![^\W_])ph[a-z]_\w{8,}|ph[cx]_\w{8,}|ph[a-z]_(?=\w{0,99}[A-Z0-9])\w{20,}"
+_PASSWORD = r"(?<=://)[^/\s:@]{1,200}:[^/\s@]{1,200}(?=@)"
+_WORD = re.compile(r"[^\s\"'<>]+")
+_SHORTEST = 8  # characters of a key that is masked by value
+_MOST_ENCODINGS = 3
 
 
-def request(one: Received, *without: str) -> dict[str, Any]:
-    """Return a request's fields but its body, and but for those *without* which it is told."""
-    names = (field.name for field in fields(one) if field.name not in {"body", *without})
-    return {name: _TELL.get(name, masked)(getattr(one, name)) for name in names}
-
-
-def whole(said: Mapping[str, Any]) -> bytes:
-    """Encode a whole answer: `jsonable.encode` would cut what is longer than an event may be."""
-    parts = []
-    for name, member in said.items():
-        members = member if isinstance(member, list) else [member]
-        inner = b",".join(map(jsonable.encode, members))
-        form = b"%b:[%b]" if members is member else b"%b:%b"
-        parts.append(form % (jsonable.encode(name), inner))
-    return b"{%b}" % b",".join(parts)
-
-
-def stream(store: Store, script: Script, after: str) -> Iterator[bytes]:
+class Mask:
     """
-    Yield what arrives as server-sent events, until the server stops.
+    Masks every key in a JSON value; the keys that it is told of, and all that look like one.
 
     Args:
-        after: what the reader has already, as ``generation.event.request``.
+        keys: keys that are masked by value, whatever they look like.
     """
-    interrupts = store.interrupts
-    seen = _position(after)
-    while (news := store.news(seen, interrupts, _HEARTBEAT)) is not None:
-        for start in range(0, len(news.arrived) or 1, _MOST_AT_ONCE):
-            yield b"data: %b\n\n" % whole(_message(news, start, script))
-        seen = news.position
-        time.sleep(_GATHER)
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        # What is only letters may be a word of the language; it is masked where its name says so.
+        by_value = [key for key in keys if len(key) >= _SHORTEST and not key.isalpha()]
+        alternatives = [*map(re.escape, sorted(by_value, key=len, reverse=True)), _KEY, _PASSWORD]
+        self._pattern = re.compile("|".join(alternatives), re.ASCII)
+
+    def text(self, text: str) -> str:
+        """Return *text* with every key in it masked, also those that are percent-encoded."""
+        masked = self._pattern.sub(_short, text)
+        return _WORD.sub(self._word, masked) if "%" in masked else masked
+
+    def value(self, value: Any) -> Any:
+        """Return a JSON value with every key in it masked."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {self.text(name): self._member(name, member) for name, member in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.value(member) for member in value]
+        return value
+
+    def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return *headers* with all values masked but those that everybody sends."""
+        return {name: self._header(name.lower(), value) for name, value in headers.items()}
+
+    def _word(self, found: re.Match[str]) -> str:
+        """Return a percent-encoded word, decoded and masked where a key was hidden in it."""
+        word = plain = found[0]
+        for _ in range(_MOST_ENCODINGS):
+            if "%" not in plain:
+                break
+            plain = unquote(plain)
+            masked = self._pattern.sub(_short, plain)
+            if masked != plain:
+                return masked
+        return word
+
+    def _member(self, name: str, member: Any) -> Any:
+        return _hidden(member) if _names_secret(name) else self.value(member)
+
+    def _header(self, name: str, value: str) -> str:
+        if name in _SHOWN_HEADERS or name.startswith(_OWN_HEADERS):
+            return self.text(value)
+        scheme, space, key = value.partition(" ")
+        if name == "authorization" and space:
+            return f"{scheme} {short(key) if scheme.lower() == 'bearer' else '…'}"
+        return "…"
 
 
-def _message(news: News, start: int, script: Script) -> dict[str, Any]:
-    return {
-        "generation": news.position.generation,
-        "counts": news.counts,
-        "chaos": describe(script.always),
-        "arrived": [_arrived(one) for one in news.arrived[start : start + _MOST_AT_ONCE]],
-    }
+def keys_in(headers: Mapping[str, str], query: Mapping[str, str], payload: Any) -> Iterator[str]:
+    """Yield the keys that a request was sent with: in its headers, its query and its body."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    yield from _credentials(scheme.lower(), given.strip())
+    yield from (value for name, value in headers.items() if _names_secret(name))
+    yield from (value for name, value in query.items() if _names_secret(name))
+    yield from _root_keys(payload)
+    batch = payload.get("batch") if isinstance(payload, dict) else payload
+    for raw in batch if isinstance(batch, list) else ():
+        yield from _root_keys(raw)
 
 
-def _arrived(one: Event | Received) -> dict[str, Any]:
-    """Return one event or request in short: the rest is told of one at a time."""
-    if isinstance(one, Event):
-        return event(one, "raw")
-    return request(one, "headers", "payload")
-
-
-def _position(text: str) -> Position:
-    found = _POSITION.fullmatch(text)
-    return Position(found[1], int(found[2]), int(found[3])) if found else Position("")
-
-
-def masked(value: Any) -> Any:
-    """Return a JSON value with every key in it masked."""
-    if isinstance(value, str):
-        return _KEY.sub(lambda found: _mask(found[0]), value)
-    if isinstance(value, dict):
-        return {masked(name): _masked_member(name, member) for name, member in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [masked(member) for member in value]
-    return value
-
-
-def _mask(key: str) -> str:
+def short(key: str) -> str:
     """Return enough of a key to tell it from another, and too little to use it."""
     return f"{key[:4]}…{key[-4:]}" if len(key) >= 16 else "…"
 
 
-def _masked_member(name: str, member: Any) -> Any:
-    if isinstance(member, str) and name.lower() in _SECRET_NAMES:
-        return _mask(member)
-    return masked(member)
+def _short(found: re.Match[str]) -> str:
+    return "…" if ":" in found[0] else short(found[0])
 
 
-def _masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return *headers* with the keys in them masked; of ``Basic`` nothing is left to decode."""
-    return {
-        name: _masked_header(value) if name in _SECRET_HEADERS else masked(value)
-        for name, value in headers.items()
-    }
+def _credentials(scheme: str, given: str) -> Iterator[str]:
+    if scheme == "bearer":
+        yield given
+    elif scheme == "basic":
+        yield given
+        try:
+            yield base64.b64decode(given, validate=True).decode().rstrip(":")
+        except ValueError:  # not base64, or not text: nothing to mask by value
+            return
 
 
-def _masked_header(value: str) -> str:
-    scheme, space, key = value.partition(" ")
-    if not space:
-        return _mask(value)
-    return f"{scheme} {_mask(key) if scheme.lower() == 'bearer' else '…'}"
+def _root_keys(raw: Any) -> Iterator[str]:
+    if isinstance(raw, dict):
+        yield from (v for k, v in raw.items() if isinstance(v, str) and _names_secret(k))
 
 
-_TELL = {"headers": _masked_headers}
+@lru_cache(maxsize=4096)
+def _names_secret(name: str) -> bool:
+    return re.sub(r"[\W_]", "", name).lower().endswith(_SECRET_ENDINGS)
+
+
+def _hidden(value: Any) -> Any:
+    """Return what stands under a secret's name without a text in it."""
+    if isinstance(value, str):
+        return short(value)
+    if isinstance(value, dict):
+        return {name: _hidden(member) for name, member in value.items()}
+    return [_hidden(member) for member in value] if isinstance(value, (list, tuple)) else value

@@ -1,139 +1,50 @@
-// The inspector's page. What arrives is only ever shown as text: no string becomes markup.
+// The inspector's page: the stream of what arrives, the list, the overview, chaos and the keys.
 
-const KEPT = 20000; // items, as many as the inspector remembers: good and bad
-const ROW = 44; // pixels, as in page.css
+import { $, arrange, button, clock, count, node, plural, shown, span } from "./text.js";
+import { KINDS, arrivedAt, delayOf, isEvent, kindOf, levelOf, notesOf, sentAt, summaryOf, titleOf } from "./kinds.js";
+import { compiled } from "./search.js";
+import { forgetPersons, learn, personOf, persons } from "./persons.js";
+import { openEvent, openRequest, openTimeline, statusOf, useOn } from "./detail.js";
+
 const SPARE = 8; // rows above and below what is seen
 const SECONDS = 60;
 const BARS = 12;
-const IN_TIMELINE = 200;
-const MOST_JSON = 1500; // values shown of one event
-const LONGEST = 4000; // characters shown of one text
+const LATE = 2000; // milliseconds from which an arrival counts as late
 
 const state = {
-  items: [], view: [], fits: () => true, requests: new Map(), names: new Map(), seconds: new Map(),
-  counts: {}, chaos: null, generation: "", lastEvent: 0, lastRequest: 0,
-  chosen: null, open: null, unseen: 0, lastKey: 0, heard: { all: 0, bad: 0 },
+  items: [], view: [], kind: "", query: "", fits: () => true, requests: new Map(), names: new Map(), levels: new Map(), seconds: new Map(),
+  tally: new Map(), counts: {}, capacity: 10000, chaos: null, playing: "", generation: "", lastEvent: 0, lastRequest: 0,
+  chosen: null, open: null, unseen: 0, lastKey: 0, heard: { all: 0, bad: 0 }, row: 44,
 };
 const pending = [];
 const rows = new Map();
-// Where the browser forbids storage, the theme lasts as long as the page.
+// Where the browser forbids storage, what is remembered lasts as long as the page.
 const kept = (() => { try { return localStorage; } catch { return {}; } })();
 const narrow = matchMedia("(max-width: 700px)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const $ = (id) => document.getElementById(id);
 
-// Building blocks.
+// What is listed: of one kind, or everything, as far as the search fits.
 
-function node(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
+const isListed = (item) => (!state.kind || item.kind === state.kind) && state.fits(item);
 
-function button(text, act, kind = "link") {
-  const made = node("button", { class: kind, type: "button" }, text);
-  made.addEventListener("click", act);
-  return made;
-}
-
-// Characters that reorder or hide what stands beside them are spelled out.
-const TRICKS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g;
-const spelled = (text) => text.replace(TRICKS, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
-
-function shown(text, most = LONGEST) {
-  const whole = String(text);
-  return spelled(whole.length > most ? `${whole.slice(0, most)}… ${whole.length - most} more characters` : whole);
-}
-
-function arrange(parent, wanted) {
-  const keep = new Set(wanted);
-  for (const child of [...parent.children]) if (!keep.has(child)) child.remove();
-  wanted.forEach((child, at) => {
-    if (parent.children[at] !== child) parent.insertBefore(child, parent.children[at] ?? null);
-  });
-}
-
-const two = (number, width = 2) => String(number).padStart(width, "0");
-const plural = (number, one) => `${number.toLocaleString("en")} ${one}${number === 1 ? "" : "s"}`;
-
-function clock(seconds) {
-  const at = new Date(seconds * 1000);
-  return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${two(at.getMilliseconds(), 3)}`;
-}
-
-function span(milliseconds) {
-  const size = Math.abs(milliseconds);
-  const [number, unit] = size < 1000 ? [size, "ms"] : size < 60e3 ? [size / 1e3, "s"]
-    : size < 3600e3 ? [size / 60e3, "min"] : size < 864e5 ? [size / 3600e3, "h"] : [size / 864e5, "d"];
-  return `${unit === "ms" || number >= 100 ? Math.round(number) : number.toFixed(1)} ${unit}`;
-}
-
-const moment = (event) => Date.parse(event.timestamp);
-const late = (event) => Math.round(event.received_at * 1000 - moment(event));
-const isEvent = (item) => "distinct_id" in item;
-
-// The search language: words and field:value, all of which must fit.
-
-const quoted = (text) => (/^".*"?$/s.test(text) ? JSON.parse(`"${text.slice(1).replace(/"$/, "")}"`) : null);
-
-function matcher(text) {
-  let exact = null;
-  try { exact = quoted(text); } catch { /* a lone backslash: taken as it is */ }
-  if (exact !== null) return (value) => value === exact;
-  const part = text.toLowerCase();
-  return (value) => value.toLowerCase().includes(part);
-}
-
-function everything(item) {
-  const { event, distinct_id: person, uuid, timestamp, dialect, reason, path, status: code, error, warnings = [], properties } = item;
-  const parts = [event, person, uuid, timestamp, dialect, reason, path, code, error, ...warnings, JSON.stringify(properties)];
-  item.text ??= parts.join("\n").toLowerCase();
-  return item.text;
-}
-
-function property(properties, path) {
-  if (Object.hasOwn(properties, path)) return properties[path];
-  return path.split(".").reduce((value, key) => (value && Object.hasOwn(value, key) ? value[key] : undefined), properties);
-}
-
-const IS = {
-  good: (item) => isEvent(item) && !item.reason,
-  bad: (item) => Boolean(item.reason),
-  duplicate: (item) => Boolean(item.duplicate),
-  warned: (item) => isEvent(item) && item.warnings.length > 0,
-  refused: (item) => !isEvent(item),
-};
-
-const FIELDS = {
-  event: (text) => { const fits = matcher(text); return (item) => isEvent(item) && fits(item.event); },
-  person: (text) => { const fits = matcher(text); return (item) => isEvent(item) && fits(item.distinct_id); },
-  is: (text) => IS[text] ?? (() => false),
-  prop: (text) => {
-    const [path, ...rest] = text.split("=");
-    const fits = rest.length ? matcher(rest.join("=")) : () => true;
-    return (item) => {
-      const value = isEvent(item) ? property(item.properties, path) : undefined;
-      return value !== undefined && fits(typeof value === "string" ? value : JSON.stringify(value));
-    };
-  },
-};
-
-function compiled(query) {
-  const tests = (query.match(/(?:[^\s"]|"(?:[^"\\]|\\.)*"?)+/g) ?? []).map((word) => {
-    const not = word.length > 1 && word.startsWith("-");
-    const [, field, value] = /^-?(event|person|is|prop):(.+)$/s.exec(word) ?? [];
-    const plain = (not ? word.slice(1) : word).replace(/^"|"$/g, "").toLowerCase();
-    const test = field ? FIELDS[field](value) : (item) => everything(item).includes(plain);
-    return not ? (item) => !test(item) : test;
-  });
-  return (item) => tests.every((test) => test(item));
+function relist() {
+  state.view = state.kind === "person" ? persons().filter(state.fits) : state.items.filter(isListed);
 }
 
 function search(query) {
   $("query").value = query;
+  state.query = query;
   state.fits = compiled(query);
-  state.view = state.items.filter(state.fits);
+  relist();
+  $("list").scrollTop = 0;
+  draw();
+}
+
+function show(kind) {
+  state.kind = kind;
+  state.chosen = null;
+  rows.clear();
+  relist();
   $("list").scrollTop = 0;
   draw();
 }
@@ -169,14 +80,16 @@ function schedule() {
 function takeIn() {
   const before = state.view.length;
   const fresh = pending.splice(0).map((text) => JSON.parse(text)).flatMap(accept);
+  if (state.kind === "person" && fresh.length) { relist(); rows.clear(); }
   const dropped = forget();
   const added = state.view.length + dropped - before;
   const list = $("list");
-  if (list.scrollTop > ROW && added > 0) {
-    list.scrollTop += added * ROW; // what is looked at stays where it is
+  if (list.scrollTop > state.row && added > 0) {
+    list.scrollTop += added * state.row; // what is looked at stays where it is
     state.unseen += added;
   }
-  if (state.open && fresh.some((item) => item.distinct_id === state.open.person)) prolong(state.open.person);
+  const ids = state.open?.person === undefined ? [] : personOf(state.open.person).ids;
+  if (fresh.some((item) => ids.includes(item.distinct_id))) prolong(state.open.person);
 }
 
 function prolong(person) {
@@ -187,46 +100,60 @@ function prolong(person) {
 
 function accept(message) {
   if (message.generation !== state.generation) begin(message.generation);
-  Object.assign(state, { counts: message.counts, chaos: message.chaos });
+  const { counts, chaos, playing, capacity } = message;
+  Object.assign(state, { counts, chaos, playing, capacity });
   return message.arrived.filter(remember);
 }
 
 function begin(generation) {
   Object.assign(state, { generation, items: [], view: [], lastEvent: 0, lastRequest: 0, chosen: null, unseen: 0 });
-  for (const map of [state.requests, state.names, state.seconds, rows]) map.clear();
+  for (const map of [state.requests, state.names, state.levels, state.seconds, state.tally, rows]) map.clear();
+  forgetPersons();
   close();
 }
 
 function remember(item) {
+  item.kind = kindOf(item);
   if (isEvent(item)) {
     state.lastEvent = item.number;
-    count(state.names, item.event, 1);
-    count(state.seconds, Math.floor(item.received_at), 1);
+    change(state.seconds, Math.floor(item.received_at), 1);
     state.heard.all += 1;
     state.heard.bad += item.reason ? 1 : 0;
+    learn(item);
   } else {
     state.lastRequest = item.number;
     state.requests.set(item.number, item);
-    if (item.kept) return false; // its events tell of it
+    if (item.kept) return false; // its events say all of it
   }
+  tell(item, 1);
   item.key = ++state.lastKey;
   state.items.push(item);
-  if (state.fits(item)) state.view.push(item);
+  if (state.kind !== "person" && isListed(item)) state.view.push(item);
   return true;
 }
 
-function count(map, key, change) {
-  const number = (map.get(key) ?? 0) + change;
+// Count an item in, or out again.
+function tell(item, by) {
+  change(state.tally, item.kind, by);
+  if (!isEvent(item)) return;
+  if (item.warnings.length) change(state.tally, "warned", by);
+  if (item.kind === "log") change(state.levels, levelOf(item), by); else change(state.names, item.event, by);
+}
+
+function change(map, key, by) {
+  const number = (map.get(key) ?? 0) + by;
   if (number > 0) map.set(key, number); else map.delete(key);
 }
 
 function forget() {
-  if (state.items.length <= KEPT) return 0;
-  for (const old of state.items.splice(0, state.items.length - KEPT)) if (isEvent(old)) count(state.names, old.event, -1);
+  const most = 2 * state.capacity; // good and bad ones, as many as the inspector remembers
+  if (state.items.length <= most) return 0;
+  for (const old of state.items.splice(0, state.items.length - most)) tell(old, -1);
   for (const number of state.requests.keys()) {
-    if (state.requests.size <= KEPT) break;
+    if (state.requests.size <= most) break;
     state.requests.delete(number);
   }
+  if (state.kind === "person") return 0;
   const gone = place(state.items[0].key);
   state.view.splice(0, gone);
   return gone;
@@ -234,6 +161,7 @@ function forget() {
 
 // Where in the view a key is, or would be.
 function place(key) {
+  if (state.kind === "person") return state.view.findIndex((one) => one.key === key);
   let [low, high] = [0, state.view.length];
   while (low < high) {
     const middle = (low + high) >> 1;
@@ -245,109 +173,142 @@ function place(key) {
 // The list: only the rows that are seen exist.
 
 function draw() {
-  const { view, items } = state;
+  const { view, items, row: height } = state;
   const list = $("list");
-  $("empty").hidden = items.length > 0;
-  $("nothing").hidden = view.length > 0 || items.length === 0;
-  $("nothing-query").textContent = $("query").value;
+  const isFirst = items.length === 0;
+  $("empty").hidden = !isFirst;
+  $("nothing").hidden = view.length > 0 || isFirst;
+  $("heads").hidden = isFirst;
   const canvas = $("canvas");
-  canvas.style.height = `${view.length * ROW}px`;
-  if (list.scrollTop <= ROW) state.unseen = 0;
-  const first = Math.max(0, Math.floor(list.scrollTop / ROW) - SPARE);
-  const last = Math.min(view.length, Math.ceil((list.scrollTop + list.clientHeight) / ROW) + SPARE);
+  canvas.style.height = `${view.length * height}px`;
+  if (list.scrollTop <= height) state.unseen = 0;
+  const first = Math.max(0, Math.floor(list.scrollTop / height) - SPARE);
+  const last = Math.min(view.length, Math.ceil((list.scrollTop + list.clientHeight) / height) + SPARE);
   const seen = [];
   for (let at = first; at < last; at += 1) seen.push(row(view[view.length - 1 - at], at));
-  canvas.style.paddingTop = `${first * ROW}px`;
+  canvas.style.paddingTop = `${first * height}px`;
   arrange(canvas, seen);
-  const kept = new Set(seen);
-  for (const [key, one] of rows) if (!kept.has(one)) rows.delete(key);
-  list.setAttribute("aria-rowcount", view.length);
+  const drawn = new Set(seen);
+  for (const [key, one] of rows) if (!drawn.has(one)) rows.delete(key);
+  list.setAttribute("aria-rowcount", view.length + 1);
   const isThere = state.chosen !== null && rows.has(state.chosen);
   if (isThere) list.setAttribute("aria-activedescendant", `row-${state.chosen}`);
   else list.removeAttribute("aria-activedescendant");
   drawCounts();
+  drawKinds();
+  drawTexts();
 }
 
 function drawCounts() {
-  const { view, items, counts, unseen } = state;
+  const { counts, unseen, tally } = state;
   for (const one of document.querySelectorAll("[data-count]")) {
-    const number = counts[one.dataset.count] ?? 0;
-    one.textContent = number.toLocaleString("en");
+    const number = one.dataset.count === "warned" ? tally.get("warned") ?? 0 : counts[one.dataset.count] ?? 0;
+    one.textContent = count(number);
     const noun = one.nextElementSibling;
     if (noun) noun.textContent = noun.textContent.replace(/s?$/, number === 1 ? "" : "s");
   }
   document.querySelector('[data-query="is:bad"]').classList.toggle("some", counts.bad > 0);
-  $("found").textContent = view.length === items.length ? "" : `${view.length.toLocaleString("en")} of ${items.length.toLocaleString("en")}`;
+  document.querySelector('[data-query="is:warned"]').classList.toggle("doubt", (tally.get("warned") ?? 0) > 0);
   $("newer").hidden = !unseen;
-  $("newer").textContent = `${unseen} newer`;
-  document.title = counts.total ? `Inspector (${counts.total})` : "Inspector";
-  const text = state.chaos && chaosText(state.chaos);
+  $("newer").textContent = `${count(unseen)} newer`;
+  document.title = counts.total ? `Inspector (${count(counts.total)})` : "Inspector";
+}
+
+// How many there are of each kind: of those that fit the search where there is one.
+let lastDrawn = "";
+function drawKinds() {
+  const stamp = [state.generation, state.lastKey, state.items.length, state.kind, state.query].join();
+  if (stamp === lastDrawn) return; // a scroll changes none of it
+  lastDrawn = stamp;
+  const tally = state.query ? new Map() : state.tally;
+  if (state.query) for (const item of state.items) if (state.fits(item)) change(tally, item.kind, 1);
+  const listed = state.items.length && state.query ? [...tally.values()].reduce((sum, one) => sum + one, 0) : state.items.length;
+  for (const press of $("kinds").children) {
+    const { kind } = press.dataset;
+    const number = kind === "person" ? persons().filter(state.fits).length : kind ? tally.get(kind) ?? 0 : listed;
+    press.querySelector("b").textContent = count(number);
+    press.setAttribute("aria-pressed", kind === state.kind);
+    press.hidden = kind === "dead" && !number && state.kind !== "dead";
+    press.classList.toggle("none", !number);
+  }
+}
+
+const HEADS = { log: ["Level", "Message", ""], person: ["", "Person", "Events"], request: ["", "Path", "Request"], exception: ["Level", "Exception", "Person"] };
+
+function drawTexts() {
+  const [kind, name, who] = HEADS[state.kind] ?? ["Kind", "Event", "Person"];
+  for (const [id, text] of [["head-kind", kind], ["head-name", name], ["head-who", who]]) $(id).textContent = text;
+  const { chaos, playing, counts, capacity } = state;
+  const text = [playing && `Plays ${playing}`, chaos && chaosText(chaos)].filter(Boolean).join(", ");
   $("alarm").hidden = !text;
   if (text && $("alarm-text").textContent !== text) $("alarm-text").textContent = text;
+  $("older").hidden = !counts.forgotten;
+  $("older").textContent = counts.forgotten
+    ? `${plural(counts.forgotten, "older one")} of ${count(counts.total)} forgotten: the inspector keeps the latest ${count(capacity)} (serve --capacity).` : "";
+  const what = KINDS.find(([one]) => one === state.kind)[1].toLowerCase();
+  $("nothing-text").textContent = state.query ? `None of the ${state.kind ? what : "rows"} kept here fits ${shown(state.query, 200)}.` : `There are no ${what} yet.`;
 }
 
 function row(item, at) {
   let made = rows.get(item.key);
   if (!made) {
-    made = (isEvent(item) ? eventRow : requestRow)(item);
+    made = ROWS[item.kind]?.(item) ?? eventRow(item);
     made.id = `row-${item.key}`;
     made.dataset.key = item.key;
-    if (Date.now() / 1000 - (item.received_at ?? item.at) < 1) made.classList.add("fresh");
+    if (Date.now() - arrivedAt(item) < 1000) made.classList.add("fresh");
     rows.set(item.key, made);
   }
-  made.setAttribute("aria-rowindex", at + 1);
+  made.setAttribute("aria-rowindex", at + 2);
   made.setAttribute("aria-selected", item.key === state.chosen);
   made.classList.toggle("chosen", item.key === state.chosen);
   return made;
 }
 
 const cell = (kind, ...inside) => node("div", { class: kind, role: "gridcell" }, ...inside);
+const dot = (label) => cell("kind", node("span", { class: "mark", role: "img", "aria-label": label, title: label }));
+const level = (item) => cell("kind", node("span", { class: `level level-${/^\w+$/.test(levelOf(item)) ? levelOf(item) : "info"}` }, shown(levelOf(item), 10)));
 
 function eventRow(event) {
-  const mark = node("div", { class: "mark", role: "gridcell", "aria-label": event.reason ? "bad" : "good" });
+  const { kind } = event;
   const who = node("span", { title: "Show this person’s timeline" }, shown(event.distinct_id, 200));
-  return node("div", { class: event.reason ? "row is-bad" : "row", role: "row" },
-    node("time", { role: "gridcell" }, clock(event.received_at)), mark,
-    cell("name cut", shown(event.event, 200) || "(no name)"), cell("who cut", who),
-    cell("rest", node("span", { class: "what cut" }, ...(event.reason ? [shown(event.reason, 300)] : preview(event.properties))),
-      node("span", { class: "notes" }, ...notes(event).map((text) => node("span", { class: "note" }, text)))),
-    cell("late", Number.isNaN(late(event)) ? "" : span(Math.max(0, late(event)))));
+  const delay = delayOf(event);
+  const after = Number.isNaN(delay) ? "" : `${span(delay)} ${delay < 0 ? "before its time" : "later"}`;
+  return node("div", { class: `row is-${kind}${event.reason ? " is-bad" : ""}`, role: "row" },
+    node("time", { role: "gridcell", title: shown(event.timestamp, 60) }, clock(sentAt(event)) || "unreadable"),
+    event.reason ? dot("refused") : kind === "log" || kind === "exception" ? level(event) : dot("accepted"),
+    cell("name cut", shown(titleOf(event), 300)), cell("who cut", kind === "log" ? "" : who),
+    cell("rest", node("span", { class: "what cut" }, ...summaryOf(event)),
+      node("span", { class: "notes" }, ...notesOf(event).map((text) => node("span", { class: "note" }, text)))),
+    node("div", { class: delay > LATE ? "late much" : "late", role: "gridcell", title: after }, clock(arrivedAt(event))));
 }
 
 function requestRow(request) {
   const events = request.events ? `${plural(request.events, "event")}, none kept` : "nothing kept";
   return node("div", { class: "row is-request", role: "row" },
-    node("time", { role: "gridcell" }, clock(request.at)),
-    node("div", { class: "mark", role: "gridcell", "aria-label": "request" }),
+    node("time", { role: "gridcell" }, clock(arrivedAt(request))), dot("failed request"),
     cell("name cut", shown(request.path, 200)), cell("who cut", `request ${request.number}`),
-    cell("rest", node("span", { class: "what cut" }, `${status(request)}: ${events}`)), cell("late"));
+    cell("rest", node("span", { class: "what cut" }, `${statusOf(request)}: ${events}`)), cell("late", clock(arrivedAt(request))));
 }
 
-function preview(properties) {
-  const own = Object.entries(properties).filter(([key]) => !key.startsWith("$")).slice(0, 5);
-  return own.flatMap(([key, value]) => [
-    `${shown(key, 40)} `, node("b", {}, shown(typeof value === "string" ? value : JSON.stringify(value), 60)),
-  ]);
+function personRow(person) {
+  return node("div", { class: "row is-person", role: "row" },
+    node("time", { role: "gridcell" }, clock(person.at * 1000)), cell("kind"),
+    cell("name cut", shown(titleOf(person), 200)), cell("who cut", plural(person.total, "event")),
+    cell("rest", node("span", { class: "what cut" }, ...summaryOf(person))), cell("late", clock(person.at * 1000)));
 }
 
-function notes(event) {
-  const found = event.duplicate ? ["duplicate"] : [];
-  if (event.attempt > 1) found.push(`attempt ${event.attempt}`);
-  if (event.warnings.length) found.push(plural(event.warnings.length, "warning"));
-  return found;
-}
-
-const status = (request) => (request.status ? `${request.status} ${shown(request.error, 200)}`.trim() : "no answer");
+const ROWS = { request: requestRow, person: personRow };
 
 function choose(at) {
-  const { view } = state;
+  const { view, row: height } = state;
   if (!view.length) return;
   const index = Math.min(Math.max(at, 0), view.length - 1);
   state.chosen = view[view.length - 1 - index].key;
   const list = $("list");
-  const top = index * ROW;
+  const head = $("heads").offsetHeight; // it stays on top of what scrolls
+  const top = index * height;
   if (top < list.scrollTop) list.scrollTop = top;
-  if (top + ROW > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW - list.clientHeight;
+  if (top + head + height > list.scrollTop + list.clientHeight) list.scrollTop = top + head + height - list.clientHeight;
   draw();
   if (state.open) openItem(view[view.length - 1 - index]);
 }
@@ -355,7 +316,7 @@ function choose(at) {
 const chosenItem = () => (state.chosen === null ? undefined : state.view[place(state.chosen)]);
 const chosenAt = () => (state.chosen === null ? -1 : state.view.length - 1 - place(state.chosen));
 
-// The detail: one event, one request, or one person.
+// The panel at the side.
 
 function open(what, ...inside) {
   state.open = what;
@@ -376,118 +337,10 @@ function close() {
 
 function openItem(item) {
   state.chosen = item.key;
-  if (isEvent(item)) openEvent(item); else openRequest(item);
+  if (item.kind === "person") openTimeline(item.ids[0]);
+  else if (isEvent(item)) openEvent(item); else openRequest(item);
   $("detail").scrollTop = 0;
   draw();
-}
-
-function facts(pairs) {
-  const said = pairs.filter(([, value]) => value !== "" && value !== undefined);
-  return node("dl", { class: "facts" }, ...said.map(([name, value]) => node("div", {}, node("dt", {}, name), node("dd", {}, value))));
-}
-
-function openEvent(event) {
-  const request = state.requests.get(event.request_number);
-  const later = node("div");
-  const attempts = node("span", {}, String(event.attempt));
-  const behind = late(event);
-  open({ item: event.key },
-    node("h2", {}, shown(event.event) || "(no name)"),
-    event.reason ? node("p", { class: "verdict no" }, `Bad: ${shown(event.reason)}`) : node("p", { class: "verdict ok" }, "Good"),
-    ...event.warnings.map((text) => node("p", { class: "verdict hm" }, shown(text))),
-    ...(event.duplicate ? [node("p", { class: "verdict hm" }, "Duplicate: this uuid had been accepted before")] : []),
-    facts([
-      ["Person", button(shown(event.distinct_id) || "(none)", () => openTimeline(event.distinct_id))],
-      ["Time", shown(event.timestamp)],
-      ["Arrived", new Date(event.received_at * 1000).toISOString()],
-      ["Latency", Number.isNaN(behind) ? "" : behind < 0 ? `${span(behind)} before its time` : span(behind)],
-      ["UUID", node("span", { class: "mono" }, shown(event.uuid))],
-    ]),
-    node("h3", {}, "Where it came from"),
-    facts([
-      ["Dialect", event.dialect], ["Path", request ? shown(request.path) : ""],
-      ["Request", `${event.request_number}${request ? `, answered ${status(request)}, ${plural(request.events, "event")}` : ""}`],
-      ["Attempt", attempts],
-      ["Compression", request ? shown(request.coding) || "none" : ""],
-      ["Bytes", request ? `${request.bytes.toLocaleString("en")}${request.coding ? `, unpacked ${request.size.toLocaleString("en")}` : ""}` : ""],
-    ]),
-    later);
-  complete(event, later, attempts);
-}
-
-async function complete(event, place, attempts) {
-  const answer = await fetch(`/api/event?number=${event.number}`);
-  if (!answer.ok) return;
-  const told = JSON.parse(await answer.text(), exactly);
-  if (told.requests.length > 1) {
-    const all = told.requests.map((number) => state.requests.get(number)).filter(Boolean);
-    attempts.append(`: ${all.map((one) => `request ${one.number} (${one.status || "no answer"})`).join(", ")}`);
-  }
-  place.append(node("h3", {}, "Event"), json(told.event.raw));
-  if (told.request) place.append(node("h3", {}, "Request’s headers"), json(told.request.headers));
-}
-
-// Numbers that a double cannot hold are shown as they came, where the browser tells them.
-const exactly = (key, value, context) =>
-  (typeof value === "number" && /^-?\d{16,}$/.test(context?.source ?? "") ? BigInt(context.source) : value);
-
-function openRequest(request) {
-  open({ item: request.key },
-    node("h2", {}, `Request ${request.number}`),
-    node("p", { class: "verdict hm" }, status(request)),
-    facts([
-      ["Path", shown(request.path)], ["Dialect", request.dialect], ["Arrived", new Date(request.at * 1000).toISOString()],
-      ["Events", request.events ? `${request.events}, none of them kept` : ""],
-      ["Compression", shown(request.coding) || "none"],
-      ["Bytes", `${request.bytes.toLocaleString("en")}, unpacked ${request.size.toLocaleString("en")}`],
-    ]));
-}
-
-function openTimeline(person) {
-  const all = state.items.filter((item) => item.distinct_id === person);
-  const when = (event) => moment(event) || event.received_at * 1000;
-  all.sort((one, other) => when(one) - when(other));
-  const latest = all.slice(-IN_TIMELINE);
-  const steps = latest.map((event, at) => {
-    const gap = at ? `${span(when(event) - when(latest[at - 1]))} later` : "first";
-    return node("li", event.reason ? { class: "is-bad" } : {}, node("div", { class: "mark" }),
-      button(shown(event.event, 200) || "(no name)", () => openItem(event)),
-      node("p", {}, [clock(when(event) / 1000), gap, shown(event.reason, 200), ...notes(event)].filter(Boolean).join(" · ")));
-  });
-  open({ person },
-    node("h2", {}, shown(person) || "(no person)"),
-    node("p", { class: "soft" }, plural(all.length, "event"), all.length > steps.length ? `, the last ${steps.length} of them here. ` : ". ",
-      button("Show only these", () => search(`person:${JSON.stringify(person)}`))),
-    node("ol", { class: "line-of", "aria-label": "Timeline" }, ...steps));
-}
-
-function json(value) {
-  const pre = node("pre", { class: "json", tabindex: "0", "aria-label": "JSON" });
-  writeJson(pre, value, { left: MOST_JSON }, "\n");
-  return pre;
-}
-
-function writeJson(out, value, budget, line) {
-  if (value === null || typeof value !== "object") {
-    const text = typeof value === "bigint" ? String(value) : JSON.stringify(value);
-    out.append(node("span", { class: typeof value === "string" ? "s" : "n" }, shown(text)));
-    return;
-  }
-  const isList = Array.isArray(value);
-  const members = Object.entries(value);
-  out.append(isList ? "[" : "{");
-  for (const [at, [name, member]] of members.entries()) {
-    if (budget.left <= 0) {
-      out.append(`${line}  `, node("span", { class: "c" }, `… ${members.length - at} more, in the export`));
-      break;
-    }
-    budget.left -= 1;
-    out.append(`${line}  `);
-    if (!isList) out.append(node("span", { class: "k" }, shown(JSON.stringify(name), 300)), ": ");
-    writeJson(out, member, budget, `${line}  `);
-    if (at < members.length - 1) out.append(",");
-  }
-  out.append(members.length ? line : "", isList ? "]" : "}");
 }
 
 // The overview.
@@ -502,37 +355,42 @@ function drawOverview() {
   const points = rates.map((rate, at) => `${at},${39 - (peak ? (rate / peak) * 37 : 0)}`).join(" ");
   $("rate-line").setAttribute("points", peak ? points : "");
   $("rate-area").setAttribute("points", `0,40 ${points} 59,40`);
-  $("rate-now").textContent = Math.max(rates[SECONDS - 1], rates[SECONDS - 2]).toLocaleString("en");
-  $("rate-peak").textContent = peak ? `peak ${peak.toLocaleString("en")}` : "the last minute";
-  drawBars();
+  $("rate-now").textContent = count(Math.max(rates[SECONDS - 1], rates[SECONDS - 2]));
+  $("rate-peak").textContent = peak ? `peak ${count(peak)} in the last minute` : "none in the last minute";
+  const hidden = drawBars("names", state.names, (name) => { show(""); search(`event:${JSON.stringify(name)}`); });
+  $("names-more").textContent = hidden > 0 ? `and ${count(hidden)} more names` : state.names.size ? "" : "none yet";
+  drawBars("levels", state.levels, (name) => { show("log"); search(`level:${name}`); });
+  $("levels-section").hidden = !state.levels.size;
   announce();
 }
 
-function drawBars() {
-  const ranked = [...state.names].sort((one, other) => other[1] - one[1]);
+// Draw the largest numbers of *map* as bars; return how many are not shown.
+function drawBars(id, map, act) {
+  const ranked = [...map].sort((one, other) => other[1] - one[1]);
   const top = ranked.slice(0, BARS);
-  for (const name of bars.keys()) if (!top.some(([other]) => other === name)) bars.delete(name);
-  arrange($("names"), top.map(([name, number]) => bar(name, number, top[0][1])));
-  $("names-more").textContent = ranked.length > BARS ? `and ${ranked.length - BARS} more names` : "";
+  const keys = new Set(top.map(([name]) => `${id} ${name}`));
+  for (const key of bars.keys()) if (key.startsWith(`${id} `) && !keys.has(key)) bars.delete(key);
+  arrange($(id), top.map(([name, number]) => bar(`${id} ${name}`, name, number, top[0][1], act)));
+  return ranked.length - top.length;
 }
 
-function bar(name, number, most) {
-  if (!bars.has(name)) {
-    const press = button("", () => search(`event:${JSON.stringify(name)}`), "bar");
+function bar(key, name, number, most, act) {
+  if (!bars.has(key)) {
+    const press = button("", () => act(name), "bar");
     press.append(node("span", {}, shown(name, 100) || "(no name)"), node("b"), node("i"));
-    bars.set(name, node("li", {}, press));
+    bars.set(key, node("li", {}, press));
   }
-  const made = bars.get(name);
-  made.querySelector("b").textContent = number.toLocaleString("en");
+  const made = bars.get(key);
+  made.querySelector("b").textContent = count(number);
   made.querySelector("i").style.setProperty("--share", `${(100 * number) / most}%`);
   return made;
 }
 
-let lastSaid = 0;
+let lastSpoken = 0;
 function announce() {
   const { all, bad } = state.heard;
-  if (!all || Date.now() - lastSaid < 3000) return;
-  lastSaid = Date.now();
+  if (!all || Date.now() - lastSpoken < 3000) return;
+  lastSpoken = Date.now();
   state.heard = { all: 0, bad: 0 };
   $("said").textContent = `${plural(all, "new event")}${bad ? `, ${bad} bad` : ""}`;
 }
@@ -542,26 +400,33 @@ function announce() {
 const post = (path, value) => fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) });
 
 function wantedChaos() {
-  const { status: code, retry, latency, reset, verdict, named, share } = $("chaos").elements;
-  const answer = { status: Number(code.value), rate: Number(share.value) / 100 };
+  const { play, status: code, retry, latency, reset, verdict, named, share } = $("chaos").elements;
+  const answer = {};
+  if (code.value !== "200") answer.status = Number(code.value);
   if (retry.value) answer.headers = { "Retry-After": retry.value };
   if (latency.value) answer.delay = Number(latency.value) / 1000;
   if (reset.value) answer.reset_after = Number(reset.value);
   const names = named.value.split(",").map((name) => name.trim()).filter(Boolean);
   if (verdict.value) answer.verdicts = Object.fromEntries(names.map((name) => [name, verdict.value === "missing" ? null : verdict.value]));
   if (verdict.value && !names.length) throw new Error("A verdict needs the names of the events that get it.");
-  return answer;
+  const isAny = Object.keys(answer).length > 0;
+  if (isAny && share.value !== "100") answer.rate = Number(share.value) / 100;
+  if (!isAny && !play.value) throw new Error("Choose what should go wrong.");
+  return { always: isAny ? answer : null, play: play.value || null };
 }
 
-async function setChaos(always) {
-  const answer = await post("/api/answers", { always });
-  const told = await answer.json();
-  $("chaos-error").textContent = told.error ?? "";
+async function setChaos(wanted) {
+  const answer = await post("/api/answers", wanted);
+  const now = await answer.json();
+  $("chaos-error").textContent = now.error ?? "";
   if (!answer.ok) return;
-  state.chaos = told.always && Object.keys(told.always).length ? told.always : null;
-  drawCounts();
-  $("said").textContent = state.chaos ? "Chaos is on" : "Chaos is off";
+  state.chaos = now.always && Object.keys(now.always).length ? now.always : null;
+  state.playing = now.playing ?? "";
+  draw();
+  $("said").textContent = state.chaos || state.playing ? "Chaos is on" : "Chaos is off";
 }
+
+const noChaos = () => setChaos({ always: null, play: null });
 
 function chaosText(answer) {
   const { status: code, headers = {}, delay, reset_after: reset, verdicts, rate, hang } = answer;
@@ -576,7 +441,7 @@ function chaosText(answer) {
 function toggleChaos(isOpen = $("chaos").hidden) {
   $("chaos").hidden = !isOpen;
   $("chaos-button").setAttribute("aria-expanded", isOpen);
-  if (isOpen) $("chaos").elements.status.focus();
+  if (isOpen) $("chaos").elements.play.focus();
   draw();
 }
 
@@ -605,6 +470,7 @@ function back() {
   if (!$("chaos").hidden) toggleChaos(false);
   else if (state.open) close();
   else if ($("query").value) search("");
+  else if (state.kind) show("");
   $("list").focus({ preventScroll: true });
   draw();
 }
@@ -616,6 +482,7 @@ const KEYS = {
   g: () => choose(0), Home: () => choose(0), G: () => choose(state.view.length), End: () => choose(state.view.length),
   p: () => { const item = chosenItem(); if (item && isEvent(item)) openTimeline(item.distinct_id); },
   "/": () => $("query").select(), c: () => toggleChaos(), t: toggleTheme, "?": () => $("help").showModal(), Escape: back,
+  ...Object.fromEntries(KINDS.map(([kind], at) => [String(at + 1), () => show(kind)])),
 };
 
 function onKey(event) {
@@ -636,19 +503,43 @@ function onRow(event) {
   if (!found) return;
   state.chosen = Number(found.dataset.key);
   const item = chosenItem();
-  if (isEvent(item) && event.target.closest(".who span")) { openTimeline(item.distinct_id); draw(); } else openItem(item);
+  if (isEvent(item) && item.distinct_id && event.target.closest(".who span")) { openTimeline(item.distinct_id); draw(); } else openItem(item);
+}
+
+// The height of a row is the stylesheet's to say: it is another where there is little room.
+function measure() {
+  const height = parseInt(getComputedStyle($("list")).getPropertyValue("--row"), 10) || 44;
+  if (height !== state.row) {
+    $("list").scrollTop *= height / state.row;
+    state.row = height;
+  }
+  draw();
+}
+
+function drawTabs() {
+  const press = ([kind, title]) => {
+    const made = button(`${title} `, () => show(kind), "tab");
+    made.dataset.kind = kind;
+    made.append(node("b", {}, "0"));
+    return made;
+  };
+  $("kinds").append(...KINDS.map(press));
 }
 
 function start() {
   const { origin } = location;
+  $("copy-send").textContent = `posthog-logging send "movie played" --distinct-id user-1 --host ${origin} --api-key phc_local`;
   $("copy-shell").textContent = `export POSTHOG_HOST=${origin} POSTHOG_API_KEY=phc_local`;
   $("copy-python").textContent = `log.addHandler(PostHogHandler("phc_local", host="${origin}"))`;
+  useOn({ open, openItem, openTimeline, search, personOf, kept, requestOf: (number) => state.requests.get(number), itemsOf: (ids) => state.items.filter((one) => isEvent(one) && ids.has(one.distinct_id)) });
+  drawTabs();
   const clicks = {
     canvas: onRow, close: back, newer: () => { $("list").scrollTop = 0; }, clear: () => post("/api/reset", {}), theme: toggleTheme,
-    "chaos-button": () => toggleChaos(), "chaos-off": () => setChaos(null), "alarm-off": () => setChaos(null), "help-button": () => $("help").showModal(),
+    "chaos-button": () => toggleChaos(), "chaos-off": noChaos, "alarm-off": noChaos, "help-button": () => $("help").showModal(),
+    "nothing-clear": () => { show(""); search(""); },
   };
   for (const [id, act] of Object.entries(clicks)) $(id).addEventListener("click", act);
-  for (const one of document.querySelectorAll("[data-query]")) one.addEventListener("click", () => search(one.dataset.query));
+  for (const one of document.querySelectorAll("[data-query]")) one.addEventListener("click", () => { show(""); search(one.dataset.query); });
   for (const one of document.querySelectorAll("[data-copy]")) one.addEventListener("click", () => copy(one));
   $("chaos").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -657,7 +548,7 @@ function start() {
   $("chaos").elements.share.addEventListener("input", (event) => { event.target.nextElementSibling.value = `${event.target.value} %`; });
   $("query").addEventListener("input", () => search($("query").value));
   $("list").addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
-  new ResizeObserver(draw).observe($("list"));
+  new ResizeObserver(measure).observe($("list"));
   document.addEventListener("keydown", onKey);
   dark.addEventListener("change", () => setTheme());
   narrow.addEventListener("change", () => { $("overview").open = !narrow.matches; });

@@ -1,22 +1,26 @@
 """
-What a server of each family thinks of a request: the seam, its table, and what all share.
+How a server of each family judges a request: the seam, its table, and what all families share.
 
 A `Judge` is pure: a request goes in, and out come the answer, the good events and the bad
 ones with a reason. A family is added by one module with a judge and its lines in `ROUTES`.
+
+A judge bounds what it reads *before* it makes anything of it: the bytes, the values and the
+nesting of a body, and the number of its events. Nobody knows what will be posted here.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 import uuid
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from ..events import jsonable
 from ..wire.compression import decompress
@@ -25,6 +29,7 @@ from .answers import Answer, Verdicts
 
 __all__ = [
     "JSON",
+    "MOST_EVENTS",
     "ROUTES",
     "Asked",
     "Finding",
@@ -34,8 +39,10 @@ __all__ = [
     "Reading",
     "Refusal",
     "Types",
+    "bounded",
     "canonical",
     "decide",
+    "exact_json",
     "find_judge",
     "key_fault",
     "one_of",
@@ -44,8 +51,16 @@ __all__ = [
     "strict_json",
     "type_fault",
     "type_name",
+    "unfolds_to",
     "unpacked",
 ]
+
+#: The most events that one request may hold; a batch of 20 MiB has some 40,000.
+MOST_EVENTS = 50_000
+
+# The most values that a body may hold, and what shared parts of it may become in all events.
+_MOST_VALUES = 2_000_000
+_MOST_UNFOLDED = 64 * 1024 * 1024
 
 
 class Asked(NamedTuple):
@@ -92,6 +107,7 @@ class Judged:
     uuids: Sequence[str] = ()
     payload: Any = None
     size: int = 0  # bytes of the body, unpacked
+    weight: int = 0  # bytes that the payload takes in memory, estimated
     error: str = ""
 
 
@@ -122,6 +138,7 @@ ROUTES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "/engage": (".rules_posthog", "V0"),
         "/i/v0/e": (".rules_posthog", "V0"),
         "/track": (".rules_posthog", "V0"),
+        "/i/v1/ai/events": (".rules_posthog_v1", "AI"),
         "/i/v1/analytics/events": (".rules_posthog_v1", "V1"),
         "/i/v1/logs": (".rules_otlp", "LOGS"),
         **dict.fromkeys(_SEGMENT_PATHS, (".rules_segment", "SEGMENT")),
@@ -146,14 +163,21 @@ def decide(judge: Judge, asked: Asked, answer: Answer) -> Judged:
         status = 0
     elif answer.max_events is not None and len(judged.uuids) > answer.max_events:
         status = 413
+    if answer.bare:
+        return _instead(judged, Judged(status, answer.headers, answer.body or b""))
     if not 200 <= status < 300:
-        own = judge.refuse(status, asked) if status else Judged(0)
-        own = replace(own, payload=judged.payload, size=judged.size, uuids=judged.uuids)
-        judged = replace(own, status=status)
+        judged = _instead(judged, judge.refuse(status, asked) if status else Judged(0))
     elif judged.status < 300 and status != 200:
         judged = replace(judged, status=status)
     body = judged.body if answer.body is None else answer.body
-    return replace(judged, headers={**judged.headers, **answer.headers}, body=body)
+    status = judged.status if 200 <= status < 300 else status
+    return replace(judged, status=status, headers={**judged.headers, **answer.headers}, body=body)
+
+
+def _instead(judged: Judged, other: Judged) -> Judged:
+    """Return *other* for the request that was judged: nothing of it is kept."""
+    size, weight = judged.size, judged.weight
+    return replace(other, payload=judged.payload, size=size, weight=weight, uuids=judged.uuids)
 
 
 class Refusal(Exception):
@@ -179,6 +203,11 @@ class Reading:
     payload: Any = None
     events: Sequence[Any] = ()
 
+    @property
+    def weight(self) -> int:
+        """Estimate what the payload takes in memory: bytes, and a Python object a value."""
+        return 0 if self.payload is None else len(self.plain) + _OBJECT_BYTES * _values(self.plain)
+
     def answered(self, body: bytes, found: Sequence[Finding]) -> Judged:
         """Return a 200 with *body*, for findings of which each says whether it is good."""
         return Judged(
@@ -190,6 +219,7 @@ class Reading:
             [one.uuid for one in found],
             self.payload,
             len(self.plain),
+            self.weight,
         )
 
     def refused(
@@ -209,8 +239,35 @@ class Reading:
             uuids=[one.uuid for one in bad],
             payload=self.payload,
             size=len(self.plain),
+            weight=self.weight,
             error=refusal.text,
         )
+
+
+_OBJECT_BYTES = 64  # a str, a float, an empty dict
+
+
+def _values(body: bytes) -> int:
+    """Count what may be values in JSON: never fewer than there are."""
+    return body.count(b",") + body.count(b"{") + body.count(b"[")
+
+
+def bounded(events: Sequence[_Event]) -> Sequence[_Event]:
+    """Return *events*, or refuse a number that no sender packs into one request."""
+    if len(events) > MOST_EVENTS:
+        raise Refusal(413, "payload_too_large", _TOO_MANY.format("events", MOST_EVENTS))
+    return events
+
+
+def unfolds_to(size: int) -> None:
+    """Refuse a request that becomes *size* bytes once each event has what they all share."""
+    if size > _MOST_UNFOLDED:
+        text = _TOO_MANY.format("bytes, with what all events share in each", _MOST_UNFOLDED)
+        raise Refusal(413, "payload_too_large", text)
+
+
+_Event = TypeVar("_Event")
+_TOO_MANY = "more than {1:,} {0}: the inspector reads no more"
 
 
 def phrase(status: int) -> str:
@@ -219,7 +276,9 @@ def phrase(status: int) -> str:
 
 
 def parsed(plain: bytes, tag: str, prefix: str = "") -> Any:
-    """Return what *plain* says, or refuse it under *tag*."""
+    """Return what *plain* says, or refuse it under *tag*; too many values are a 413."""
+    if _values(plain) > _MOST_VALUES:
+        raise Refusal(413, "payload_too_large", _TOO_MANY.format("values", _MOST_VALUES))
     try:
         return strict_json(plain)
     except ValueError as error:
@@ -239,7 +298,7 @@ def unpacked(body: bytes, coding: str | None, largest: int, tag: str) -> bytes:
 # What serde_json, with which PostHog reads, takes as nesting at most (wire notes, 1.7).
 _DEEPEST = 127
 # What may be half of a surrogate pair, or a number beyond a double.
-_SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|[eE]\+?\d{3}")
+_SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|[eE]\+?\d{3}|\d{309}")
 
 
 def strict_json(body: bytes) -> Any:
@@ -250,27 +309,43 @@ def strict_json(body: bytes) -> Any:
         raise ValueError(f"nested deeper than {_DEEPEST}") from None
     if _SUSPECT.search(body):  # the standard library's parser lets these through
         json.dumps(payload, allow_nan=False, ensure_ascii=False).encode()
+        _refuse_huge(payload)
     if body.count(b"[") + body.count(b"{") > _DEEPEST and _depth(payload) > _DEEPEST:
         raise ValueError(f"nested deeper than {_DEEPEST}")
     return payload
 
 
+def exact_json(value: Any) -> bytes:
+    """Encode what was read from JSON, whole: `jsonable.encode` cuts what is long."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _refuse_huge(payload: Any) -> None:
+    """Raise ``ValueError`` for a whole number that no double can hold."""
+    for level in _levels(payload):
+        if any(type(one) is int and abs(one) > _LARGEST for one in level):
+            raise ValueError("a number is out of range")
+
+
+_LARGEST = int(sys.float_info.max)
+
+
 def _depth(payload: Any) -> int:
-    """Count the levels, one level of containers at a time: no recursion that could overflow."""
-    depth, level = 0, [payload]
+    return sum(any(isinstance(one, (dict, list)) for one in level) for level in _levels(payload))
+
+
+def _levels(payload: Any) -> Iterator[list[Any]]:
+    """Yield the values of one level of nesting at a time: no recursion that could overflow."""
+    level = [payload]
     while level:
-        level = [member for value in level for member in _members(value)]
-        depth += 1
-    return depth - 1
+        yield level
+        level = [inner for value in level for inner in _inside(value)]
 
 
-def _members(value: Any) -> Iterator[Any]:
+def _inside(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
-        yield from (member for member in value.values() if isinstance(member, (dict, list, tuple)))
-        yield ()
-    elif isinstance(value, list):
-        yield from (member for member in value if isinstance(member, (dict, list, tuple)))
-        yield ()
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 Types = frozenset[type[Any]]
@@ -304,6 +379,15 @@ _JSON_NAMES: Mapping[type, str] = {
     Null: "null",
 }
 
+
+def as_bool(value: Any) -> bool | None:
+    """Return what V1 takes *value* for where it wants a boolean, or None (2.3)."""
+    if isinstance(value, str):
+        return _BOOLEANS.get(value.strip().lower())
+    return bool(value) if isinstance(value, (bool, int, float)) else None
+
+
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 _LONGEST_KEY = 64
 

@@ -22,11 +22,14 @@ from .rules import (
     Reading,
     Refusal,
     Types,
+    bounded,
+    exact_json,
     key_fault,
     one_of,
     parsed,
     phrase,
     type_fault,
+    unfolds_to,
     unpacked,
 )
 from .timestamps import parse_strictly
@@ -63,7 +66,7 @@ class LogsJudge:
         try:
             _check_key(asked)
             read.plain = _plain(asked.body)
-            read.payload = parsed(read.plain, "invalid_json", "failed to decode: ")
+            read.payload = _payload(read.plain)
             read.events = _records(read.payload)
             messages = [_message(one, index) for index, one in enumerate(read.events)]
         except Refusal as refusal:
@@ -87,9 +90,9 @@ def _refused(read: Reading, refusal: Refusal) -> Judged:
 
 
 def _check_key(asked: Asked) -> None:
-    """Look for the key in the header, which wins, then in the query (4.1)."""
-    scheme, _, key = asked.headers.get("authorization", "").partition(" ")
-    key = key if scheme.lower() == "bearer" else asked.query.get("token", "")
+    """Look for the key in the header, which wins wherever it is given, then in the query (4.1)."""
+    given = asked.headers.get("authorization")
+    key = asked.query.get("token", "") if given is None else given.rpartition("Bearer ")[2]
     fault = key_fault(key)
     if fault:
         raise Refusal(401, "invalid_token", fault)
@@ -103,14 +106,45 @@ def _plain(body: bytes) -> bytes:
     return unpacked(body, coding, _MOST_BYTES, "request_decoding_error")
 
 
+def _payload(plain: bytes) -> Any:
+    """Return the one request of a body, or those of its lines merged into one (JSON Lines)."""
+    try:
+        return parsed(plain, "invalid_json", _UNREADABLE)
+    except Refusal:
+        lines = [line for line in plain.splitlines() if line.strip()]
+        if len(lines) < 2:
+            raise
+    requests = [parsed(line, "invalid_json", _UNREADABLE) for line in bounded(lines)]
+    merged = [resource for one in requests for resource in _members(one, "resourceLogs")]
+    return {"resourceLogs": merged}
+
+
+_UNREADABLE = "failed to decode: "
+
+
 def _records(payload: Any) -> list[Any]:
     """Return each record in an envelope of its own, with its resource and its scope."""
+    found: list[tuple[Any, Any, list[Any]]] = []
+    size = 0
+    for resource in bounded(_members(payload, "resourceLogs")):
+        scopes = bounded(_members(resource, "scopeLogs"))
+        around = _size_without(resource, "scopeLogs")
+        for scope in scopes:
+            records = _members(scope, "logRecords")
+            size += len(records) * (around + _size_without(scope, "logRecords"))
+            found.append((resource, scope, records))
+    bounded([record for _, _, records in found for record in records])
+    unfolds_to(size)
     return [
         {"resourceLogs": [{**resource, "scopeLogs": [{**scope, "logRecords": [record]}]}]}
-        for resource in _members(payload, "resourceLogs")
-        for scope in _members(resource, "scopeLogs")
-        for record in _members(scope, "logRecords")
+        for resource, scope, records in found
+        for record in records
     ]
+
+
+def _size_without(holder: Any, name: str) -> int:
+    rest = {key: value for key, value in holder.items() if key != name}
+    return len(exact_json(rest))
 
 
 def _members(holder: Any, name: str) -> list[Any]:
@@ -129,8 +163,10 @@ def _message(raw: Any, index: int) -> Message:
     fault = type_fault(record, _TYPES) if type(record) is dict else "a record is an object"
     if fault:
         raise Refusal(400, "invalid_record", fault, index)
+    # Without its resource, which may be large, and of which a message says nothing.
+    alone = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
     try:
-        return DIALECT.decode(Request("", {}, jsonable.encode(raw)))[0]
+        return DIALECT.decode(Request("", {}, jsonable.encode(alone)))[0]
     except ValueError as error:
         raise Refusal(400, "invalid_record", str(error), index) from error
 

@@ -1,16 +1,21 @@
 """
 PostHog's V0 server: the first bad event refuses the whole request, before any is stored.
 
-Written from PostHog's ``rust/capture``: what is a type error there is one here.
+Written from PostHog's ``rust/capture``: what is a type error there is one here. A body is read
+as the first of four forms that fits: an array of events, a batch, one event, and the update of
+a person, which has no name and is for ``/engage`` alone.
 """
 
 from __future__ import annotations
 
+import re
+
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..events import jsonable
+from .identity import ILLEGAL_IDS, is_illegal, warnings_of
 from .rules import (
     Asked,
     Finding,
@@ -19,7 +24,9 @@ from .rules import (
     Reading,
     Refusal,
     Types,
+    bounded,
     canonical,
+    exact_json,
     key_fault,
     one_of,
     parsed,
@@ -31,21 +38,24 @@ from .rules import (
 from .timestamps import parse_kindly
 
 
-__all__ = ["ILLEGAL_IDS", "V0", "PostHogV0", "finding", "fits_kafka", "in_the_future"]
-
-#: Ids that PostHog never merges; ``message`` keeps its own list, so that one checks the other.
-ILLEGAL_IDS = frozenset(
-    """0 00000000-0000-0000-0000-000000000000 anonymous anonymous-user backend distinct_id
-    distinctid email false guest id nan none not_authenticated null system true undefined
-    user""".split()
-) | {"[object object]"}
+__all__ = [
+    "ILLEGAL_IDS",
+    "V0",
+    "PostHogV0",
+    "about_person",
+    "finding",
+    "fits_kafka",
+    "in_the_future",
+]
 
 _PERSONAL = frozenset({"$identify", "$create_alias", "$merge_dangerously", "$groupidentify"})
-_BATCH_BYTES = 20 * 1024 * 1024
-_SINGLE_BYTES = 2 * 1024 * 1024
+_MOST_BYTES = 20 * 1024 * 1024  # on the wire and unpacked, on all six routes
 _KAFKA_BYTES = 1_000_000
 _FUTURE = 23 * 3600.0
 _GZIP = b"\x1f\x8b\x08"
+_LONGEST_ID = 200  # characters
+# What is no event for PostHog any more: left out without a word.
+_LEFT_OUT = "$performance_event"
 _TEXT = one_of(str, Null)
 _OBJECT = one_of(dict, Null)
 
@@ -63,13 +73,14 @@ _EVENT_TYPES: Mapping[str, Types] = {
     "$token": _TEXT,
 }
 _BATCH_TYPES: Mapping[str, Types] = {
-    "token": _TEXT,
-    "api_key": _TEXT,
+    "token": one_of(str),
+    "api_key": one_of(str),
     "sent_at": _TEXT,
     "historical_migration": one_of(bool, Null),
     "batch": one_of(list),
 }
 _KEYS = ("token", "api_key", "$token")
+_IDS = ("distinct_id", "$distinct_id")
 
 
 @dataclass(frozen=True)
@@ -82,15 +93,21 @@ class PostHogV0:
         """Return the answer for the whole request: all good, or all bad."""
         read = Reading()
         try:
+            _check_query(asked.query)
             read.plain = _plain(asked)
             read.payload = parsed(read.plain, "request_parsing_error", _UNREADABLE)
-            read.events, head = _events(read.payload)
-            _check(read.events, head, len(read.plain))
+            events, head = _events(read.payload, asked.path)
+            read.events = bounded(events)
+            kept = _check(read.events, head, len(read.plain))
         except Refusal as refusal:
             return _refused(read, refusal)
-        notes = _RequestNotes.of(head, asked.now)
-        good = [finding(raw, warnings=notes.about(raw)) for raw in read.events]
-        return read.answered(b'{"status":"Ok"}', good)
+        notes = _RequestNotes.of(head, asked)
+        found = [finding(raw, warnings=notes.about(raw)) for raw in kept]
+        found += [finding(raw, "dropped_performance_event") for raw in _left_out(read.events)]
+        judged = read.answered(b'{"status":"Ok"}', found)
+        return (
+            replace(judged, status=204, body=b"") if asked.query.get("beacon") == "1" else judged
+        )
 
     def refuse(self, status: int, asked: Asked) -> Judged:
         """Return *status* as V0 says it: in plain text."""
@@ -100,6 +117,7 @@ class PostHogV0:
 V0 = PostHogV0()
 
 _UNREADABLE = "failed to parse request: "
+_UNDECODABLE = "failed to decode request: "
 
 
 def _refused(read: Reading, refusal: Refusal) -> Judged:
@@ -107,47 +125,92 @@ def _refused(read: Reading, refusal: Refusal) -> Judged:
     return read.refused(refusal, refusal.text.encode(), finding, text)
 
 
+def _check_query(query: Mapping[str, str]) -> None:
+    for name in ("beacon", "_"):
+        if name in query and not re.fullmatch(r"[+-]?\d{1,18}", query[name], re.ASCII):
+            raise Refusal(400, "invalid_query", f"query: {name} is not a whole number")
+
+
 def _plain(asked: Asked) -> bytes:
-    """Unpack what begins like gzip, whatever the headers say: V0 sniffs, and knows no other."""
-    limit = _BATCH_BYTES if asked.path.startswith("/batch") else _SINGLE_BYTES
-    if len(asked.body) > limit:
-        raise Refusal(413, "payload_too_large", f"body of more than {limit} bytes")
-    packed = asked.body.startswith(_GZIP)
-    plain = unpacked(asked.body, "gzip" if packed else None, limit, "request_decoding_error")
-    if not plain:
+    """Unpack what begins like gzip, or is said to be: V0 sniffs, and knows no other coding."""
+    if len(asked.body) > _MOST_BYTES:
+        raise Refusal(413, "payload_too_large", f"body of more than {_MOST_BYTES} bytes")
+    if not asked.body:
         raise Refusal(400, "empty_body", "empty body")
-    return plain
+    coding = _coding(asked)
+    if coding == "lz64":
+        raise Refusal(400, "request_decoding_error", f"{_UNDECODABLE}no lz64 in this inspector")
+    if asked.body.startswith(_GZIP):
+        coding = "gzip"
+    return unpacked(asked.body, coding, _MOST_BYTES, "request_decoding_error")
 
 
-def _events(payload: Any) -> tuple[list[Any], Mapping[str, Any]]:
+def _coding(asked: Asked) -> str | None:
+    """Return the coding that a request says it has; the query's word goes before the header's."""
+    hint = _CODINGS.get(asked.query.get("compression", "").lower())
+    return hint or _CODINGS.get(asked.headers.get("content-encoding", ""))
+
+
+_CODINGS: Mapping[str, str] = {
+    "gzip": "gzip",
+    "gzip-js": "gzip",
+    "lz64": "lz64",
+    "lz-string": "lz64",
+}
+
+
+def _events(payload: Any, path: str) -> tuple[list[Any], Mapping[str, Any]]:
     """Return the events of a batch, an array or a single event, and what stands around them."""
     if isinstance(payload, list):
         return payload, {}
     if not isinstance(payload, dict):
         raise Refusal(400, "request_parsing_error", f"{_UNREADABLE}not an object")
-    if "batch" not in payload:
-        return [payload], {}
-    fault = type_fault(payload, _BATCH_TYPES)
-    if fault:
-        raise Refusal(400, "request_parsing_error", f"{_UNREADABLE}{fault}")
-    return payload["batch"], payload
+    if "batch" in payload and ("event" not in payload or not _batch_fault(payload)):
+        fault = _batch_fault(payload)
+        if fault:
+            raise Refusal(400, "request_parsing_error", f"{_UNREADABLE}{fault}")
+        return payload["batch"], payload
+    if path.startswith("/engage") and type(payload.get("event")) is not str:
+        return [{**payload, "event": "$identify"}], {}
+    return [payload], {}
 
 
-def _check(events: Sequence[Any], head: Mapping[str, Any], size: int) -> None:
-    """Refuse as the server does: first the types of all, then the key, then each event."""
+def _batch_fault(payload: Mapping[str, Any]) -> str:
+    if "token" not in payload and "api_key" not in payload:
+        return "api_key: missing beside the batch; keys in its events do not count"
+    if "token" in payload and "api_key" in payload:
+        return "api_key: given twice, as token too"
+    return type_fault(payload, _BATCH_TYPES)
+
+
+def _left_out(events: Sequence[Any]) -> list[Any]:
+    return [raw for raw in events if raw["event"] == _LEFT_OUT]
+
+
+def _check(events: Sequence[Any], head: Mapping[str, Any], size: int) -> list[Any]:
+    """
+    Refuse as the server does: first the types of all, then the key, then each event.
+
+    Returns the events that the server keeps.
+    """
     for index, raw in enumerate(events):
         fault = _event_fault(raw)
         if fault:
             raise Refusal(400, "request_parsing_error", f"{_UNREADABLE}{fault}", index)
     if not events:
         raise Refusal(400, "empty_batch", "request holds no event")
-    _check_key(events, head)
+    kept = [raw for raw in events if raw["event"] != _LEFT_OUT]
+    if kept:
+        _check_key(kept, head)
     for index, raw in enumerate(events):
+        if raw["event"] == _LEFT_OUT:
+            continue
         fault = _content_fault(raw)
         if fault:
             raise Refusal(400, "invalid_event", fault, index)
         if not fits_kafka(raw, size):
             raise Refusal(413, "event_too_big", "event is too big", index)
+    return kept
 
 
 def _event_fault(raw: Any) -> str:
@@ -157,6 +220,10 @@ def _event_fault(raw: Any) -> str:
         return "event: missing"
     if raw.get("uuid") and type(raw["uuid"]) is str and canonical(raw["uuid"]) is None:
         return "uuid: not a UUID"
+    for aliases in (_KEYS, _IDS):
+        given = [name for name in aliases if name in raw]
+        if len(given) > 1:
+            return f"{given[0]}: given twice, as {given[1]} too"
     return type_fault(raw, _EVENT_TYPES)
 
 
@@ -165,13 +232,14 @@ def _content_fault(raw: Mapping[str, Any]) -> str:
         return "event submitted with an empty event name"
     if not _distinct_id(raw).strip():
         return "event submitted without a distinct_id"
-    if type(raw.get("properties", {}).get("$cookieless_mode")) not in (bool, Null):
+    if type(raw.get("properties", {}).get("$cookieless_mode", False)) is not bool:
         return "$cookieless_mode is not a boolean"
     return ""
 
 
 def _check_key(events: Sequence[Any], head: Mapping[str, Any]) -> None:
-    keys = set(_keys_in([head])) or set(_keys_in(events))
+    """Look for the key of the batch, else for the one key of all events that have one."""
+    keys = {head[name] for name in ("token", "api_key") if name in head} or set(_keys_of(events))
     if not keys:
         raise Refusal(401, "missing_token", "API key is missing")
     if len(keys) > 1:
@@ -181,13 +249,14 @@ def _check_key(events: Sequence[Any], head: Mapping[str, Any]) -> None:
         raise Refusal(401, "invalid_token", fault)
 
 
-def _keys_in(objects: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    for raw in objects:
-        for name in _KEYS:
-            if raw.get(name) is not None:
-                yield raw[name]
+def _keys_of(events: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """Yield each event's key: at its root, else in its properties."""
+    for raw in events:
+        root = next((raw[name] for name in _KEYS if raw.get(name) is not None), None)
         inner = raw.get("properties", {}).get("token")
-        if type(inner) is str:
+        if root is not None:
+            yield root
+        elif type(inner) is str:
             yield inner
 
 
@@ -200,23 +269,35 @@ def fits_kafka(raw: Any, size: int) -> bool:
     """
     if 2 * size <= _KAFKA_BYTES:
         return True
-    line = jsonable.encode(raw)
+    line = exact_json(raw)
     return len(line) + line.count(b'"') + line.count(b"\\") <= _KAFKA_BYTES
 
 
 def _distinct_id(raw: Mapping[str, Any]) -> str:
     """Return the id at the root, else the one in the properties; what is no text becomes one."""
-    for name in ("distinct_id", "$distinct_id"):
+    for name in _IDS:
         if raw.get(name) is not None:
             return _text(raw[name])
     properties = raw.get("properties")
     return _text(properties.get("distinct_id")) if isinstance(properties, dict) else ""
 
 
+def _stored_id(raw: Mapping[str, Any]) -> str:
+    """Return the id as the server stores it."""
+    return _distinct_id(raw).replace("\0", "\ufffd")[:_LONGEST_ID]
+
+
 def _text(value: Any) -> str:
+    """Return a text as it is, anything else as JSON with sorted keys; null is no text at all."""
     if type(value) is str:
         return value
-    return "" if value is None else jsonable.encode(value).decode()
+    return "" if value is None else jsonable.encode(_sorted(value)).decode()
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    return [_sorted(member) for member in value] if isinstance(value, list) else value
 
 
 def finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Finding:
@@ -226,7 +307,7 @@ def finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Findi
     properties = raw.get("properties")
     return Finding(
         _text(raw.get("event")),
-        _distinct_id(raw),
+        _stored_id(raw),
         canonical(raw.get("uuid")) or _text(raw.get("uuid")),
         _text(raw.get("timestamp")),
         properties if isinstance(properties, dict) else {},
@@ -245,10 +326,11 @@ class _RequestNotes:
     general: tuple[str, ...]
 
     @classmethod
-    def of(cls, head: Mapping[str, Any], now: float) -> _RequestNotes:
-        sent_at = head.get("sent_at")
+    def of(cls, head: Mapping[str, Any], asked: Asked) -> _RequestNotes:
+        now, sent_at = asked.now, head.get("sent_at")
         if sent_at is None:
-            return cls(now, 0.0, ())
+            in_query = int(asked.query.get("_", "0")) / 1000  # milliseconds, as posthog-js says it
+            return cls(now, in_query - now if in_query > _YEAR_2021 else 0.0, ())
         moment = parse_kindly(sent_at)
         if moment is None:
             return cls(now, 0.0, ("sent_at is unreadable: no correction of clock skew",))
@@ -258,17 +340,17 @@ class _RequestNotes:
         notes = self.general
         properties = raw.get("properties", {})
         text = _distinct_id(raw)
-        if text.strip().lower() in ILLEGAL_IDS:
+        if is_illegal(text):
             notes += ("illegal distinct_id: its merges are refused",)
-        if len(text) > 200:
-            notes += ("distinct_id cut to 200 characters",)
+        if len(text) > _LONGEST_ID:
+            notes += (f"distinct_id cut to {_LONGEST_ID} characters",)
         if raw.get("timestamp"):
             skew = 0.0 if properties.get("$ignore_sent_at") else self.skew
             notes += in_the_future(parse_kindly(raw["timestamp"]), skew, self.now)
         personless = properties.get("$process_person_profile")
         if personless is not None:
-            notes += _about_person(raw["event"], personless)
-        return notes
+            notes += about_person(raw["event"], personless)
+        return notes + warnings_of(raw["event"], _stored_id(raw), properties)
 
 
 def in_the_future(moment: float | None, skew: float, now: float) -> tuple[str, ...]:
@@ -280,7 +362,11 @@ def in_the_future(moment: float | None, skew: float, now: float) -> tuple[str, .
     return ()
 
 
-def _about_person(event: str, process: Any) -> tuple[str, ...]:
+_YEAR_2021 = 1_609_459_200.0
+
+
+def about_person(event: str, process: Any) -> tuple[str, ...]:
+    """Return what the server makes of an event's wish to have no person."""
     if type(process) is not bool:
         return ("$process_person_profile is not a boolean: taken as true",)
     if event in _PERSONAL and not process:

@@ -1,8 +1,8 @@
 """
 PostHog's V1 server: seven headers are a must, and every event gets a verdict of its own.
 
-What the protocol cannot name (a uuid that is missing or twice there, a wrong type) still
-refuses the whole request.
+What the protocol cannot name (a uuid that is missing or given twice, a wrong type) still
+refuses the whole request. ``/i/v1/ai/events`` is the same server for AI events alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from ..events import jsonable
 from .answers import Verdict
+from .identity import is_illegal, warnings_of
 from .rules import (
     JSON,
     Asked,
@@ -24,26 +25,30 @@ from .rules import (
     Reading,
     Refusal,
     Types,
+    as_bool,
+    bounded,
     canonical,
+    exact_json,
     key_fault,
     one_of,
     parsed,
     type_fault,
+    type_name,
     unpacked,
 )
-from .rules_posthog import ILLEGAL_IDS, finding, fits_kafka, in_the_future
+from .rules_posthog import about_person, finding, fits_kafka, in_the_future
 from .timestamps import parse_strictly
 
 
-__all__ = ["V1", "PostHogV1"]
+__all__ = ["AI", "V1", "PostHogV1"]
 
 _WIRE_BYTES = 10 * 1024 * 1024
 _PLAIN_BYTES = 50 * 1024 * 1024
+_AI_BYTES = 8 * 1024 * 1024  # of one event on the AI lane
 _LONGEST = 200  # bytes of UTF-8, for names and ids
 _CODINGS = frozenset({"gzip", "deflate", "br", "zstd"})
 _TEXT = one_of(str, Null)
 _ONLY_TEXT = one_of(str)
-_ONLY_TRUTH = one_of(bool)
 
 _REQUIRED = (
     "Content-Type",
@@ -54,25 +59,22 @@ _REQUIRED = (
     "PostHog-Request-Timestamp",
 )
 _BATCH_TYPES: Mapping[str, Types] = {
-    "batch": one_of(list),
-    "historical_migration": one_of(bool, Null),
+    "created_at": _ONLY_TEXT,
+    "historical_migration": one_of(bool),
     "capture_internal": one_of(bool, Null),
+    "batch": one_of(list),
 }
+_BATCH_MUSTS = ("created_at", "batch")
 _EVENT_TYPES: Mapping[str, Types] = {
     "event": _ONLY_TEXT,
-    "uuid": _TEXT,
+    "uuid": _ONLY_TEXT,
     "distinct_id": _ONLY_TEXT,
     "timestamp": _ONLY_TEXT,
     "session_id": _TEXT,
     "window_id": _TEXT,
-    "options": one_of(dict, Null),
 }
-_OPTION_TYPES: Mapping[str, Types] = {
-    "cookieless_mode": _ONLY_TRUTH,
-    "disable_skew_correction": _ONLY_TRUTH,
-    "process_person_profile": _ONLY_TRUTH,
-    "product_tour_id": one_of(str, int),
-}
+_EVENT_MUSTS = ("event", "uuid", "distinct_id", "timestamp")
+_BOOLEANS = ("cookieless_mode", "disable_skew_correction", "process_person_profile")
 
 # The tags of a status that somebody asked for (wire notes, 2.6).
 _TAGS: Mapping[int, str] = {
@@ -94,9 +96,10 @@ _TAGS: Mapping[int, str] = {
 
 @dataclass(frozen=True)
 class PostHogV1:
-    """``POST /i/v1/analytics/events``."""
+    """``POST /i/v1/analytics/events``, or ``/i/v1/ai/events``."""
 
     dialect: str = "posthog-v1"
+    is_ai_lane: bool = False
 
     def judge(self, asked: Asked) -> Judged:
         """Return a verdict for every event, or the refusal of all of them."""
@@ -105,17 +108,29 @@ class PostHogV1:
             _check_headers(asked.headers)
             read.plain = _plain(asked)
             read.payload = parsed(read.plain, "request_parsing_error")
-            read.events = _events(read.payload)
-            _check_events(read.events)
+            read.events = bounded(_events(read.payload))
+            _check_events(read.events, read.payload["created_at"])
         except Refusal as refusal:
             return _refused(read, refusal, asked)
-        sent_at = parse_strictly(asked.headers["posthog-request-timestamp"])
+        sent_at = parse_strictly(asked.headers["posthog-request-timestamp"].strip())
         skew = (sent_at or asked.now) - asked.now
         found = [
-            finding(raw, _fault(raw, len(read.plain)), _warnings(raw, skew, asked.now))
+            _finding(raw, self._fault(raw, len(read.plain)), _warnings(raw, skew, asked.now))
             for raw in read.events
         ]
         return _answered(read, asked, found)
+
+    def _fault(self, raw: Mapping[str, Any], size: int) -> str:
+        """Return why an event is dropped (2.5), or nothing."""
+        fault = _event_fault(raw)
+        if fault:
+            return fault
+        if not self.is_ai_lane:
+            return "" if fits_kafka(raw, size) else "event_too_big"
+        if not raw["event"].startswith("$ai_"):
+            return "misrouted_event"
+        is_small = size <= _AI_BYTES or len(exact_json(raw)) <= _AI_BYTES
+        return "" if is_small else "ai_event_too_big"
 
     def refuse(self, status: int, asked: Asked) -> Judged:
         """Return *status* as V1 says it: an object with a tag."""
@@ -124,6 +139,7 @@ class PostHogV1:
 
 
 V1 = PostHogV1()
+AI = PostHogV1(is_ai_lane=True)
 
 
 def _own_headers(asked: Asked) -> dict[str, str]:
@@ -135,42 +151,83 @@ def _own_headers(asked: Asked) -> dict[str, str]:
 
 
 def _refused(read: Reading, refusal: Refusal, asked: Asked) -> Judged:
-    said = {
+    answer = {
         "error": refusal.tag,
         "error_description": refusal.text,
         "error_uri": f"https://posthog.com/docs/api/capture#{refusal.tag}",
     }
-    judged = read.refused(refusal, jsonable.encode(said), finding, _own_headers(asked))
+    judged = read.refused(refusal, jsonable.encode(answer), _finding, _own_headers(asked))
     return replace(judged, error=f"{refusal.tag}: {refusal.text}")
 
 
+def _finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Finding:
+    """Read what can be read, as V1 stores it: ids without the blanks around them."""
+    found = finding(raw, reason, warnings)
+    uuid = found.uuid.strip()
+    return found._replace(
+        distinct_id=found.distinct_id.strip(),
+        uuid=canonical(uuid) or uuid,
+        properties={**found.properties, **_as_properties(raw)},
+    )
+
+
+def _as_properties(raw: Any) -> dict[str, Any]:
+    """Return the fields and options of an event that the server stores as properties (2.3)."""
+    if type(raw) is not dict:
+        return {}
+    given = raw.get("options")
+    options = given if type(given) is dict else {}
+    fields = {f"${name}": raw.get(name) for name in ("session_id", "window_id")}
+    known = {name: as_bool(options.get(option)) for option, name in _STORED_OPTIONS.items()}
+    return {name: value for name, value in {**fields, **known}.items() if value is not None}
+
+
+_STORED_OPTIONS = {
+    "cookieless_mode": "$cookieless_mode",
+    "disable_skew_correction": "$ignore_sent_at",
+    "process_person_profile": "$process_person_profile",
+}
+
+
 def _check_headers(headers: Mapping[str, str]) -> None:
-    missing = [name for name in _REQUIRED if not headers.get(name.lower(), "").strip()]
+    """Refuse as the server does: the key's header before all others, then what is missing."""
+    if "authorization" not in headers:
+        raise Refusal(401, "missing_authorization")
+    missing = [name for name in _REQUIRED if name.lower() not in headers]
     if missing:
         raise Refusal(400, "missing_required_headers", f"missing: {', '.join(missing)}")
-    _check_key(headers.get("authorization", ""))
+    _check_key(headers["authorization"])
     media, _, _ = headers["content-type"].partition(";")
     if media.strip().lower() != "application/json":
-        raise Refusal(415, "unsupported_content_type", f"Content-Type: {media}")
+        raise Refusal(415, "unsupported_content_type", f"Content-Type: {media[:40]}")
+    coding = headers.get("content-encoding")
+    if coding is not None and coding.lower() not in _CODINGS:
+        raise Refusal(415, "unsupported_encoding", f"Content-Encoding: {coding[:40]}")
     for name, fits in _HEADER_CHECKS.items():
-        if not fits(headers[name]):
+        if not fits(headers[name].strip()):
             raise Refusal(400, "invalid_header_value", f"invalid {name}")
 
 
+def _is_visible(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
 _HEADER_CHECKS: Mapping[str, Callable[[str], bool]] = {
-    "user-agent": lambda text: text.isascii() and text.isprintable(),
-    "posthog-attempt": lambda text: bool(re.fullmatch(r"[1-9]\d{0,8}", text.strip(), re.ASCII)),
-    "posthog-request-id": lambda text: canonical(text.strip()) is not None,
-    "posthog-request-timestamp": lambda text: parse_strictly(text.strip()) is not None,
+    "posthog-request-id": lambda text: canonical(text) is not None,
+    "posthog-attempt": lambda text: (
+        re.fullmatch(r"\+?0*[1-9]\d{0,9}", text, re.ASCII) is not None and int(text) < 2**32
+    ),
+    "posthog-request-timestamp": lambda text: parse_strictly(text) is not None,
+    "user-agent": _is_visible,
+    "posthog-sdk-info": _is_visible,  # an empty one is taken: the events then have no `$lib`
 }
 
 
 def _check_key(authorization: str) -> None:
     scheme, _, key = authorization.strip().partition(" ")
-    if not scheme:
-        raise Refusal(401, "missing_authorization")
-    if scheme.lower() != "bearer":
-        raise Refusal(400, "invalid_header_value", "Authorization: the scheme is not Bearer")
+    if scheme.lower() != "bearer" or not key:
+        text = "Authorization: Bearer and a project's key"
+        raise Refusal(400, "invalid_header_value", text)
     fault = key_fault(key)
     if fault:
         raise Refusal(401, "invalid_api_token", fault)
@@ -178,82 +235,103 @@ def _check_key(authorization: str) -> None:
 
 def _plain(asked: Asked) -> bytes:
     """Unpack as the header says: V1 sniffs nothing but the two forms of ``deflate`` (2.2)."""
-    coding = asked.headers.get("content-encoding", "").strip().lower()
-    if coding and coding not in _CODINGS:
-        raise Refusal(415, "unsupported_encoding", f"Content-Encoding: {coding[:40]}")
     if len(asked.body) > _WIRE_BYTES:
         raise Refusal(413, "payload_too_large", f"body of more than {_WIRE_BYTES} bytes")
     if not asked.body:
         raise Refusal(400, "empty_body")
+    coding = asked.headers.get("content-encoding")
     return unpacked(asked.body, coding, _PLAIN_BYTES, "request_decoding_error")
 
 
 def _events(payload: Any) -> list[Any]:
-    fault = type_fault(payload, _BATCH_TYPES) if isinstance(payload, dict) else "not an object"
-    if fault or "batch" not in payload:
-        raise Refusal(400, "request_parsing_error", fault or "batch: missing")
-    created_at = payload.get("created_at")
-    if type(created_at) is not str or parse_strictly(created_at) is None:
-        raise Refusal(400, "invalid_batch", "created_at is not RFC 3339")
-    if not payload["batch"]:
-        raise Refusal(400, "empty_batch")
+    """Return the batch; its types are looked at first, then whether it is empty."""
+    fault = _type_fault(payload, _BATCH_TYPES, _BATCH_MUSTS)
+    if fault:
+        raise Refusal(400, "request_parsing_error", fault)
     events: list[Any] = payload["batch"]
     return events
 
 
-def _check_events(events: Sequence[Any]) -> None:
+def _check_events(events: Sequence[Any], created_at: str) -> None:
     """Refuse all events unless each is typed, and its uuid is there, valid and the only one."""
-    seen: set[str] = set()
     for index, raw in enumerate(events):
-        fault = type_fault(raw, _EVENT_TYPES) if type(raw) is dict else "an event is an object"
+        fault = _type_fault(raw, _EVENT_TYPES, _EVENT_MUSTS)
         if fault:
             raise Refusal(400, "request_parsing_error", fault, index)
-        if not raw.get("uuid"):
-            raise Refusal(400, "missing_event_uuid", guilty=index)
-        name = canonical(raw["uuid"])
-        if name is None:
-            raise Refusal(400, "invalid_event_uuid", guilty=index)
-        if name in seen:
-            raise Refusal(400, "duplicate_event_uuid", guilty=index)
-        seen.add(name)
+    if not events:
+        raise Refusal(400, "empty_batch")
+    if parse_strictly(created_at) is None:
+        raise Refusal(400, "invalid_batch", "created_at is not RFC 3339")
+    seen: set[str] = set()
+    for index, raw in enumerate(events):
+        seen.add(_unique(raw["uuid"].strip(), seen, index))
 
 
-def _fault(raw: Mapping[str, Any], size: int) -> str:
-    """Return why an event is dropped (2.5), or nothing."""
-    event, distinct_id = raw.get("event", ""), raw.get("distinct_id", "").strip()
+def _type_fault(raw: Any, types: Mapping[str, Types], musts: Sequence[str]) -> str:
+    if type(raw) is not dict:
+        return f"invalid type {type_name(raw)}, expected an object"
+    missing = next((f"{name}: missing" for name in musts if name not in raw), "")
+    return missing or type_fault(raw, types)
+
+
+def _unique(uuid: str, seen: set[str], index: int) -> str:
+    if not uuid:
+        raise Refusal(400, "missing_event_uuid", guilty=index)
+    name = canonical(uuid)
+    if name is None:
+        raise Refusal(400, "invalid_event_uuid", guilty=index)
+    if name in seen:
+        raise Refusal(400, "duplicate_event_uuid", guilty=index)
+    return name
+
+
+def _event_fault(raw: Mapping[str, Any]) -> str:
+    """Return the first fault of a typed event, in the order in which the server looks."""
+    event, distinct_id = raw["event"], raw["distinct_id"].strip()
+    if event == "$performance_event":
+        return "dropped_performance_event"
     if not event:
         return "missing_event_name"
     if len(event.encode()) > _LONGEST:
         return "event_name_too_long"
-    if event == "$performance_event":
-        return "dropped_performance_event"
     if not distinct_id:
         return "missing_distinct_id"
     if len(distinct_id.encode()) > _LONGEST:
         return "distinct_id_too_large"
-    if parse_strictly(raw.get("timestamp", "")) is None:
+    if parse_strictly(raw["timestamp"]) is None:
         return "invalid_event_timestamp"
-    if type(raw.get("properties")) not in (dict, Null):
+    if type(raw.get("properties", {})) is not dict:
         return "malformed_event_properties"
-    if raw.get("options") and type_fault(raw["options"], _OPTION_TYPES):
-        return "invalid_options"
-    return "" if fits_kafka(raw, size) else "event_too_big"
+    return "" if _fit(raw.get("options")) else "invalid_options"
+
+
+def _fit(options: Any) -> bool:
+    """Return whether options are ones that the server can read; null is as good as absent."""
+    if options is None:
+        return True
+    if type(options) is not dict:
+        return False
+    given = [options[name] for name in _BOOLEANS if options.get(name) is not None]
+    tour = type(options.get("product_tour_id"))
+    return all(as_bool(one) is not None for one in given) and tour in (str, int, Null)
 
 
 def _warnings(raw: Mapping[str, Any], skew: float, now: float) -> tuple[str, ...]:
+    """Return what the server makes of an event that it takes."""
     warnings: tuple[str, ...] = ()
-    if _is_illegal(raw):
+    if is_illegal(raw["distinct_id"]):
         warnings += ("illegal distinct_id: person processing is off",)
-    moment = parse_strictly(raw.get("timestamp", ""))
-    options = raw.get("options") or {}
+    given = raw.get("options")
+    options: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    moment = parse_strictly(raw["timestamp"])
     if moment is not None:
-        skew = 0.0 if options.get("disable_skew_correction") else skew
-        warnings += in_the_future(moment, skew, now)
-    return warnings
-
-
-def _is_illegal(raw: Mapping[str, Any]) -> bool:
-    return raw.get("distinct_id", "").strip().lower() in ILLEGAL_IDS
+        is_uncorrected = as_bool(options.get("disable_skew_correction"))
+        warnings += in_the_future(moment, 0.0 if is_uncorrected else skew, now)
+    if as_bool(options.get("process_person_profile")) is False:
+        warnings += about_person(raw["event"], False)
+    properties = raw.get("properties")
+    known = {**(properties if type(properties) is dict else {}), **_as_properties(raw)}
+    return warnings + warnings_of(raw["event"], raw["distinct_id"].strip(), known)
 
 
 def _verdict(one: Finding, wanted: Mapping[str, Verdict]) -> Mapping[str, Any] | None:
@@ -263,7 +341,7 @@ def _verdict(one: Finding, wanted: Mapping[str, Verdict]) -> Mapping[str, Any] |
             return _spelled_out(wanted[key])
     if one.reason:
         return {"result": "drop", "details": one.reason}
-    if _is_illegal(one.raw):
+    if is_illegal(one.distinct_id):
         return {"result": "ok", "details": "person_processing_disabled"}
     return _OK
 
@@ -297,7 +375,7 @@ def _answered(read: Reading, asked: Asked, found: Sequence[Finding]) -> Judged:
     if any(verdict.get("result") == "retry" for verdict in results.values()):
         headers["Retry-After"] = "1"
     body = _results_body(results)
-    return Judged(200, headers, body, good, bad, uuids, read.payload, len(read.plain))
+    return replace(read.answered(body, ()), headers=headers, good=good, bad=bad, uuids=uuids)
 
 
 def _results_body(results: Mapping[str, Mapping[str, Any]]) -> bytes:

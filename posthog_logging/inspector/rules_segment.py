@@ -1,8 +1,8 @@
 """
 The Segment family's servers: almost everything gets a 200, and much of it is lost later.
 
-So the answer says little, and the findings say what would become of each call. Who is
-asked is told by where the key is: the vendors share their paths, and differ in limits.
+So the answer says little, and the findings say what would become of each call. Where the key
+is shows which vendor is meant: the vendors share their paths, and differ in limits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,20 @@ from ..events.message import Message
 from ..wire import Request
 from ..wire.segment import SEGMENT as DIALECT
 from ..wire.segment import calls_in
-from .rules import Asked, Finding, Judged, Reading, Refusal, canonical, parsed, phrase, unpacked
+from .rules import (
+    Asked,
+    Finding,
+    Judged,
+    Reading,
+    Refusal,
+    bounded,
+    canonical,
+    exact_json,
+    parsed,
+    phrase,
+    unfolds_to,
+    unpacked,
+)
 from .timestamps import parse_kindly
 
 
@@ -98,8 +111,8 @@ _NO_SENT_AT = "no sentAt beside the batch: no correction of clock skew, MetaRout
 
 
 def _refused(read: Reading, refusal: Refusal) -> Judged:
-    said = {"success": False, "code": refusal.tag, "message": refusal.text}
-    return read.refused(refusal, jsonable.encode(said), _finding)
+    answer = {"success": False, "code": refusal.tag, "message": refusal.text}
+    return read.refused(refusal, jsonable.encode(answer), _finding)
 
 
 def _plain(asked: Asked) -> bytes:
@@ -111,6 +124,10 @@ def _plain(asked: Asked) -> bytes:
 
 
 def _calls(payload: Any, path: str) -> list[Any]:
+    batch = payload.get("batch") if isinstance(payload, dict) else None
+    if isinstance(batch, list):
+        shared = {name: payload[name] for name in ("context", "integrations") if name in payload}
+        unfolds_to(len(exact_json(shared)) * len(bounded(batch)))
     try:
         calls = calls_in(payload, path)
     except ValueError as error:
@@ -121,7 +138,7 @@ def _calls(payload: Any, path: str) -> list[Any]:
 
 
 def _vendor(payload: Mapping[str, Any], calls: Sequence[Any], asked: Asked) -> _Vendor:
-    """Tell who is asked by where the key is; without one nobody answers (1)."""
+    """Return the vendor that takes a key where this request has it; without one it is a 401."""
     if _text(payload.get("writeKey")) and _is_batch(payload):
         return _SEGMENT
     if all(isinstance(raw, dict) and _text(raw.get("writeKey")) for raw in calls):
@@ -171,7 +188,7 @@ def _fault(raw: Any, vendor: _Vendor) -> str:
             return reason
     if not _text(raw.get("userId")) and not _text(raw.get("anonymousId")):
         return "no_user_anon_id"
-    return "event_too_large" if len(jsonable.encode(raw)) > vendor.event_bytes else ""
+    return "event_too_large" if len(exact_json(raw)) > vendor.event_bytes else ""
 
 
 def _warnings(raw: Any) -> tuple[str, ...]:
@@ -183,11 +200,11 @@ def _warnings(raw: Any) -> tuple[str, ...]:
     return (*found, *(f"{name} is not a string: MetaRouter loses the whole batch" for name in odd))
 
 
-def _is_no_id(value: Any) -> bool:
+def _is_not_an_id(value: Any) -> bool:
     return not 0 < len(_text(value)) <= _LONGEST_ID
 
 
-def _is_no_moment(value: Any) -> bool:
+def _is_unreadable_time(value: Any) -> bool:
     return value is not None and parse_kindly(_text(value)) is None
 
 
@@ -196,8 +213,8 @@ _WARNINGS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: not isinstance(value, dict),
         "no context: MetaRouter loses the whole batch",
     ),
-    "messageId": (_is_no_id, "no messageId of 1 to 100 characters: duplicates are not seen"),
-    "timestamp": (_is_no_moment, "unreadable timestamp: the server takes its own"),
+    "messageId": (_is_not_an_id, "no messageId of 1 to 100 characters: duplicates are not seen"),
+    "timestamp": (_is_unreadable_time, "unreadable timestamp: the server takes its own"),
 }
 
 
@@ -206,7 +223,7 @@ def _text(value: Any) -> str:
 
 
 def _finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Finding:
-    """Read a call in PostHog's words, like all other events here; what is none stays raw."""
+    """Read a call in PostHog's words, like all other events here; what is not one stays raw."""
     if not isinstance(raw, dict):
         return Finding("", "", "", "", {}, raw, reason, warnings)
     name = canonical(raw.get("messageId")) or _text(raw.get("messageId"))

@@ -1,7 +1,9 @@
 """
 The HTTP of the inspector: reads requests, asks the judge, and answers as the script wants.
 
-The only module here that touches sockets. It listens on 127.0.0.1 and nowhere else.
+The only module here that touches sockets. It listens on 127.0.0.1 and nowhere else, and asks
+`visitors` who may come in. Numbers in a request's head are read with care: they may have 5,000
+digits, which Python refuses to read with an exception of its own.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from .answers import Answer, Script
-from .api import Api, is_local
-from .rules import Asked, Judge, Judged, decide, find_judge
+from .api import Api
+from .rules import JSON, Asked, Judge, Judged, decide, find_judge
 from .store import Store
+from .visitors import may_look, may_send
 
 
 __all__ = ["HOST", "Server"]
@@ -127,39 +130,61 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a request of any kind."""
-        url = urlsplit(self.path)
+        try:
+            url = urlsplit(self.path)
+        except ValueError:  # an address in brackets that is none
+            self._send(400, _CLOSE, b"")
+            return
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         headers = {name.lower(): value for name, value in self.headers.items()}
         judge = find_judge(url.path)
-        if judge is None:
-            self._look(url.path, query, headers)
-        elif self.command == "POST":
-            self._ingest(judge, Asked(url.path, query, headers, b"", time.time()))
+        if judge is not None:
+            self._sent(judge, Asked(url.path, query, headers, b"", time.time()))
         else:
-            self._send(405, {"Allow": "POST"}, b"")
+            self._look(url.path, query, headers)
 
-    def do_POST(self) -> None:
-        """Answer a request of any kind."""
-        self.do_GET()
+    # The hook's own names.
+    do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815
+    do_DELETE = do_OPTIONS = do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the hook's own name
-        """Say nothing: the inspector's page is its log."""
+        """Log nothing: the inspector's page is its log."""
 
     def _look(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> None:
-        body = self._read() if self.command == "POST" else b""
+        body = self._read() if self.command not in _WITHOUT_BODY else b""
         if isinstance(body, int):
             self._send(body, _CLOSE, b"")
-        elif is_local(headers):
-            status, fields, said = self.server.api.answer(self.command, path, query, body)
-            if isinstance(said, bytes):
-                self._send(status, fields, said)
-            else:
-                self._stream(status, fields, said)
+            return
+        if not may_look(headers, is_page=self.command == "GET" and path == "/"):
+            self._send(403, JSON, _FOREIGN)
+            return
+        reply = self.server.api.answer(self.command, path, query, body)
+        played = self.server.script.visited(self.command, path) if reply.status == 404 else None
+        if played is not None:
+            self._send(played.status, played.headers, played.body or b"")
+        elif isinstance(reply.body, bytes):
+            self._send(reply.status, reply.headers, reply.body)
         else:
-            self._send(403, {"Content-Type": "application/json"}, _FOREIGN)
+            self._stream(reply.status, reply.headers, reply.body)
+
+    def _sent(self, judge: Judge, asked: Asked) -> None:
+        """Answer a request to an ingestion path."""
+        if not may_send(asked.headers):
+            self._send(403, {**JSON, **_CLOSE}, _FOREIGN)
+        elif self.command == "POST":
+            self._ingest(judge, asked)
+        else:
+            played = self.server.script.visited(self.command, asked.path)
+            answer = played or Answer(405, {"Allow": "POST"})
+            headers = {**answer.headers, **_CLOSE}  # a body, if there is one, is not read
+            self._send(answer.status, headers, answer.body or b"")
 
     def _ingest(self, judge: Judge, asked: Asked) -> None:
-        answer = self.server.script.next()
+        answer = self.server.script.next(self.command, asked.path)
+        strips = self.server.script.strips
+        if strips:
+            kept = {name: value for name, value in asked.headers.items() if name not in strips}
+            asked = asked._replace(headers=kept)
         if answer.reset_after == 0:
             self.server.store.add(asked, judge.dialect, Judged(0))
             self._break_off()
@@ -188,22 +213,24 @@ class _Handler(BaseHTTPRequestHandler):
         """
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return self._read_chunks()
-        length = self.headers.get("Content-Length")
-        if length is None:
+        lengths = set(self.headers.get_all("Content-Length", ()))
+        if not lengths:
             return 411
-        if not length.isdecimal():
+        length = _whole_number(lengths.pop(), 10)
+        if length is None or lengths:  # several that differ: no one knows where the body ends
             return 400
-        if int(length) > _MOST_BYTES:
+        if length > _MOST_BYTES:
             return 413
-        body = self.rfile.read(int(length))
-        return body if len(body) == int(length) else 400
+        body = self.rfile.read(length)
+        return body if len(body) == length else 400
 
     def _read_chunks(self) -> bytes | int:
         """Read a chunked body (RFC 9112, 7.1)."""
         chunks: list[bytes] = []
         left = _MOST_BYTES
         while True:
-            size = _chunk_size(self.rfile.readline(_MOST_LINE))
+            line = self.rfile.readline(_MOST_LINE).decode("latin-1")
+            size = _whole_number(line.partition(";")[0].strip(), 16)
             if size is None:
                 return 400
             left -= size
@@ -222,6 +249,8 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         """Write one response, in one piece unless *answer* wants it otherwise."""
         head, body = self._head(status, headers, body)
+        if self.command == "HEAD":
+            body = b""
         if answer is not None and answer.reset_after is not None:
             self.wfile.write((head + body)[: answer.reset_after])
             self._break_off()
@@ -273,12 +302,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _CLOSE = {"Connection": "close"}
-_FOREIGN = b'{"error":"only for 127.0.0.1 and localhost"}'
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+_FOREIGN = (
+    b'{"error":"only for programs of this machine and for the inspector\'s own page: '
+    b'Host is not local, or Origin is another site"}'
+)
 
 
-def _chunk_size(line: bytes) -> int | None:
-    try:
-        size = int(line.partition(b";")[0].strip(), 16)
-    except ValueError:
+def _whole_number(text: str, base: int) -> int | None:
+    """Return the number that *text* is, in digits alone; one that is too long is just huge."""
+    digits = "0123456789abcdefABCDEF" if base == 16 else "0123456789"
+    if not text or not set(text) <= set(digits):
         return None
-    return size if size >= 0 else None
+    return int(text, base) if len(text.lstrip("0")) < 16 else 2**63

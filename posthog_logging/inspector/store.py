@@ -1,8 +1,8 @@
 """
 What the inspector remembers: requests and events, in rings that forget the oldest first.
 
-The raw requests hold keys, so they stay in the process and out of every ``repr``; whatever
-leaves it goes through `told` first.
+A ring is bounded in number and in memory. The raw requests hold keys, so they stay in the
+process and out of every ``repr``; whatever leaves it goes through `views` first.
 """
 
 from __future__ import annotations
@@ -11,25 +11,29 @@ import secrets
 import threading
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..events import jsonable
 from ..events.message import Message
 from ..wire import Request, find_dialect
+from .identity import Person, Persons
+from .masking import Mask, keys_in
 from .rules import Asked, Finding, Judged
 
 
 __all__ = ["Event", "News", "Position", "Received", "Store"]
 
-# What the kept requests may say together, unpacked; parsed it takes some four times as much.
-_MOST_BYTES = 64 * 1024 * 1024
+_HEAVIEST = 256 * 1024 * 1024  # bytes that one ring may take, estimated
 _MOST_SIGHTINGS = 20  # of one uuid
+_MOST_NAMES = 20_000  # names of events that are counted one by one
+_MOST_KEYS = 200  # keys that are masked by value
+_LONGEST_NAME = 200  # characters of a uuid or a name that serve to recognise it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Event:
     """
     One event that arrived; an empty ``reason`` means that it was accepted.
@@ -55,6 +59,15 @@ class Event:
     attempt: int
     duplicate: bool
     received_at: float
+    mask: Mask = field(default_factory=Mask, compare=False)  # of its ``repr``
+
+    def __repr__(self) -> str:
+        mask = self.mask
+        return (
+            f"Event({mask.text(self.event)!r}, {mask.text(self.distinct_id)!r}, "
+            f"properties={mask.value(self.properties)!r}, dialect={self.dialect!r}, "
+            f"reason={self.reason!r}, warnings={self.warnings!r}, uuid={self.uuid!r})"
+        )
 
     @property
     def message(self) -> Message:
@@ -84,6 +97,9 @@ class Received:
     error: str
 
 
+_Numbered = TypeVar("_Numbered", Event, Received)
+
+
 class Position(NamedTuple):
     """How far somebody has read: up to which event and request; a reset begins a generation."""
 
@@ -108,11 +124,49 @@ class _Sighting(NamedTuple):
     requests: tuple[int, ...] = ()
 
 
+class Ring(Generic[_Numbered]):
+    """
+    The latest of what arrived.
+
+    Args:
+        most: how many are kept.
+        heaviest: what they may weigh together, in bytes; the latest is kept whatever it weighs.
+    """
+
+    def __init__(self, most: int, heaviest: int = _HEAVIEST) -> None:
+        self.forgotten = 0
+        self._most = most
+        self._heaviest = heaviest
+        self._weight = 0
+        self._held: deque[tuple[_Numbered, int]] = deque()
+
+    def __iter__(self) -> Iterator[_Numbered]:
+        return (one for one, _ in self._held)
+
+    def add(self, one: _Numbered, weight: int) -> None:
+        """Keep *one*, and forget the oldest that have no room any more."""
+        self._held.append((one, weight))
+        self._weight += weight
+        while len(self._held) > self._most or (
+            self._weight > self._heaviest and len(self._held) > 1
+        ):
+            self._weight -= self._held.popleft()[1]
+            self.forgotten += 1
+
+    def since(self, number: int) -> Iterator[_Numbered]:
+        """Yield what came after *number*, the latest first."""
+        return takewhile(lambda one: one.number > number, (one for one, _ in reversed(self._held)))
+
+
 class Store:
     """Everything that arrived, with one condition to wait on."""
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        if type(capacity) is not int or capacity < 1:
+            raise ValueError(f"capacity: a whole number from 1 on, not {capacity!r}")
+        self.capacity = capacity
+        self.mask = Mask()
+        self._keys: OrderedDict[str, None] = OrderedDict()
         self._changed = threading.Condition()
         self.interrupts = 0
         self._numbers = Counter[str]()
@@ -120,27 +174,38 @@ class Store:
 
     def _clear(self) -> None:
         self._generation = secrets.token_hex(4)
-        self._good: deque[Event] = deque(maxlen=self._capacity)
-        self._bad: deque[Event] = deque(maxlen=self._capacity)
-        self._requests: deque[Received] = deque()
+        self._good: Ring[Event] = Ring(self.capacity)
+        self._bad: Ring[Event] = Ring(self.capacity)
+        self._requests: Ring[Received] = Ring(self.capacity)
+        self._persons = Persons(4 * self.capacity)
         self._sightings: OrderedDict[str, _Sighting] = OrderedDict()
         self._counts = Counter[str]()
         self._names = Counter[str]()
-        self._bytes = 0
 
     def add(self, asked: Asked, dialect: str, judged: Judged) -> None:
         """Remember one request and what the judge kept of it."""
+        keys = set(keys_in(asked.headers, asked.query, judged.payload))
         with self._changed:
+            self._learn(keys)
             request = self._add_request(asked, dialect, judged)
             for name in judged.uuids:
                 self._saw(name, request.number)
-            for kind, ring, found in (
-                ("good", self._good, judged.good),
-                ("bad", self._bad, judged.bad),
-            ):
-                self._counts[kind] += len(found)
-                ring.extend([self._event(one, request) for one in found])
+            found = [*judged.good, *judged.bad]
+            weight = judged.weight // max(len(found), 1)
+            for one in found:
+                event = self._event(one, request)
+                self._counts["bad" if one.reason else "good"] += 1
+                (self._bad if one.reason else self._good).add(event, weight)
             self._changed.notify_all()
+
+    def _learn(self, keys: set[str]) -> None:
+        """Mask from now on, whatever is shown, the keys that requests were sent with."""
+        new = [key for key in keys if key not in self._keys]
+        if new:
+            self._keys.update(dict.fromkeys(new))
+            while len(self._keys) > _MOST_KEYS:
+                self._keys.popitem(last=False)
+            self.mask = Mask(self._keys)
 
     def events(self) -> list[Event]:
         """Return the accepted events, in order of arrival."""
@@ -198,8 +263,8 @@ class Store:
                 return None
             if seen.generation != self._generation:
                 seen = Position(self._generation)
-            events = [*_since(seen.event, self._good), *_since(seen.event, self._bad)]
-            arrived: list[Event | Received] = [*_since(seen.request, self._requests), *events]
+            events = [*self._good.since(seen.event), *self._bad.since(seen.event)]
+            arrived: list[Event | Received] = [*self._requests.since(seen.request), *events]
             return News(self._latest(), sorted(arrived, key=_order), self._counted())
 
     def find(self, number: int) -> tuple[Event, tuple[int, ...]] | None:
@@ -209,17 +274,25 @@ class Store:
             event = next((one for one in events if one.number == number), None)
             if event is None:
                 return None
-            return event, self._sightings.get(event.uuid, _Sighting()).requests
+            return event, self._sightings.get(_named(event.uuid), _Sighting()).requests
+
+    def person(self, distinct_id: str) -> Person:
+        """Return a copy of what identity events said of the person with *distinct_id*."""
+        with self._changed:
+            person = self._persons.find(distinct_id)
+            return replace(person, ids=[*person.ids], merges=[*person.merges])
 
     def _counted(self) -> dict[str, int]:
         counts = {name: self._counts[name] for name in _COUNTS}
-        return {"total": counts["good"] + counts["bad"], **counts}
+        forgotten = self._good.forgotten + self._bad.forgotten
+        older = {"forgotten": forgotten} if forgotten else {}
+        return {"total": counts["good"] + counts["bad"], **counts, **older}
 
     def _latest(self) -> Position:
         return Position(self._generation, self._numbers["event"], self._numbers["request"])
 
     def _accepted(self, event: str | None) -> int:
-        return self._counts["good"] if event is None else self._names[event]
+        return self._counts["good"] if event is None else self._names[_named(event)]
 
     def _add_request(self, asked: Asked, dialect: str, judged: Judged) -> Received:
         self._numbers["request"] += 1
@@ -240,35 +313,24 @@ class Store:
             kept=len(judged.good) + len(judged.bad),
             error=judged.error,
         )
-        self._requests.append(request)
-        self._bytes += request.bytes + request.size
-        while len(self._requests) > 1 and self._is_full():
-            oldest = self._requests.popleft()
-            self._bytes -= oldest.bytes + oldest.size
+        around = len(request.path) + sum(map(len, (*asked.headers, *asked.headers.values())))
+        self._requests.add(request, request.bytes + judged.weight + around)
         return request
-
-    def _is_full(self) -> bool:
-        return len(self._requests) > self._capacity or self._bytes > _MOST_BYTES
 
     def _saw(self, name: str, request: int) -> None:
         if not name:
             return
-        seen = self._sightings.pop(name, _Sighting())
-        self._sightings[name] = _Sighting(
+        seen = self._sightings.pop(_named(name), _Sighting())
+        self._sightings[_named(name)] = _Sighting(
             seen.attempts + 1, seen.accepted, (*seen.requests[1 - _MOST_SIGHTINGS :], request)
         )
-        if len(self._sightings) > max(4 * self._capacity, 200_000):
+        if len(self._sightings) > max(4 * self.capacity, 200_000):
             self._sightings.popitem(last=False)
 
     def _event(self, found: Finding, request: Received) -> Event:
-        seen = self._sightings.get(found.uuid, _Sighting(1))
-        if not found.reason:
-            self._names[found.event] += 1
-            self._counts["duplicates"] += seen.accepted
-            if found.uuid:
-                self._sightings[found.uuid] = seen._replace(accepted=True)
+        seen = self._sightings.get(_named(found.uuid), _Sighting(1))
         self._numbers["event"] += 1
-        attempt = request.headers.get("posthog-attempt", "")
+        warnings = found.warnings if found.reason else self._accepted_now(found, seen)
         return Event(
             found.event,
             found.distinct_id,
@@ -277,21 +339,38 @@ class Store:
             found.properties,
             request.dialect,
             found.reason,
-            found.warnings,
+            warnings,
             found.raw,
             self._numbers["event"],
             request.number,
-            int(attempt) if attempt.isdecimal() else seen.attempts,
+            _attempt(request.headers) or seen.attempts,
             seen.accepted,
             request.at,
+            self.mask,
         )
 
+    def _accepted_now(self, found: Finding, seen: _Sighting) -> tuple[str, ...]:
+        """Count an accepted event; return its warnings, with those of what came before it."""
+        self._names[_named(found.event)] += 1
+        if len(self._names) > _MOST_NAMES:
+            del self._names[next(iter(self._names))]
+        self._counts["duplicates"] += seen.accepted
+        if found.uuid:
+            self._sightings[_named(found.uuid)] = seen._replace(accepted=True)
+        merge = self._persons.see(
+            found.event, found.distinct_id, found.properties, self._numbers["event"]
+        )
+        return found.warnings + merge
 
-_Numbered = TypeVar("_Numbered", Event, Received)
+
+def _named(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…{hash(name)}"
 
 
-def _since(number: int, ring: deque[_Numbered]) -> list[_Numbered]:
-    return list(takewhile(lambda one: one.number > number, reversed(ring)))
+def _attempt(headers: Mapping[str, str]) -> int:
+    """Return PostHog V1's attempt, a 32-bit number, or 0 where there is none."""
+    text = headers.get("posthog-attempt", "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else 0
 
 
 def _order(one: Event | Received) -> tuple[int, int]:

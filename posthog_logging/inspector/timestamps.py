@@ -1,4 +1,4 @@
-"""The moments that events carry, read as strictly or as kindly as PostHog's servers read them."""
+"""The times that events carry, read as strictly or as kindly as PostHog's servers read them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 
 __all__ = ["parse_kindly", "parse_strictly"]
 
+_LONGEST = 100  # characters: what is longer is not a time, and not worth a look
 _EPOCH = dt.datetime(1970, 1, 1)
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|([+-])(\d\d):([0-5]\d))", re.ASCII
@@ -18,8 +19,8 @@ _CIVIL = ("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:
 
 
 def parse_strictly(text: str) -> float | None:
-    """Return an RFC 3339 moment with its offset in epoch seconds, or None for anything else."""
-    found = _RFC3339.fullmatch(text)
+    """Return an RFC 3339 time with its offset in epoch seconds, or None for anything else."""
+    found = _RFC3339.fullmatch(text) if len(text) <= _LONGEST else None
     if found is None:
         return None
     date, time, fraction, _, sign, hours, minutes = found.groups()
@@ -35,8 +36,10 @@ def parse_strictly(text: str) -> float | None:
 
 def parse_kindly(text: str) -> float | None:
     """Return what V0 makes of a timestamp: also dates, RFC 2822 and epochs as text (1.6)."""
-    moment = parse_strictly(text)
-    return moment if moment is not None else _parse_other(text.strip())
+    seconds = parse_strictly(text)
+    if seconds is not None or len(text) > _LONGEST:
+        return seconds
+    return _parse_other(text.strip())
 
 
 def _parse_other(text: str) -> float | None:

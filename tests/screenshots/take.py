@@ -25,11 +25,13 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from posthog_logging import PostHogHandler
+from posthog_logging import PostHogHandler, PostHogLogsHandler, extras
 from posthog_logging.inspector import Answer, Inspector
 
 
 HERE = Path(__file__).parent
+KEY = "phc_films_0123456789abcdef"
+SIZES = {"page": (1280, 800), "phone": (390, 844)}
 FILMS = ("Amélie", "Brief Encounter", "Paterson", "Past Lives", "When Harry Met Sally")
 PEOPLE = ("ada@example.org", "grace@example.org", "linus@example.org", "user-1042", "user-77")
 CATEGORIES = ("romcom", "drama", "documentary")
@@ -62,7 +64,7 @@ def send(inspector: Inspector, seconds: float) -> None:
     """Log for so many seconds, with a short outage and three bad events among them."""
     log = logging.getLogger("films")
     log.setLevel(logging.INFO)
-    handler = PostHogHandler("phc_films_0123456789abcdef", host=inspector.url, flush_interval=0.2)
+    handler = PostHogHandler(KEY, host=inspector.url, flush_interval=0.2, exceptions="ERROR")
     log.addHandler(handler)
     started = time.monotonic()
     while (passed := time.monotonic() - started) < seconds:
@@ -75,14 +77,45 @@ def send(inspector: Inspector, seconds: float) -> None:
             )
         time.sleep(0.25)
     handler.flush(5)
+    charge(inspector)
     bad(inspector)
     inspector.script(Answer(reset_after=1))  # it has the event, and the client does not know
     log.info("list shared", extra={"distinct_id": "user-77", "properties": {"movies": 12}})
     inspector.wait("list shared", count=2)
     inspector.script(Answer(503, {"Retry-After": "1"}))
     log.info("movie played", extra=FEATURED)
+    log.info("signed in", extra=extras.identify("ada@example.org", {"plan": "family"}))
+    fail(log)
     handler.close()
     time.sleep(1.5)  # until what is new looks like all else
+
+
+def average(prices: list[float]) -> float:
+    """Return what a film in the cart costs."""
+    return sum(prices) / len(prices)
+
+
+def fail(log: logging.Logger) -> None:
+    """Log an exception with a cause."""
+    try:
+        try:
+            average([])
+        except ZeroDivisionError as error:
+            raise RuntimeError("the cart of ada@example.org is empty") from error
+    except RuntimeError:
+        log.exception("checkout failed", extra={"distinct_id": "ada@example.org"})
+
+
+def charge(inspector: Inspector) -> None:
+    """Send some log lines to PostHog Logs."""
+    log = logging.getLogger("films.billing")
+    log.propagate = False
+    log.setLevel(logging.DEBUG)
+    handler = PostHogLogsHandler(KEY, inspector.url)
+    log.addHandler(handler)
+    log.info("charged 12.90 EUR", extra={"order": "A-1042", "gateway": "stripe"})
+    log.warning("gateway answered late", extra={"ms": 2810, "gateway": "stripe"})
+    handler.close()
 
 
 FEATURED = {
@@ -108,7 +141,7 @@ def bad(inspector: Inspector) -> None:
     for one in batch:
         one.update({"uuid": str(uuid.uuid4()), "timestamp": one.get("timestamp", moment)})
     headers = {
-        "Authorization": "Bearer phc_films_0123456789abcdef",
+        "Authorization": f"Bearer {KEY}",
         "Content-Type": "application/json",
         "User-Agent": "films/1.0",
         "PostHog-Sdk-Info": "films/1.0",
@@ -121,31 +154,45 @@ def bad(inspector: Inspector) -> None:
     urllib.request.urlopen(urllib.request.Request(url, said, headers)).close()
 
 
-def take(driver: webdriver.Chrome, theme: str) -> None:
+def take(driver: webdriver.Chrome, name: str, theme: str) -> None:
     """Save one picture."""
     turn = driver.find_element(By.ID, "theme")  # named after what it turns to
     if turn.text.lower() == theme:
         turn.click()
-    driver.save_screenshot(str(HERE / f"page-{theme}.png"))
+    driver.save_screenshot(str(HERE / f"{name}-{theme}.png"))
+
+
+def resize(driver: webdriver.Chrome, name: str) -> None:
+    """Give the page the size of a screen."""
+    width, height = SIZES[name]
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": name == "phone"}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def open_row(driver: webdriver.Chrome, text: str) -> None:
+    """Open the detail of the first row with *text* in it."""
+    rows = WebDriverWait(driver, 5).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".row"))
+    next(row for row in rows if text in row.text).find_element(By.CSS_SELECTOR, ".name").click()
+    WebDriverWait(driver, 5).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".fold"))
 
 
 def main(seconds: float = 40.0) -> None:
-    """Fill an inspector and take its picture in both themes."""
+    """Fill an inspector and take its pictures, wide and narrow, in both themes."""
     random.seed(7)
     with tempfile.TemporaryDirectory() as folder, Inspector() as inspector:
         driver = browser(folder)
         try:
-            size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            resize(driver, "page")
             driver.get(inspector.url)
             send(inspector, seconds)
-            rows = WebDriverWait(driver, 5).until(
-                lambda d: d.find_elements(By.CSS_SELECTOR, ".row")
-            )
-            next(row for row in rows if "Brief Encounter" in row.text).click()
-            WebDriverWait(driver, 5).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".json .k"))
+            open_row(driver, "RuntimeError")
             for theme in ("light", "dark"):
-                take(driver, theme)
+                take(driver, "page", theme)
+            driver.find_element(By.ID, "close").click()
+            resize(driver, "phone")
+            time.sleep(0.5)  # the layout follows the size
+            for theme in ("light", "dark"):
+                take(driver, "phone", theme)
         finally:
             driver.quit()
 

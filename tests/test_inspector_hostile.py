@@ -1,0 +1,382 @@
+"""The inspector among strangers: bodies that explode, foreign pages, keys where none belong."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import http.client
+import json
+import socket
+import time
+import urllib.parse
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from posthog_logging.inspector import Event, Inspector
+from posthog_logging.inspector.masking import Mask, keys_in
+from posthog_logging.inspector.rules import MOST_EVENTS, strict_json
+from posthog_logging.inspector.store import Ring
+from posthog_logging.inspector.visitors import may_look, may_send
+
+
+KEY = "phc_0123456789abcdefghijklmnopqrstuvwxyz"
+WRITE_KEY = "Wk3fT9qLx0Zb7sYp2RuV5nCd8"
+NAME = "0195f2b1-6c1e-7d55-9d0e-2f1f5f0f4a11"
+V1 = "/i/v1/analytics/events"
+V1_HEADERS = {
+    "Authorization": f"Bearer {KEY}",
+    "Content-Type": "application/json",
+    "User-Agent": "test/1",
+    "PostHog-Sdk-Info": "test/1",
+    "PostHog-Attempt": "1",
+    "PostHog-Request-Id": NAME,
+    "PostHog-Request-Timestamp": "2026-03-04T05:06:07Z",
+}
+
+
+def ask(
+    inspector: Inspector,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    method: str = "POST",
+) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(inspector.url.removeprefix("http://"), timeout=30)
+    try:
+        connection.request(method, path, body, dict(headers or {}))
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def of(form: bytes, member: bytes, times: int) -> bytes:
+    return form % b",".join([member] * times)
+
+
+V0_BATCH = b'{"api_key":"' + KEY.encode() + b'","batch":[%b]}'
+RECORDS = b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[%b]}]}]}'
+WIDE = b'{"key":"' + b"k" * 900_000 + b'"}'
+BOMBS = {
+    "V0, millions of objects": ("/batch/", of(V0_BATCH, b"{}", 6_500_000), {}),
+    "V0, an array of them": ("/e/", of(b"[%b]", b"{}", 6_500_000), {}),
+    "V0, millions of numbers": ("/e/", of(b'{"event":"a","a":[%b]}', b"1", 9_000_000), {}),
+    "V0, too many events": ("/e/", of(b"[%b]", b'{"event":"a"}', MOST_EVENTS + 1), {}),
+    "V0, nested lists": ("/e/", b"[" * 9_000_000, {}),
+    "V0, nested objects": ("/e/", b'{"a":' * 300_000, {}),
+    "V0, nested and whole": ("/e/", b"[" * 900 + b"]" * 900, {}),
+    "V1, millions of objects": (V1, of(b'{"created_at":"","batch":[%b]}', b"{}", 16_000_000), {}),
+    "Segment, millions of objects": (
+        "/v1/batch",
+        of(b'{"writeKey":"wk","batch":[%b]}', b"{}", 5_000_000),
+        {},
+    ),
+    "Segment, one context for many": (
+        "/v1/batch",
+        of(b'{"context":{"a":%b},"batch":[%%b]}' % WIDE, b'{"type":"page"}', 40_000),
+        {"Authorization": "Basic d2s6"},
+    ),
+    "Logs, too many records": ("/i/v1/logs", of(RECORDS, b"{}", 650_000), {}),
+    "Logs, one resource for many": (
+        "/i/v1/logs",
+        of(
+            b'{"resourceLogs":[{"resource":%b,"scopeLogs":[%%b]}]}' % WIDE,
+            b'{"logRecords":[{}]}',
+            40_000,
+        ),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "body", "headers"), BOMBS.values(), ids=BOMBS)
+def test_bombs_are_refused_before_they_are_read(
+    inspector: Inspector, path: str, body: bytes, headers: dict[str, str]
+) -> None:
+    """What unpacks to too much of anything is a 4xx within moments, and none of it is kept."""
+    packed = gzip.compress(body, 1)
+    began = time.monotonic()
+
+    status, _ = ask(inspector, path, packed, {**V1_HEADERS, "Content-Encoding": "gzip", **headers})
+
+    assert 400 <= status < 500
+    assert 5.0 > time.monotonic() - began
+    assert ([], []) == (inspector.events, inspector.bad)
+    assert [status] == [one.status for one in inspector.requests]
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "-" + "9" * 5000, "٣" * 30, "1_0", "+5", "0x5"])
+def test_lengths_are_numbers(inspector: Inspector, digits: str) -> None:
+    """A length of any form is a 4xx, never an exception and no answer."""
+    host, _, port = inspector.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 10) as client:
+        head = f"POST /batch/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {digits}\r\n\r\n"
+        client.sendall(head.encode())
+        answer = client.recv(100)
+
+    assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 413")
+
+
+def raw(inspector: Inspector, head: str) -> bytes:
+    host, _, port = inspector.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 10) as client:
+        client.sendall(head.encode("latin-1"))
+        client.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+CHUNKED = "POST /batch/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEADS = {
+    "huge chunk": CHUNKED + "f" * 1000 + "\r\n",
+    "signed chunk": CHUNKED + "+5\r\nhello\r\n0\r\n\r\n",
+    "chunk with an underscore": CHUNKED + "0_5\r\nhello\r\n0\r\n\r\n",
+    "two lengths": "POST /batch/ HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2"
+    "\r\n\r\nxx",
+    "no address": "GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a query of 5,000 digits": f"GET /api/events?limit={'9' * 5000} HTTP/1.1\r\nHost: localhost"
+    "\r\n\r\n",
+    "an event of 5,000 digits": f"GET /api/event?number={'9' * 5000} HTTP/1.1\r\nHost: localhost"
+    "\r\n\r\n",
+    "a beacon of 5,000 digits": f"POST /e/?beacon={'9' * 5000} HTTP/1.1\r\nHost: localhost\r\n"
+    "Content-Length: 2\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_odd_heads_are_answered(inspector: Inspector, head: str) -> None:
+    """Whatever stands in a head, the answer is a 4xx, and the inspector goes on."""
+    assert b"HTTP/1.1 4" == raw(inspector, head)[:10]
+    assert 200 == ask(inspector, "/api/counts", method="GET")[0]
+
+
+def test_an_attempt_is_a_32_bit_number(inspector: Inspector) -> None:
+    """On V1 an attempt that is none is a 400; elsewhere the header means nothing."""
+    event = {"event": "a", "distinct_id": "u", "api_key": KEY}
+    body = json.dumps(event).encode()
+    for attempt in ("9" * 5000, "4294967296", "0", "-1", "1e3"):
+        assert 200 == ask(inspector, "/e/", body, {"PostHog-Attempt": attempt})[0]
+        assert 400 == ask(inspector, V1, body, {**V1_HEADERS, "PostHog-Attempt": attempt})[0]
+
+    assert len(inspector.events) == 5
+    assert 400 == ask(inspector, V1, b"x", {**V1_HEADERS, "PostHog-Attempt": "4294967295"})[0]
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400, "1e400", "9" * 5000])
+def test_numbers_beyond_a_double_are_no_json(number: str) -> None:
+    """What serde_json refuses is refused with either parser."""
+    with pytest.raises(ValueError, match=r"."):
+        strict_json(f'{{"a":[{number}]}}'.encode())
+
+    assert {"a": number} == strict_json(json.dumps({"a": number}).encode())
+
+
+def test_rings_are_bounded_in_memory() -> None:
+    """A few heavy items push out the oldest ones; the latest always stays."""
+    ring: Ring[Any] = Ring(10, heaviest=100)
+    for number in range(5):
+        ring.add(number, 40)
+    assert [3, 4] == list(ring)
+    ring.add("huge", 1000)
+
+    assert (["huge"], 5) == (list(ring), ring.forgotten)
+
+
+# Who may come in.
+
+
+OWN = {"host": "127.0.0.1:8765"}
+VISITORS = {
+    # name: (headers, may look, may send)
+    "a program": (OWN, True, True),
+    "by name": ({"host": "localhost:8765"}, True, True),
+    "IPv6": ({"host": "[::1]:8765"}, True, True),
+    "another loopback": ({"host": "127.1.2.3"}, True, True),
+    "its own page": ({**OWN, "origin": "http://127.0.0.1:8765"}, True, True),
+    "its own page, fetched": ({**OWN, "sec-fetch-site": "same-origin"}, True, True),
+    "an address typed in": ({**OWN, "sec-fetch-site": "none"}, True, True),
+    "another port": ({**OWN, "origin": "http://127.0.0.1:3000"}, False, False),
+    "another name of this machine": ({**OWN, "origin": "http://localhost:8765"}, False, False),
+    "a foreign page": ({**OWN, "origin": "https://evil.example"}, False, False),
+    "a sandbox": ({**OWN, "origin": "null"}, False, False),
+    "nonsense": ({**OWN, "origin": "http://["}, False, False),
+    "cross-site without an origin": ({**OWN, "sec-fetch-site": "cross-site"}, False, False),
+    "same site": ({**OWN, "sec-fetch-site": "same-site"}, False, False),
+    "rebound": ({"host": "evil.example:8765"}, False, False),
+    "rebound page": (
+        {"host": "evil.example:8765", "origin": "http://evil.example:8765"},
+        False,
+        False,
+    ),
+    "rebound, ending in a dot": ({"host": "evil.example."}, False, False),
+    "looks like loopback": ({"host": "127.0.0.1.evil.example"}, False, False),
+    "no host": ({}, False, True),
+    "a name of Docker's": ({"host": "host.docker.internal:8765"}, False, True),
+    "a name of Compose's": ({"host": "inspector:8765"}, False, True),
+    "an address of this network": ({"host": "192.168.1.5:8765"}, False, True),
+}
+
+
+@pytest.mark.parametrize(("headers", "look", "send"), VISITORS.values(), ids=VISITORS)
+def test_visitors(headers: dict[str, str], look: bool, send: bool) -> None:
+    """Programs of this machine send, its own page looks; no other page does either."""
+    assert (look, send) == (may_look(headers), may_send(headers))
+
+
+def test_links_lead_to_the_page() -> None:
+    """A link in somebody's chat opens the page, and nothing else; a frame does not."""
+    link = {**OWN, "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+
+    assert (True, False) == (may_look(link, is_page=True), may_look(link))
+    assert not may_look({**link, "host": "evil.example"}, is_page=True)
+
+
+@pytest.mark.parametrize("path", ["/batch/", V1, "/v1/batch", "/api/reset", "/api/answers"])
+def test_foreign_pages_write_nothing(inspector: Inspector, path: str) -> None:
+    """A page of another site sends no event and changes nothing, and leaves no trace."""
+    for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
+        status, body = ask(inspector, path, b"{}", headers)
+        assert (403, True) == (status, b"Origin" in body)
+
+    assert [] == inspector.requests
+
+
+# Keys.
+
+
+HIDDEN = {
+    "as it is": KEY,
+    "inside a word": f"x{KEY}",
+    "after an underscore": f"old_{KEY}",
+    "in a sentence": f"my key is {KEY}!",
+    "percent-encoded": "phc%5F0123456789abcdefghijklmnopqrstuvwxyz",
+    "percent-encoded, small letters": "phc%5f0123456789abcdefghijklmnopqrstuvwxyz",
+    "after a percent-encoded sign": f"https://x/e?a=b%3D{KEY}",
+    "encoded twice": urllib.parse.quote(urllib.parse.quote(f"?token={KEY}/", safe=""), safe=""),
+    "every character encoded": "".join(f"%{ord(c):02x}" for c in KEY),
+    "a personal key": KEY.replace("phc_", "phx_"),
+    "another kind of key": KEY.replace("phc_", "phs_"),
+    "another kind in a word": "sphr_0123456789ABCDEFGHIJ",
+}
+
+
+@pytest.mark.parametrize("text", HIDDEN.values(), ids=HIDDEN)
+def test_keys_are_masked_in_any_dress(text: str) -> None:
+    """However a key is written into a text, too little of it is shown to use it."""
+    shown = Mask().value({text: [text], "a": {"b": text}})
+
+    secret = "0123456789"
+    decoded = urllib.parse.unquote(urllib.parse.unquote(json.dumps(shown, ensure_ascii=False)))
+    assert secret not in decoded
+    assert "wxyz" not in decoded or "…wxyz" in decoded
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["graphs_per_week", "photo_album", "100% of 5 %", "paragraphs_created_at", "a%20b", "phc_"],
+)
+def test_words_stay_words(text: str) -> None:
+    """What is not a key is shown as it came."""
+    assert {text: text} == Mask().value({text: text})
+
+
+NAMES = """api_key apiKey API-KEY token $token write_key writeKey segment_write_key client_secret
+    password db.password access_token refreshToken X-Auth-Token privateKey""".split()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_secrets_are_known_by_their_names(name: str) -> None:
+    """Whatever stands under a secret's name is masked, at any depth."""
+    shown = json.dumps(Mask().value({"a": [{name: {"deep": [WRITE_KEY]}}], name: "short"}))
+
+    assert WRITE_KEY not in shown
+    assert "short" not in shown
+
+
+def test_numbers_are_not_secrets() -> None:
+    """A count is shown, also under a name that ends like a secret's."""
+    kept = {"max_tokens": 5, "token": 5, "is_secret": True, "password": None}
+
+    assert kept == Mask().value(kept)
+
+
+SENT_WITH = {
+    "basic": (
+        {"authorization": "Basic " + base64.b64encode(f"{WRITE_KEY}:".encode()).decode()},
+        {},
+        {},
+    ),
+    "bearer": ({"authorization": f"Bearer {WRITE_KEY}"}, {}, {}),
+    "header": ({"x-write-key": WRITE_KEY}, {}, {}),
+    "query": ({}, {"writekey": WRITE_KEY}, {}),
+    "body": ({}, {}, {"writeKey": WRITE_KEY}),
+    "each call": ({}, {}, {"batch": [{"writeKey": WRITE_KEY}]}),
+    "each event": ({}, {}, [{"token": WRITE_KEY}]),
+}
+
+
+@pytest.mark.parametrize(("headers", "query", "payload"), SENT_WITH.values(), ids=SENT_WITH)
+def test_a_key_without_a_form_is_masked_by_value(headers: Any, query: Any, payload: Any) -> None:
+    """The key that a request was sent with is masked wherever else it stands."""
+    mask = Mask(keys_in(headers, query, payload))
+
+    assert "a Wk3f…nCd8 b" == mask.text(f"a {WRITE_KEY} b")
+
+
+def test_headers_are_shown_by_permission() -> None:
+    """What everybody sends is shown; the value of any other header may be its user's secret."""
+    sent = {
+        "content-type": "application/json",
+        "user-agent": f"app/{KEY}",
+        "posthog-attempt": "2",
+        "authorization": "Basic c2VjcmV0",
+        "proxy-authorization": "Bearer hunter2",
+        "cookie": "session=hunter2",
+        "x-gateway": "hunter2",
+        "cf-access-client-secret": "hunter2",
+    }
+    shown = Mask().headers(sent)
+
+    assert ("application/json", "2") == (shown["content-type"], shown["posthog-attempt"])
+    assert "Basic …" == shown["authorization"]
+    assert sent.keys() == shown.keys()
+    assert [] == [one for one in shown.values() if "hunter2" in one or KEY in one or "c2V" in one]
+
+
+def test_no_key_leaves_by_any_way(inspector: Inspector) -> None:
+    """Events, requests, the export, the stream and every ``repr`` are without the key."""
+    properties = {
+        "note": f"key={WRITE_KEY}",
+        f"x{KEY}": urllib.parse.quote(f"={KEY}", safe=""),
+        "dsn": "postgres://admin:hunter2@db/app",
+    }
+    call = {"type": "track", "event": f"a {WRITE_KEY}", "userId": "u", "properties": properties}
+    body = json.dumps({"writeKey": WRITE_KEY, "batch": [call]}).encode()
+    assert 200 == ask(inspector, "/v1/batch", body, {"X-Gateway": "hunter2"})[0]
+
+    paths = ("events", "event?number=1", "requests", "export", "wait?timeout=0", "counts")
+    shown = [ask(inspector, f"/api/{path}", method="GET")[1].decode() for path in paths]
+    shown.append(repr((inspector, inspector.events, inspector.requests)))
+    assert [] == [
+        text for text in shown if WRITE_KEY in text or "hunter2" in text or KEY[4:] in text
+    ]
+    assert WRITE_KEY in inspector.requests[0].body.decode()  # tests see what was sent
+
+
+def test_an_event_shows_itself_without_keys() -> None:
+    """What pytest prints of an event has no key in it, and says what the event is about."""
+    event = Event("a", "u", NAME, "", {"k": KEY}, "posthog", "", (), None, 1, 1, 1, False, 0.0)
+
+    assert KEY not in repr(event)
+    assert repr(event).startswith("Event('a', 'u', properties={'k': 'phc_…wxyz'}")
+
+
+@given(st.text(), st.sampled_from([KEY, WRITE_KEY]), st.text())
+def test_a_key_is_never_shown(before: str, key: str, after: str) -> None:
+    """Whatever stands around a key, it is not shown whole."""
+    assert key not in Mask([WRITE_KEY]).text(before + key + after)
