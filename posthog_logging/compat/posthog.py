@@ -523,8 +523,8 @@ __version__ = VERSION
 
 _SETTINGS = """api_key project_api_key write_key host on_error debug send sync_mode gzip
     max_retries timeout flush_at flush_interval max_queue_size historical_migration disable_geoip
-    is_server super_properties capture_mode enable_exception_autocapture personal_api_key secret_key
-    poll_interval privacy_mode capture_trace_context capture_exception_code_variables
+    is_server super_properties capture_mode enable_exception_autocapture personal_api_key
+    secret_key poll_interval privacy_mode capture_trace_context capture_exception_code_variables
     log_captured_exceptions project_root in_app_modules""".split()
 _DEFAULTS = {name: globals()[name] for name in _SETTINGS}
 
