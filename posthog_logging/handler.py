@@ -80,7 +80,8 @@ class PostHogHandler(DeliveryHandler):
         max_queue_size: how many events may wait.
         max_queue_bytes: how many bytes of events may wait in memory.
         overflow: what gives way when that is reached: ``"drop_newest"``, ``"drop_oldest"``,
-            or the caller, who is then blocked for at most *block_timeout* seconds.
+            or with ``"block"`` the caller, who waits.
+        block_timeout: how long ``"block"`` may hold a caller, in seconds.
         spool: a folder in which events wait on disk, so that they survive the process; or a
             `Spool` of your own. One folder is for one project.
         max_spool_bytes: how many bytes may wait there.

@@ -139,11 +139,11 @@ def _serve_command(options: argparse.Namespace) -> int:
 
 def _keep(output: Output, url: str, status: int) -> None:
     """Go on serving until Ctrl-C, once the program has ended."""
-    output.give({"url": url, "status": status})
-    output.say(
-        f"The program ended with status {status}; the inspector stays at {url}", "until Ctrl-C."
-    )
     with until_interrupted():
+        output.give({"url": url, "status": status})
+        output.say(
+            f"The program ended with status {status}; the inspector stays at {url} until Ctrl-C."
+        )
         wait_for_ever()
 
 

@@ -109,6 +109,10 @@ LOSSES: Mapping[str, Reason] = {
         "before_send raised, or returned something that is not an event",
         "mend before_send: it returns the event, changed or not, or None",
     ),
+    "filter_failed": Reason(
+        "a filter of the handler raised",
+        "mend the filter: it returns whether a record may pass",
+    ),
     "select_failed": Reason(
         "the select= of PostHogProcessor raised",
         "mend select: it returns whether an entry is an event",
