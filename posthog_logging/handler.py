@@ -99,7 +99,7 @@ class PostHogHandler(DeliveryHandler):
         on_error: called with a `DeliveryError` and the list of events that were lost.
         properties: properties of every event; the event's own override them.
         flat: whether other extras of the record become properties.
-        disable_geoip: whether PostHog is told not to look up the server's own place.
+        disable_geoip: whether PostHog leaves out the look-up of the server's own place.
         historical_migration: whether events are marked as imported history.
         headers: further HTTP headers.
         proxies, verify, cert, auth, session: as in ``requests``.

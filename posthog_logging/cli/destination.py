@@ -18,7 +18,7 @@ from .command import CommandError
 
 __all__ = ["DIRECT", "add_arguments", "add_dialect", "add_timeout", "handler_for"]
 
-#: For what runs on this machine: a proxy has no business there.
+#: For what runs on this machine: no proxy is needed there.
 DIRECT = {"no_proxy": "127.0.0.1"}
 
 

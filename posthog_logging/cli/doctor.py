@@ -171,7 +171,7 @@ def _reached(
 
 
 def _key(given: str | None) -> tuple[str, Finding]:
-    """Return the key, and what can be said of it without showing it."""
+    """Return the key, and a finding that does not show it."""
     try:
         key = checks.api_key(given)
     except ValueError as error:

@@ -121,7 +121,7 @@ class Client:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Answer:
-        """Return whether the call's event was accepted, and what was said in it."""
+        """Return whether the call's event was accepted, and its message."""
         try:
             given = inspect.signature(call).bind(*args, **kwargs).arguments
         except TypeError:
