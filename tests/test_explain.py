@@ -252,7 +252,9 @@ def test_propagation(make_handler: Any, make_log: Any) -> None:
 
     assert f"{parent.name} > PostHogHandler" == only(through).way
     assert () == cut.sights
-    assert f"The logger {child.name} has propagate=False: handlers above it see nothing." in cut.notes
+    assert (
+        f"The logger {child.name} has propagate=False: handlers above it see nothing." in cut.notes
+    )
     assert any(parent.name in note for note in cut.notes[2:])
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from collections.abc import Callable
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -163,9 +164,12 @@ def test_links() -> None:
 
 
 def test_pictures() -> None:
-    """Pictures have absolute addresses, which a package index shows, of files of this project."""
+    """Pictures have absolute addresses in the repository, which a package index shows."""
     found = re.findall(r'(?:src|srcset)="([^"]+)"', prose(README))
-    folder = "https://raw.githubusercontent.com/posthog-logging/posthog_logging/main/"
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    name = setup["metadata"]["url"].removeprefix("https://github.com/")
+    folder = f"https://raw.githubusercontent.com/{name}/main/"
 
     assert found
     for address in found:
