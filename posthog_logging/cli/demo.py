@@ -181,8 +181,9 @@ def _serve(viewer: Viewer) -> None:
 
 def _sign_in(viewer: Viewer) -> None:
     log.info("%s signs in", viewer.name)
-    log.info("signed in", extra=extras.identify(viewer.id, {"name": viewer.name}))
-    log.info("linked", extra=extras.alias(f"visitor-of-{viewer.id}", viewer.id))
+    visitor = f"visitor-of-{viewer.id}"  # becomes one person with the viewer
+    named = extras.identify(viewer.id, {"name": viewer.name}, anonymous_id=visitor)
+    log.info("signed in", extra=named)
     log.info("plan", extra=extras.set(viewer.id, {"plan": viewer.plan}))
     log.info("club", extra=extras.group("club", f"{viewer.plan} club", {"plan": viewer.plan}))
 
