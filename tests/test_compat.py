@@ -290,7 +290,7 @@ def test_segments_client_answers_as_before(inspector: Any) -> None:
     """A call returns whether it was accepted, and the message."""
     client = fresh("segment").Client("key", inspector.url, upload_size=1)
     accepted, message = client.track("user-1", "movie played", {"movie_id": "123"})
-    refused, nothing = client.track("user-1", "movie played", no_such="argument", user_id="two")
+    refused, nothing = client.track("user-1", "movie played", no_such="argument")
     client.flush()
     client.join()
     (event,) = inspector.events
@@ -301,8 +301,8 @@ def test_segments_client_answers_as_before(inspector: Any) -> None:
         message["userId"],
         message["type"],
     )
-    assert not refused
-    assert {} == nothing
+    assert (False, {}) == (refused, nothing)
+    assert 1 == client.analytics.counts["bad_arguments"]
 
 
 def test_disabled_at_any_time(load: Any, inspector: Any) -> None:

@@ -6,6 +6,7 @@ Settings are read once, at the first call. Calls return ``(accepted, message)``,
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 from collections.abc import Callable, Mapping
@@ -79,29 +80,29 @@ class Client:
 
     def track(self, *args: Any, **kwargs: Any) -> Answer:
         """Record *event* of *user_id*, with *properties*; arguments as in `Analytics.track`."""
-        return self._call(self.analytics.track, args, kwargs)
+        return self._call("track", args, kwargs)
 
     def identify(self, *args: Any, **kwargs: Any) -> Answer:
         """Record the *traits* of *user_id*; arguments as in `Analytics.identify`."""
-        return self._call(self.analytics.identify, args, kwargs)
+        return self._call("identify", args, kwargs)
 
     def group(self, *args: Any, **kwargs: Any) -> Answer:
         """Put *user_id* into *group_id*, with *traits*; arguments as in `Analytics.group`."""
-        return self._call(self.analytics.group, args, kwargs)
+        return self._call("group", args, kwargs)
 
     def alias(self, *args: Any, **kwargs: Any) -> Answer:
         """Join *previous_id* to *user_id*; arguments as in `Analytics.alias`."""
         if "user_id" in kwargs:
             kwargs["distinct_id"] = kwargs.pop("user_id")
-        return self._call(self.analytics.alias, args, kwargs)
+        return self._call("alias", args, kwargs)
 
     def page(self, *args: Any, **kwargs: Any) -> Answer:
         """Record that *user_id* saw a page; arguments as in `Analytics.page`."""
-        return self._call(self.analytics.page, args, kwargs)
+        return self._call("page", args, kwargs)
 
     def screen(self, *args: Any, **kwargs: Any) -> Answer:
         """Record that *user_id* saw a screen; arguments as in `Analytics.screen`."""
-        return self._call(self.analytics.screen, args, kwargs)
+        return self._call("screen", args, kwargs)
 
     def flush(self) -> None:
         """Make one attempt now for everything that waits."""
@@ -115,23 +116,32 @@ class Client:
         """Deliver what waits; the next call opens the client again."""
         self.analytics.close()
 
-    def _call(
-        self,
-        call: Callable[..., str | None],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Answer:
-        """Return whether the call's event was accepted, and its message."""
+    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
+        """Return whether the event of the call *name* was accepted, and its message."""
         try:
-            given = inspect.signature(call).bind(*args, **kwargs).arguments
-        except TypeError:
-            call(*args, **kwargs)  # which refuses, counts and logs it
+            given = _arguments(name, args, kwargs)
+        except TypeError as error:
+            self.analytics.handler.refuse("bad_arguments", f"{name}: {type(error).__name__}")
             return False, {}
-        if "timestamp" in given:
-            given["timestamp"] = zoned(given["timestamp"])
-        uuid = call(**{**given, **given.pop("more", {})})
-        named = {_WIRE.get(name, name): value for name, value in given.items()}
-        return uuid is not None, {"type": call.__name__, "messageId": uuid, **named}
+        uuid = getattr(self.analytics, name)(**given)
+        named = {_WIRE.get(key, key): value for key, value in given.items()}
+        return uuid is not None, {"type": name, "messageId": uuid, **named}
+
+
+def _arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call by name; raises TypeError where the old client would."""
+    given = dict(_signature(name).bind(None, *args, **kwargs).arguments)
+    del given["self"]
+    if "more" in given:
+        raise TypeError(f"unknown arguments: {', '.join(given['more'])}")
+    if "timestamp" in given:
+        given["timestamp"] = zoned(given["timestamp"])
+    return given
+
+
+@functools.cache
+def _signature(name: str) -> inspect.Signature:
+    return inspect.signature(getattr(Analytics, name))
 
 
 class Module:
