@@ -81,7 +81,7 @@ def test_what_arrives_of_the_first_program(
     (expected,) = blocks("json")
     (event,) = inspector.events
 
-    assert anonymous(expected) == anonymous(json.dumps(event.raw, indent=2) + "\n")
+    assert json.loads(anonymous(expected)) == json.loads(anonymous(json.dumps(event.raw)))
 
 
 def anonymous(text: str) -> str:
@@ -118,7 +118,7 @@ def test_guides() -> None:
 
 def test_length() -> None:
     """The page fits on a few screens: the rest is in the guides."""
-    assert len(README.splitlines()) <= 200
+    assert len(README.splitlines()) <= 175
 
 
 # The commands.
