@@ -1555,3 +1555,12 @@ def test_doctor_advises_people(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert "To do: set POSTHOG_API_KEY" in shown
     assert "To do: nothing listens there: check host and port" in shown
+
+
+def test_doctor_names_the_source_of_the_key(inspector: Inspector) -> None:
+    """PostHog's newer name for the key wins over the older one, and the finding says so."""
+    both = {"POSTHOG_PROJECT_TOKEN": KEY, "POSTHOG_API_KEY": "phc_older"}
+    done = run("doctor", "--json", "--host", inspector.url, **both)
+    found = next(one for one in printed(done) if one["checked"] == "key")
+
+    assert ("ok", True) == (found["verdict"], "from POSTHOG_PROJECT_TOKEN" in found["found"])

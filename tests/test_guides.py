@@ -469,6 +469,20 @@ def test_extras_of_the_package() -> None:
     assert list(setup["options.extras_require"]) == [code(row[0])[0] for row in rows]
 
 
+def test_environment() -> None:
+    """The variables that are listed are those that the code reads, except its own."""
+    read = re.compile(r'environ(?:\.get\(|\[)"(POSTHOG_\w+)"')
+    found = {
+        name
+        for path in (ROOT / "posthog_logging").rglob("*.py")
+        for name in read.findall(path.read_text(encoding="utf-8"))
+        if not name.startswith("POSTHOG_LOGGING_")
+    }
+    rows = table(section(GUIDES["options"], "## Environment"))
+
+    assert found == {code(row[0])[0] for row in rows}
+
+
 def test_reserved_names_of_logging() -> None:
     """The names that `extra` must not have are those of a record, of each Python."""
     (shown,) = blocks("troubleshooting", "text")

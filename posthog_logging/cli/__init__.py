@@ -49,9 +49,10 @@ exit statuses:
   serve -- COMMAND ends with the status of COMMAND, or 127 if there is no such program
 
 environment:
-  POSTHOG_API_KEY  the project's key, unless --api-key is given
-  POSTHOG_HOST     the base URL, unless --host is given
-  NO_COLOR         set to any value: no colours
+  POSTHOG_PROJECT_TOKEN, else POSTHOG_API_KEY
+                the project's key, unless --api-key is given
+  POSTHOG_HOST  the base URL, unless --host is given
+  NO_COLOR      set to any value: no colours
 """
 
 

@@ -176,7 +176,7 @@ def _key(given: str | None) -> tuple[str, Finding]:
         key = checks.api_key(given)
     except ValueError as error:
         return "", Finding(WRONG, "key", str(error), _COPY)
-    source = "--api-key" if given is not None else "POSTHOG_API_KEY"
+    source = "--api-key" if given is not None else _variable()
     if not key:
         return "", Finding(
             WRONG,
@@ -189,6 +189,12 @@ def _key(given: str | None) -> tuple[str, Finding]:
     if fault:
         return key, Finding(WRONG, "key", f"{text}: {fault}", _COPY)
     return key, Finding(WELL, "key", text)
+
+
+def _variable() -> str:
+    """Return which variable of the environment the key is taken from."""
+    name = "POSTHOG_PROJECT_TOKEN"
+    return name if os.environ.get(name) else "POSTHOG_API_KEY"
 
 
 _COPY = "copy the project's key again, from the project's settings"
