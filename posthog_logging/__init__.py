@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import context, extras
 from .analytics import Analytics
@@ -23,9 +23,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from .version import VERSION
+if TYPE_CHECKING:
+    __version__: str
+else:  # hidden from type checkers, for which every misspelt name would be there
 
-        return VERSION
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from .version import VERSION
+
+            return VERSION
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@
 The calls of the two ancestors, posthog-python 1 and astronomer-analytics, on the same pipeline.
 
 For code that has no log record to carry an event. Positional orders are the ancestors';
-wrong arguments are refused, counted and told, and never raise into the caller.
+wrong arguments are refused, counted and logged, and never raise into the caller.
 """
 
 from __future__ import annotations

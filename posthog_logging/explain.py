@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from .delivery import checks
 from .delivery.handler import DeliveryHandler, Description
 from .delivery.own_records import is_ours
+from .delivery.reasons import LOSSES, Reason
 from .events import jsonable
 from .events.message import Message, Refused
 from .handler import PostHogHandler
@@ -28,11 +29,11 @@ from .listener import MessageHandler
 
 __all__ = ["Carrier", "Explanation", "Sight", "carriers", "explain"]
 
-#: What a count of `PostHogHandler.counts`, or a word of this module's own, says in a sentence.
+#: What a reason for a loss, or a word of this module's own, means for the call.
 _WHY = {
-    "bad_event_name": "its event is no text",
+    "bad_event_name": "its event is not text",
     "before_send": "before_send returned None",
-    "before_send_failed": "before_send raised, or returned what is no event",
+    "before_send_failed": "before_send raised, or returned something that is not an event",
     "empty_set": "a $set needs something to set",
     "filter": "one of the handler's filters holds it back",
     "internal_error": "what was logged could not be read",
@@ -44,10 +45,20 @@ _WHY = {
     "no_listener": "no QueueListener of this process reads its queue",
     "no_previous_id": "an alias needs the previous_id",
     "not_opted_in": "there is neither a distinct_id nor an event in its extra",
-    "opted_out": "the handler was told to opt_out",
+    "opted_out": "opt_out was called on the handler",
     "oversized": "it is too large for the protocol",
     "own_record": "a record of this library's own is not sent",
     "send_is_off": "the handler has send=False",
+}
+
+#: What to do, where the table of losses does not know it.
+_TO_DO = {
+    "filter": "look at the filters of the handler",
+    "level": "log at a higher level, or lower the handler's",
+    "no_listener": "start a Listener on its queue, unless another process has one",
+    "not_opted_in": "give the call extra={'distinct_id': …} or extra={'event': …}",
+    "opted_out": "call opt_in on the handler",
+    "send_is_off": "remove send=False",
 }
 
 _NOBODY = "no person is kept for it: it names nobody, nor does the context, or it says so itself"
@@ -65,8 +76,8 @@ class Sight(NamedTuple):
     """
     What one handler of ours makes of the record.
 
-    *outcome* is ``"event"``, ``"log"`` or ``"none"``, and *why* a word for the latter; *told*
-    is what was mended on the way. A *message* may be there that is not sent, for want of a key.
+    *outcome* is ``"event"``, ``"log"`` or ``"none"``, and *why* a word for the latter; *notes*
+    say what was mended on the way. A *message* may be there that is not sent, for want of a key.
     """
 
     way: str
@@ -74,16 +85,18 @@ class Sight(NamedTuple):
     outcome: str
     why: str = ""
     detail: str = ""
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     message: Message | None = None
 
     def lines(self) -> Iterator[str]:
-        """Yield the sentences that say it."""
+        """Yield it as sentences."""
         where = f" ({self.handler.dialect.name}, {self.handler.host})" if self.handler else ""
         yield f"{self.way}{where}: {_OUTCOMES[self.outcome]}"
         if self.why:
             yield f"  {_WHY.get(self.why, self.why)}{self.detail and f' ({self.detail})'}"
-        yield from (f"  {text}" for text in self.told)
+            remedy = _TO_DO.get(self.why) or LOSSES.get(self.why, _UNEXPLAINED).remedy
+            yield from ([f"  To do: {remedy}."] if remedy else [])
+        yield from (f"  {text}" for text in self.notes)
         if self.message is not None:
             yield f"  event        {self.message.event}"
             yield f"  distinct_id  {self.message.distinct_id}"
@@ -99,17 +112,18 @@ class Sight(NamedTuple):
             "outcome": self.outcome,
             "why": self.why,
             "detail": self.detail,
-            "told": list(self.told),
+            "notes": list(self.notes),
             "message": self.message and self.message._asdict(),
         }
 
 
+_UNEXPLAINED = Reason("")
 _OUTCOMES = {"event": "an event", "log": "a log line", "none": "nothing"}
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What becomes of a log call; *stopped* says why `logging` makes no record of it at all."""
+    """What becomes of a log call; *stopped* is why `logging` makes no record of it at all."""
 
     logger: str
     level: str
@@ -123,8 +137,8 @@ class Explanation:
         return any(sight.outcome == "event" for sight in self.sights)
 
     def lines(self) -> list[str]:
-        """Return the sentences that say it."""
-        verdict = "is an event" if self.is_event else "is no event"
+        """Return it as sentences."""
+        verdict = "is an event" if self.is_event else "is not an event"
         return [
             f"A call at {self.level} on the logger {self.logger} {verdict}.",
             *([f"logging drops it: {self.stopped}"] if self.stopped else []),
@@ -180,7 +194,7 @@ def carriers() -> list[Carrier]:
     ]
 
 
-_UNKNOWN = "No logger of this name was in use before: is it spelt right?"
+_UNKNOWN = "No logger of this name was in use before; check its spelling."
 
 
 def _loggers() -> list[logging.Logger]:
@@ -205,7 +219,10 @@ def _record(
             logger.name, level, "(explain)", 0, message, (), None, None, extra
         )
     except KeyError as error:  # an extra with a name of the record's own
-        return None, f"it raises KeyError ({error.args[0]})"
+        return None, (
+            f"it raises KeyError ({error.args[0]}): the name is an attribute of every record. "
+            "Put that key under properties"
+        )
     passed, detail = _filtered(logger, record)
     return passed, "" if passed is not None else f"a filter of the logger, {detail}"
 
@@ -245,9 +262,9 @@ def _notes(logger: logging.Logger, sights: list[Sight]) -> Iterator[str]:
     *_, last = _upwards(logger)
     if sights:
         return
-    yield "No handler of this library is on its way."
+    yield "No handler of this library sees it: add a PostHogHandler to this logger or to the root."
     if last.parent is not None:
-        yield f"The logger {last.name} does not propagate: those above it see nothing."
+        yield f"The logger {last.name} has propagate=False: handlers above it see nothing."
     elsewhere = dict.fromkeys(one.logger for one in carriers())
     if elsewhere:
         yield f"Loggers that carry one: {', '.join(elsewhere)}."
@@ -295,19 +312,19 @@ def _sights(
 
 
 def _as_event(handler: PostHogHandler, record: logging.LogRecord, way: str) -> Sight:
-    own, told = handler.describe(), list[str]()
+    own, notes = handler.describe(), list[str]()
     try:
-        message = handler.preview(record, lambda topic, text: told.append(text))
+        message = handler.preview(record, lambda topic, text: notes.append(text))
     except Refused as refused:
-        return Sight(way, own, "none", refused.reason, refused.detail, tuple(told))
+        return Sight(way, own, "none", refused.reason, refused.detail, tuple(notes))
     except Exception as error:
-        return Sight(way, own, "none", "internal_error", type(error).__name__, tuple(told))
+        return Sight(way, own, "none", "internal_error", type(error).__name__, tuple(notes))
     if message is None:
         return Sight(way, own, "none", "not_opted_in")
     if message.properties.get("$process_person_profile") is False:
-        told.append(_NOBODY)
+        notes.append(_NOBODY)
     outcome = "none" if own.silent else "event"
-    return Sight(way, own, outcome, own.silent or "", "", tuple(told), message)
+    return Sight(way, own, outcome, own.silent or "", "", tuple(notes), message)
 
 
 def _as_log(handler: DeliveryHandler, record: logging.LogRecord, way: str) -> Sight:
@@ -325,7 +342,7 @@ def _beyond(
         yield Sight(way, None, "none", "no_listener")
     if isinstance(handler, QueueHandler):
         record = handler.prepare(record)
-        # The context does not go through a queue, but for what `MessageHandler` has frozen.
+        # The context does not go through a queue, except what `MessageHandler` has frozen.
         look = contextvars.Context().run
     else:
         look = contextvars.copy_context().run

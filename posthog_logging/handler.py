@@ -91,7 +91,8 @@ class PostHogHandler(DeliveryHandler):
         max_queue_size: how many events may wait.
         max_queue_bytes: how many bytes of events may wait in memory.
         overflow: what gives way when that is reached: ``"drop_newest"``, ``"drop_oldest"``,
-            or the caller, who is then blocked for at most *block_timeout* seconds.
+            or with ``"block"`` the caller, who waits.
+        block_timeout: how long ``"block"`` may hold a caller, in seconds.
         spool: a folder in which events wait on disk, so that they survive the process; or a
             `Spool` of your own. One folder is for one project.
         max_spool_bytes: how many bytes may wait there.
@@ -109,7 +110,7 @@ class PostHogHandler(DeliveryHandler):
         on_error: called with a `DeliveryError` and the list of events that were lost.
         properties: properties of every event; the event's own override them.
         flat: whether other extras of the record become properties.
-        disable_geoip: whether PostHog is told not to look up the server's own place.
+        disable_geoip: whether PostHog leaves out the look-up of the server's own place.
         historical_migration: whether events are marked as imported history.
         headers: further HTTP headers.
         proxies, verify, cert, auth, session: as in ``requests``.

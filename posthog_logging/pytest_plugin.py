@@ -219,7 +219,7 @@ def posthog_server(request: pytest.FixtureRequest) -> Iterator[Inspector]:
     with Inspector() as server:
         _give(request, server)
         yield server
-        # What still waits would be told of as lost, in the middle of some other test.
+        # What still waits would be reported as lost, in the middle of some other test.
         with use(MemoryTransport(0), everywhere=True):
             _flush(_PROMPTLY)
 
@@ -277,7 +277,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def _begin(config: pytest.Config, options: Any) -> None:
-    """Keep events here, unless told otherwise, until *config* comes to its end."""
+    """Keep events here, unless --posthog-live is given, until *config* comes to its end."""
     from .delivery.exits import opened
 
     if _STARTED in config.stash:

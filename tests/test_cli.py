@@ -22,8 +22,11 @@ import requests
 
 import posthog_logging
 
-from posthog_logging.cli import _COMMANDS, main
+from posthog_logging.cli import _COMMANDS, main, rows
+from posthog_logging.cli.docs import guides
 from posthog_logging.cli.output import Output, brief, harmless
+from posthog_logging.cli.protocols import Answer as Answered
+from posthog_logging.cli.protocols import judge_get, judge_posthog
 from posthog_logging.inspector import Answer, Inspector
 
 
@@ -150,22 +153,27 @@ def test_every_option_has_help(command: str, capsys: pytest.CaptureFixture[str])
         (["demo", "--ke"], "unrecognized arguments: --ke"),
         (["serve", "--port", "70000"], "0 to 65535"),
         (["serve", "--port", "-1"], "0 to 65535"),
+        (["serve", "--keep"], "--keep needs a COMMAND"),
+        (["docs", "deliverx"], "Did you mean delivery?"),
         (["demo", "--dialect", "esperanto"], "invalid choice: 'esperanto'"),
-        (["send"], "which event?"),
-        (["send", "x", "--api-key", KEY, "novalue"], "key=value, not 'novalue'"),
-        (["send", "x", "--api-key", KEY, "=1"], "key=value, not '=1'"),
-        (["send", "x", "--api-key", KEY, "--timestamp", "soon"], "not 'soon'"),
+        (["send"], "no event: give its name"),
+        (
+            ["send", "x", "--api-key", KEY, "novalue"],
+            "'novalue' is not a property: give key=value",
+        ),
+        (["send", "x", "--api-key", KEY, "=1"], "'=1' is not a property"),
+        (["send", "x", "--api-key", KEY, "--timestamp", "soon"], "'soon' is not a time"),
         (["send", "x", "--api-key", KEY, "--timeout", "nan"], "number of seconds"),
         (["send", "x", "--api-key", KEY, "--host", "ftp://h"], "host: a URL"),
         (["send", "x", "--api-key", "phx_personal"], "personal key"),
-        (["send", "x", "--api-key", ""], "no key"),
+        (["send", "x", "--api-key", ""], "no key to send with: set POSTHOG_API_KEY"),
         (["send", "--kind", "group", "acme"], "TYPE:KEY"),
         (["send", "--kind", "alias"], "previous id"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_usage(words: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Wrong usage ends with status 2 and one sentence that says what is wrong, never the key."""
+    """Wrong usage ends with status 2, says what is wrong and what to do, and never the key."""
     status = main(words)
     shown = capsys.readouterr()
 
@@ -259,13 +267,14 @@ def test_demo_for_people(more: dict[str, str], program: Sequence[str]) -> None:
     [
         (PROGRAM, {}, True),
         (PROGRAM, {"NO_COLOR": "1"}, False),
-        (WITHOUT_RICH, {}, False),
+        (WITHOUT_RICH, {}, True),
+        (WITHOUT_RICH, {"NO_COLOR": "1"}, False),
     ],
-    ids=["rich", "NO_COLOR", "without rich"],
+    ids=["rich", "NO_COLOR", "without rich", "neither"],
 )
 def test_demo_on_a_terminal(program: Sequence[str], more: dict[str, str], colours: bool) -> None:
     """On a terminal ``rich`` draws the table if it is there; NO_COLOR holds."""
-    if colours:
+    if program == PROGRAM and colours:
         pytest.importorskip("rich")
     shown = on_a_terminal(program, "demo", **more)
 
@@ -353,7 +362,7 @@ def test_json_is_harmless_to_a_terminal() -> None:
 def test_port_in_use(
     command: str, inspector: Inspector, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A port that somebody else has is told in one sentence, with status 2."""
+    """A port that is taken is wrong usage: status 2, and what to do."""
     port = inspector.url.rpartition(":")[2]
 
     assert 2 == main([command, "--port", port])
@@ -504,9 +513,9 @@ def test_send_refused_here(inspector: Inspector, capsys: pytest.CaptureFixture[s
     status = send(inspector, "--kind", "identify", "a=1")
 
     assert (1, []) == (status, inspector.requests)
-    assert (
-        "lost: no_distinct_id, this kind of event needs --distinct-id" in capsys.readouterr().out
-    )
+    shown = capsys.readouterr().out
+    assert "lost: no_distinct_id" in shown
+    assert "To do: give --distinct-id." in shown
 
 
 def test_send_key_from_environment(inspector: Inspector) -> None:
@@ -677,7 +686,7 @@ def test_tail_without_inspector(capsys: pytest.CaptureFixture[str]) -> None:
         port = taken.getsockname()[1]
 
     assert 1 == main(["tail", "--url", f"http://127.0.0.1:{port}"])
-    assert "posthog-logging serve starts one" in capsys.readouterr().err
+    assert "`posthog-logging serve`" in capsys.readouterr().err
 
 
 # import
@@ -888,7 +897,7 @@ def examine(
 def test_doctor_finds_nothing(
     dialect: str, inspector: Inspector, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where all is well it says so, sends nothing, and shows no key."""
+    """Where all is well it says so, sends no event, and shows no key."""
     words = ("--host", inspector.url, "--api-key", KEY, "--dialect", dialect)
 
     status, found = examine(capsys, *words)
@@ -896,7 +905,7 @@ def test_doctor_finds_nothing(
     assert (0, {"ok"}, []) == (
         status,
         {verdict for verdict, _ in found.values()},
-        inspector.requests,
+        [*inspector.events, *inspector.bad],
     )
     assert {"installed", "key", "host", "proxy", "name", "connection", "protocol", "clock"} == set(
         found
@@ -1020,7 +1029,7 @@ def test_doctor_hints_at_a_server_without_v1(
     words = ("--host", f"{inspector.url}/elsewhere", "--dialect", "posthog-v1")
     _, found = examine(capsys, *words)
 
-    assert "--dialect posthog only" in found["protocol"][1]
+    assert "WRONG" == found["protocol"][0]
 
 
 # doctor: a program
@@ -1090,7 +1099,7 @@ def test_doctor_lists_the_programs_handlers(in_service: Path, inspector: Inspect
     ]
     assert ["note"] == [one["verdict"] for one in handlers[2:]]
     assert 1 == sum(one["checked"] == "connection" for one in said)
-    assert (1, []) == (done.returncode, inspector.requests)
+    assert (1, []) == (done.returncode, [*inspector.events, *inspector.bad])
     assert KEY not in done.stdout + done.stderr
 
 
@@ -1155,13 +1164,19 @@ def test_doctor_finds_no_handler(in_service: Path) -> None:
     [
         (["--app", "no_such_module"], "No module named 'no_such_module'"),
         (["--app", "service:nothing"], "no attribute 'nothing'"),
-        (["--app", "service:fail"], "SystemExit: not today"),
+        (["--app", "service:fail"], "SystemExit: not today). Put what it does under"),
         (["--config", "nowhere.json"], "nowhere.json"),
         (["--config", "wrong.json"], "Unsupported version: 2"),
-        (["--explain", "films"], "Give --app or --config"),
-        (["--app", "service", "--host", "https://h"], "of its own"),
-        (["--app", "service", "--explain", "x", "--extra", "[]"], "--extra: an object"),
-        (["--app", "service", "--explain", "x", "--extra", "{"], "--extra: an object"),
+        (["--explain", "films"], "--explain needs a program"),
+        (["--app", "service", "--host", "https://h"], "the program has its own"),
+        (
+            ["--app", "service", "--explain", "x", "--extra", "[]"],
+            "--extra is not an object in JSON",
+        ),
+        (
+            ["--app", "service", "--explain", "x", "--extra", "{"],
+            "--extra is not an object in JSON",
+        ),
         (["--app", "service", "--explain", "x", "--level", "LOUD"], "'LOUD' is no level"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -1312,3 +1327,276 @@ def test_json_is_all(capsys: pytest.CaptureFixture[str]) -> None:
         output.give({"half": "\ud83c", "nan": float("nan")})
 
     assert '{"half": "\ufffd", "nan": null}\nwords\na\nb\n' == capsys.readouterr().out
+
+
+# docs
+
+
+def test_docs_lists_the_guides(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a topic every guide is listed with its first sentence."""
+    assert 0 == main(["docs"])
+    shown = capsys.readouterr().out
+
+    for topic, text in guides().items():
+        assert f"\n{topic} " in shown
+        assert text.startswith("# ")
+
+
+def test_docs_shows_a_guide(capsys: pytest.CaptureFixture[str]) -> None:
+    """With a topic its text is shown, word for word where this is no terminal."""
+    assert 0 == main(["docs", "delivery"])
+    assert f"{guides()['delivery'].strip()}\n" == capsys.readouterr().out
+
+    assert 0 == main(["docs", "--json", "delivery"])
+    said = json.loads(capsys.readouterr().out)
+    assert ("delivery", guides()["delivery"]) == (said["topic"], said["text"])
+
+
+def test_docs_on_a_terminal() -> None:
+    """On a terminal without colours there is the text of the guide all the same."""
+    title = guides()["delivery"].partition("\n")[0].lstrip("# ")
+
+    assert title in on_a_terminal(PROGRAM, "docs", "delivery", NO_COLOR="1")
+
+
+# serve and tail: what arrives is shown
+
+
+MIXED = """
+import logging
+from posthog_logging import PostHogHandler
+
+log = logging.getLogger("films")
+log.addHandler(PostHogHandler(exceptions="ERROR", logs="WARNING", level="DEBUG"))
+log.setLevel("INFO")
+log.info("movie played", extra={"distinct_id": "user-1", "film": "Playtime"})
+log.warning("hall %d is cold", 3, extra={"degrees": 14})
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("payment failed")
+"""
+
+
+def test_serve_command_shows_events() -> None:
+    """Each event is shown as it arrives: an exception with type and message, a log its level."""
+    done = run("serve", "--port", "0", "--", sys.executable, "-c", MIXED)
+    lines = done.stderr.splitlines()
+
+    assert 0 == done.returncode, done.stderr
+    for part in (
+        "movie played",
+        "film=Playtime",
+        "[WARNING] hall 3 is cold",
+        "degrees=14",
+        "ZeroDivisionError: division by zero",
+    ):
+        assert any(part in line for line in lines), done.stderr
+    assert "code.file.path" not in done.stderr
+    assert "No event arrived" not in done.stderr
+
+
+def test_serve_command_without_events() -> None:
+    """Where nothing arrived, it says what to look at."""
+    done = run("serve", "--port", "0", "--", sys.executable, "-c", "")
+
+    assert "No event arrived. Look at this, in this order:" in done.stderr
+    assert "POSTHOG_DISABLED" in done.stderr
+    assert "posthog-logging docs troubleshooting" in done.stderr
+
+
+def test_serve_command_keeps_the_inspector() -> None:
+    """With --keep the inspector outlives the program, whose status is the command's."""
+    words = ("--port", "0", "--json", "--keep", "--", sys.executable, "-c", "raise SystemExit(7)")
+    with running("serve", *words) as process:
+        assert process.stderr is not None
+        said = json.loads(process.stderr.readline())
+        port = int(said["url"].rpartition(":")[2])
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        process.send_signal(signal.SIGINT)
+
+        assert (7, 7) == (said["status"], process.wait(20))
+
+
+def test_serve_command_takes_the_events_from_a_broker() -> None:
+    """What would send the program's events elsewhere is taken out of its environment."""
+    program = "import os; print(*sorted(n for n in os.environ if n.startswith('POSTHOG_')))"
+    elsewhere = {"POSTHOG_BROKER": "redis://127.0.0.1", "POSTHOG_PROJECT_TOKEN": "phc_other"}
+    done = run("serve", "--port", "0", "--", sys.executable, "-c", program, **elsewhere)
+
+    assert "POSTHOG_API_KEY POSTHOG_HOST\n" == done.stdout
+
+
+def test_lines_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows of a table that goes on have their columns at one place, until one needs more."""
+    output = Output()
+    for row in (("1", "a", "x"), ("2", "long name", "y"), ("3", "b", "z")):
+        output.line(row)
+    first, second, third = capsys.readouterr().out.splitlines()
+
+    assert "1  a  x" == first
+    assert second.index("y") == third.index("z")
+
+
+def test_refused_events_are_shown_as_such() -> None:
+    """A refused event has its reason, and the colour of what is wrong."""
+    event = {
+        "event": "$exception",
+        "distinct_id": "u",
+        "timestamp": "2024-01-02T03:04:05.678Z",
+        "properties": {"$exception_list": [{"type": "KeyError", "value": "'film'"}]},
+        "dialect": "posthog",
+        "reason": "",
+    }
+
+    assert ("03:04:05.678", "$exception", "u", "KeyError: 'film'") == rows.cells(event)
+    assert "note" == rows.meaning(event)
+    refused = {**event, "reason": "missing_uuid"}
+    assert "REFUSED: missing_uuid  KeyError: 'film'" == rows.cells(refused)[3]
+    assert "bad" == rows.meaning(refused)
+    broken = {**event, "properties": {"$exception_list": "gone"}}
+    assert "" == rows.cells(broken)[3]
+
+
+# doctor: which protocol is spoken
+
+HTML = {"content-type": "text/html; charset=utf-8"}
+PAGE = b"<!doctype html><title>Welcome</title>"
+V1_OK = Answered(
+    400, {"posthog-request-id": "id-1"}, b'{"error":"empty_batch","error_description":"x"}'
+)
+V1_UNKNOWN_KEY = Answered(401, {}, b'{"error":"invalid_api_token","error_description":"x"}')
+V1_STRIPPED = Answered(401, {}, b'{"error":"missing_authorization","error_description":"x"}')
+V0_OK = Answered(200, {}, b'{"status":"Ok"}')
+V0_EMPTY = Answered(400, {}, b"request holds no event")
+NOWHERE = Answered(404)
+METHOD = Answered(405)
+
+
+@pytest.mark.parametrize(
+    ("got", "v1", "v0", "verdict", "found", "remedy"),
+    [
+        (METHOD, V1_OK, V0_EMPTY, "ok", "speaks capture V1", ""),
+        (METHOD, Answered(200, {}, b'{"results":{}}'), None, "ok", "speaks capture V1", ""),
+        (METHOD, V1_UNKNOWN_KEY, V0_OK, "WRONG", "no project with this key", "US and EU"),
+        (METHOD, V1_STRIPPED, V0_OK, "WRONG", "strips the Authorization", "V0 works"),
+        (METHOD, V1_STRIPPED, None, "WRONG", "strips the Authorization", "let the proxy pass"),
+        (METHOD, V1_OK._replace(status=402), None, "note", "quota", "billing"),
+        (METHOD, V1_OK._replace(status=503), None, "note", "in trouble", "events wait"),
+        (NOWHERE, NOWHERE, V0_OK, "note", "speaks capture V0", "update the server"),
+        (NOWHERE, NOWHERE, V0_EMPTY, "note", "not V1 (HTTP 404)", "posthog"),
+        (Answered(200, HTML, PAGE), Answered(403, HTML, PAGE), V0_OK, "note", "V0", "/i/v1/"),
+        (NOWHERE, NOWHERE, Answered(401, {}, b"unknown key"), "WRONG", "no project", "US"),
+        (NOWHERE, None, V0_OK, "ok", "speaks capture V0", ""),
+        (NOWHERE, Answered(401), V0_OK, "WRONG", "may strip the Authorization", "let the proxy"),
+        (NOWHERE, NOWHERE, None, "WRONG", "no capture V1", "older server"),
+        (NOWHERE, NOWHERE, NOWHERE, "WRONG", "no ingestion endpoint", "dialect"),
+        (
+            METHOD,
+            Answered(200, HTML, PAGE),
+            Answered(200, HTML, PAGE),
+            "WRONG",
+            "web page",
+            "host",
+        ),
+        (
+            METHOD,
+            Answered(403, HTML, PAGE),
+            Answered(403, HTML, PAGE),
+            "WRONG",
+            "application",
+            "host",
+        ),
+        (METHOD, Answered(200, {}, PAGE), Answered(200, {}, PAGE), "WRONG", "a web page", "host"),
+        (
+            METHOD,
+            Answered(301, {"location": "https://us.i.posthog.com/x"}),
+            Answered(301),
+            "WRONG",
+            "redirects to https://us.i.posthog.com,",
+            "as host",
+        ),
+        (METHOD, Answered(302, {"location": "/login"}), NOWHERE, "WRONG", "another path", "host"),
+        (METHOD, Answered(501), Answered(501), "note", "POST only", "events wait"),
+        (NOWHERE, Answered(502), Answered(502), "note", "in trouble", "events wait"),
+        (
+            NOWHERE,
+            Answered(404, {}, b'{"error":"no such path"}'),
+            Answered(404, {}, b'{"error":"no such path"}'),
+            "WRONG",
+            "no ingestion endpoint",
+            "host",
+        ),
+    ],
+)
+def test_protocols_are_told_apart(
+    got: Answered,
+    v1: Answered | None,
+    v0: Answered | None,
+    verdict: str,
+    found: str,
+    remedy: str,
+) -> None:
+    """The answers to an empty batch say which protocol is spoken, and what is in the way."""
+    judged = judge_posthog(got, v1, v0, "id-1")
+
+    assert (verdict, True) == (judged.verdict, found in judged.found), judged
+    assert (True, bool(remedy)) == (remedy in judged.remedy, bool(judged.remedy)), judged
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (Answered(405), "ok"),
+        (Answered(401), "ok"),
+        (Answered(404), "WRONG"),
+        (Answered(302), "WRONG"),
+        (Answered(503), "note"),
+        (Answered(200, HTML, PAGE), "WRONG"),
+        (Answered(200, {"content-type": "text/html"}, b"{}"), "ok"),
+    ],
+)
+def test_other_protocols_are_judged_by_a_get(answer: Answered, verdict: str) -> None:
+    """A page of the web is no endpoint, whatever its status; JSON is not a page."""
+    assert verdict == judge_get(answer, "segment").verdict
+
+
+@pytest.mark.parametrize(("status", "part"), [(404, "no ingestion"), (200, "web page")])
+def test_doctor_of_a_web_server(
+    status: int, part: str, raw_server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that answers every path with a page is wrong, and the finding says what to do."""
+
+    def answer(connection: Any, number: int, server: Any) -> None:
+        while server.read(connection):
+            body = PAGE if status == 200 else b"Not Found"
+            head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sendall(head.encode() + body)
+
+    server = raw_server(answer)
+    assert 1 == main(["doctor", "--json", "--host", server.url, "--api-key", KEY])
+    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    (found,) = (one for one in lines if one["checked"] == "protocol")
+
+    assert ("WRONG", True) == (found["verdict"], part in found["found"])
+    assert found["remedy"]
+
+
+def test_doctor_advises_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is not well has a line below it that says what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    assert 1 == main(["doctor", "--host", url, "--api-key", ""])
+    shown = capsys.readouterr().out
+
+    assert "To do: set POSTHOG_API_KEY" in shown
+    assert "To do: nothing listens there: check host and port" in shown
+
+
+def test_doctor_names_the_source_of_the_key(inspector: Inspector) -> None:
+    """PostHog's newer name for the key wins over the older one, and the finding says so."""
+    both = {"POSTHOG_PROJECT_TOKEN": KEY, "POSTHOG_API_KEY": "phc_older"}
+    done = run("doctor", "--json", "--host", inspector.url, **both)
+    found = next(one for one in printed(done) if one["checked"] == "key")
+
+    assert ("ok", True) == (found["verdict"], "from POSTHOG_PROJECT_TOKEN" in found["found"])

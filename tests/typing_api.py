@@ -119,3 +119,10 @@ def work(amount: int) -> str:
 
 text: str = work(1)
 work("one")  # type: ignore[arg-type]
+
+
+def misspelt() -> object:
+    """A name that is not there is an error before the program runs."""
+    from posthog_logging import PostHogHandlr  # type: ignore[attr-defined]
+
+    return PostHogHandlr

@@ -1,8 +1,7 @@
 """
-The command line: which commands there are, how they are told apart, and how they end.
+The command line: which commands there are, how their words are read, and how they end.
 
-Commands live beside this file, one module each, imported when they are asked for; what one
-prints and returns is its own.
+Commands live beside this file, one module each; what one prints and returns is its own.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ _COMMANDS = {
     "import": "importing",
     "doctor": "doctor",
     "spool": "spool",
+    "docs": "docs",
 }
 
 _INTERRUPTED = 130
@@ -41,17 +41,18 @@ _NO_READER = 141
 
 _EPILOG = f"""\
 exit statuses:
-  {OK}    done: everything was delivered, and nothing that arrived was bad
-  {FAILED}    something was lost, refused or did not arrive; it says what
-  {USAGE}    wrong usage, an unknown option, a missing key, a port in use
-  {_INTERRUPTED}  interrupted by Ctrl-C (128 + SIGINT)
-  {_NO_READER}  whoever read the output went away (128 + SIGPIPE)
-  serve -- COMMAND ends with the status of COMMAND; 127: there is no such program
+  {OK}    everything was delivered, and nothing that arrived was bad
+  {FAILED}    an event was lost or refused, or did not arrive; the output says which
+  {USAGE}    wrong usage: an unknown option, a missing key, a port in use
+  {_INTERRUPTED}  Ctrl-C (128 + SIGINT)
+  {_NO_READER}  the reader of the output went away (128 + SIGPIPE)
+  serve -- COMMAND ends with the status of COMMAND, or 127 if there is no such program
 
 environment:
-  POSTHOG_API_KEY  the project's key, where --api-key is not given
-  POSTHOG_HOST     the base URL, where --host is not given
-  NO_COLOR         any value: no colours
+  POSTHOG_PROJECT_TOKEN, else POSTHOG_API_KEY
+                the project's key, unless --api-key is given
+  POSTHOG_HOST  the base URL, unless --host is given
+  NO_COLOR      set to any value: no colours
 """
 
 
@@ -60,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else list(argv)
     try:
         options = _parse(given)
-    except SystemExit as end:  # argparse has printed the help or what is wrong
+    except SystemExit as end:  # argparse has printed the help, or the error
         return end.code if isinstance(end.code, int) else USAGE
     try:
-        with _told(options.command):
+        with _warnings_shown(options.command):
             status: int = options.run(options)
             sys.stdout.flush()
             return status
@@ -81,47 +82,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     """
-    Return the options, with ``words`` as all that is none.
+    Return the command's options; ``words`` are those that are neither option nor value.
 
-    argparse gives positional arguments up where options stand between them
-    (https://bugs.python.org/issue14191), so the words left over are gathered here; after a
-    ``--`` everything is a word.
+    Options and words may be mixed. After a ``--`` everything is a word: argparse would read
+    the options of ``serve -- COMMAND`` as its own.
     """
-    end = argv.index("--") if "--" in argv else len(argv)
-    parser = _parser()
-    options, rest = parser.parse_known_args(argv[:end])
-    words = [*getattr(options, "words", ()), *rest, *argv[end + 1 :]]
-    unknown = [word for word in rest if word.startswith("-") and len(word) > 1]
-    if "words" not in options:
-        unknown = words
-    if unknown:
-        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    options.words = words
+    command = _commands().parse_args(argv[:1]).command
+    given = argv[1:]
+    end = given.index("--") if "--" in given else len(given)
+    parser = _command(command)
+    options = parser.parse_intermixed_args(given[:end])
+    more = given[end + 1 :]
+    if more and "words" not in options:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:
+        options.words += more
+    options.command = command
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
+def _commands() -> argparse.ArgumentParser:
+    """Return what reads the first word: the name of a command, ``--help`` or ``--version``."""
     parser = argparse.ArgumentParser(
         prog=LIBRARY,
-        description="Product analytics events from log statements: try, watch and send them.",
+        description="Send product analytics events from log calls: try it, watch it, repair it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{LIBRARY} {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in _COMMANDS.items():
-        _add_command(commands, name, import_module(f".{module}", __package__))
+    for name in _COMMANDS:
+        commands.add_parser(name, help=_module(name).HELP, add_help=False)
     return parser
 
 
-def _add_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, module: ModuleType
-) -> None:
-    """Add one command; its help is its module's docstring, its epilog the statuses."""
-    parser = commands.add_parser(
-        name,
-        help=module.HELP,
+def _command(name: str) -> argparse.ArgumentParser:
+    """Return one command's own parser; its help is its module's docstring."""
+    module = _module(name)
+    parser = argparse.ArgumentParser(
+        prog=f"{LIBRARY} {name}",
         description=(module.__doc__ or "").strip(),
         usage=getattr(module, "USAGE_LINE", None),
         epilog=getattr(module, "EPILOG", "Exit statuses: see posthog-logging --help."),
@@ -130,11 +130,16 @@ def _add_command(
     )
     module.add_arguments(parser)
     parser.set_defaults(run=module.run, parser=parser)
+    return parser
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f".{_COMMANDS[name]}", __package__)
 
 
 @contextmanager
-def _told(command: str) -> Iterator[None]:
-    """Show on standard error what the library tells on its logger."""
+def _warnings_shown(command: str) -> Iterator[None]:
+    """Show on standard error what the library logs about itself."""
     shown = logging.StreamHandler()
     shown.setFormatter(logging.Formatter(f"{LIBRARY} {command}: %(message)s"))
     logger.addHandler(shown)

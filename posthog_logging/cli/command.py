@@ -31,12 +31,12 @@ OK = 0
 FAILED = 1
 USAGE = 2
 
-#: Where the inspector listens if nobody says otherwise, and where `tail` looks for it.
+#: Where the inspector listens by default, and where `tail` looks for it.
 PORT = 8969
 
 
 class CommandError(Exception):
-    """What ends a command, told in one sentence, without a traceback."""
+    """End a command with one sentence on standard error, and no traceback."""
 
     def __init__(self, text: str, status: int = USAGE) -> None:
         super().__init__(text)
@@ -47,7 +47,7 @@ def port(text: str) -> int:
     """Return *text* as a port number; 0 stands for a free one."""
     if text.isdecimal() and int(text) < 65536:
         return int(text)
-    raise argparse.ArgumentTypeError(f"a number from 0 to 65535, not {text!r}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port; give a number from 0 to 65535")
 
 
 @contextmanager

@@ -25,9 +25,9 @@ from ..events.records import is_event
 from ..handler import PostHogHandler
 from ..inspector import Event, Inspector
 from ..wire import Dialect, find_dialect
-from . import destination
+from . import destination, rows
 from .command import FAILED, OK, CommandError, port, until_interrupted, wait_for_ever
-from .output import Output, brief, clock
+from .output import Output
 from .serve import KEY, started
 
 
@@ -35,7 +35,7 @@ __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "run a small service that logs, and show what arrives"
 
-_COLUMNS = ("time (UTC)", "event", "distinct_id", "properties")
+# What all events of the demo have, and what no reader needs to see on each.
 _SHARED = ("service", "plan")
 _THREADS = 4
 
@@ -99,7 +99,7 @@ class Witness(logging.Filter):
 
 
 def configuration(url: str, dialect: str, witness: Witness) -> dict[str, Any]:
-    """Return what a service would have in its settings, but for the witness."""
+    """Return what a service would have in its settings; only the witness is the demo's own."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -139,7 +139,7 @@ def _log_all(url: str, dialect: Dialect) -> tuple[Witness, Mapping[str, int]]:
     return witness, handler.counts
 
 
-# The service: nothing below knows of analytics but by `extra` and `context`.
+# The service: all it knows of analytics is `extra` and `context`.
 
 
 class Viewer(NamedTuple):
@@ -181,8 +181,9 @@ def _serve(viewer: Viewer) -> None:
 
 def _sign_in(viewer: Viewer) -> None:
     log.info("%s signs in", viewer.name)
-    log.info("signed in", extra=extras.identify(viewer.id, {"name": viewer.name}))
-    log.info("linked", extra=extras.alias(f"visitor-of-{viewer.id}", viewer.id))
+    visitor = f"visitor-of-{viewer.id}"  # becomes one person with the viewer
+    named = extras.identify(viewer.id, {"name": viewer.name}, anonymous_id=visitor)
+    log.info("signed in", extra=named)
     log.info("plan", extra=extras.set(viewer.id, {"plan": viewer.plan}))
     log.info("club", extra=extras.group("club", f"{viewer.plan} club", {"plan": viewer.plan}))
 
@@ -203,7 +204,7 @@ def _pay(viewer: Viewer) -> None:
 
 
 def _log_odd_values() -> None:
-    """Log what JSON has no word for; it arrives as the nearest that JSON has."""
+    """Log what JSON has no form for; it arrives as the nearest that JSON has."""
     loop: list[Any] = ["round and round"]
     loop.append(loop)
     odd: dict[str, Any] = {
@@ -226,7 +227,7 @@ def _log_odd_values() -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was logged beside what arrived; everything in `problems` is one."""
+    """What was logged beside what arrived; ``problems`` has a sentence for each difference."""
 
     calls: int
     logged: int
@@ -255,7 +256,7 @@ def _compare(witness: Witness, counts: Mapping[str, int], inspector: Inspector) 
 
 
 def _missing(logged: Mapping[str, str], events: Sequence[Event]) -> list[str]:
-    """Say what did not arrive, or under another name; ``$`` names are each protocol's own."""
+    """Return what is missing or renamed; ``$`` names are each protocol's own."""
     arrived = {one.uuid: one.message.event for one in events}
     missing = [f"missing: {name!r}" for key, name in logged.items() if key not in arrived]
     renamed = [
@@ -290,33 +291,39 @@ def _show(output: Output, outcome: Outcome, dialect: Dialect) -> None:
         "distinct_id in their extra. The handler leaves all others alone.",
         "",
     )
-    output.table(_COLUMNS, [_row(one) for one in outcome.events])
+    shown = [_without_shared(one) for one in outcome.events]
+    output.table(rows.COLUMNS, map(rows.cells, shown), list(map(rows.meaning, shown)))
     output.say("")
     output.counts("handler", outcome.handler)
     output.counts("inspector", outcome.inspector)
     output.say("", *outcome.problems)
-    output.say(_VERDICT[outcome.good], "")
+    colour = "good" if outcome.good else "bad"
+    output.say(output.coloured(_VERDICT[outcome.good], colour), "")
 
 
 _VERDICT: Mapping[bool, str] = {
     True: "Everything that was logged arrived, once, and was good.",
-    False: "NOT everything that was logged arrived as it should have: see above.",
+    False: "Not everything that was logged arrived as it should have; see the list above.",
 }
 
 _WHERE: Mapping[bool, str] = {
-    True: "The inspector stays at {} until Ctrl-C.",
-    False: "The inspector was at {}; --keep leaves it there to look at.",
+    True: "The inspector stays at {} until Ctrl-C; open that address in a browser.",
+    False: "The inspector was at {}; with --keep it stays, so that you can look at its page.",
 }
 
 
-def _row(event: Event) -> tuple[str, str, str, str]:
+def _without_shared(event: Event) -> dict[str, Any]:
+    """Return *event* as the neutral model has it, without what all events of the demo have."""
     message = event.message
-    return clock(event.timestamp), message.event, message.distinct_id, _told_of(event)
-
-
-def _told_of(event: Event) -> str:
-    """Leave out what all events of the demo have."""
-    return brief({k: v for k, v in event.message.properties.items() if k not in _SHARED})
+    properties = {k: v for k, v in message.properties.items() if k not in _SHARED}
+    return {
+        "event": message.event,
+        "distinct_id": message.distinct_id,
+        "timestamp": event.timestamp,
+        "properties": properties,
+        "dialect": event.dialect,
+        "reason": event.reason,
+    }
 
 
 def _as_json(outcome: Outcome, dialect: Dialect, url: str) -> dict[str, Any]:

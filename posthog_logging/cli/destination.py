@@ -1,5 +1,5 @@
 """
-Where a command sends to: the options for it, and the handler that they amount to.
+Where a command sends to: the options that name it, and the handler made of them.
 
 What the handler's constructor refuses is wrong usage here.
 """
@@ -18,26 +18,29 @@ from .command import CommandError
 
 __all__ = ["DIRECT", "add_arguments", "add_dialect", "add_timeout", "handler_for"]
 
-#: For what runs on this machine: a proxy has no business there.
+#: For what runs on this machine: no proxy is needed there.
 DIRECT = {"no_proxy": "127.0.0.1"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where events go."""
+    """Add the options that name the server, the key and the protocol."""
     parser.add_argument(
-        "--host", metavar="URL", help="the base URL (default POSTHOG_HOST, else the dialect's own)"
+        "--host",
+        metavar="URL",
+        help="the server's base URL (default POSTHOG_HOST, else the dialect's own)",
     )
     parser.add_argument(
         "--api-key",
         metavar="KEY",
-        help="the project's key (default POSTHOG_API_KEY, which process lists do not show)",
+        help="the project's key (default POSTHOG_API_KEY; unlike an option, it is not visible "
+        "in the list of processes)",
     )
     add_dialect(parser)
     add_timeout(parser)
 
 
 def add_dialect(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says which protocol to speak."""
+    """Add the option that names the protocol."""
     parser.add_argument(
         "--dialect",
         choices=DIALECTS,
@@ -48,7 +51,7 @@ def add_dialect(parser: argparse.ArgumentParser) -> None:
 
 
 def add_timeout(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says how long to try."""
+    """Add the option that limits how long to try."""
     parser.add_argument(
         "--timeout",
         type=_seconds,
@@ -59,10 +62,12 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
 
 
 def handler_for(options: argparse.Namespace, **more: Any) -> PostHogHandler:
-    """Return a handler for the destination that *options* name."""
+    """Return a handler that sends to where *options* say."""
     try:
         if not checks.api_key(options.api_key):
-            raise CommandError("no key: give --api-key, or set POSTHOG_API_KEY")
+            raise CommandError(
+                "there is no key to send with: set POSTHOG_API_KEY, or give --api-key"
+            )
         return PostHogHandler(
             options.api_key,
             options.host,
@@ -79,4 +84,6 @@ def _seconds(text: str) -> float:
     try:
         return checks.seconds("--timeout", float(text))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"a number of seconds, not {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds; give one such as 10 or 2.5"
+        ) from None

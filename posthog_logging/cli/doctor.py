@@ -1,21 +1,26 @@
 """
 Look for what keeps events from arriving, without sending one.
 
-Checks the key's shape, the address, the proxy, name resolution, connection and TLS, the clock,
-whether the protocol is spoken there, and what waits in a spool.
+Checks the key, the address, the proxy, name resolution, connection and TLS, the clock, which
+protocol the server speaks, and what waits in a spool. Each finding that needs it has an advice.
+PostHog is sent an empty batch, which holds no event: its answer tells protocol and key.
 
-With --app or --config it is the program's own handlers that are checked: the program sets its
-logging up, and the events that it logs in doing so are not sent. --explain then answers one
-question alone: whether a call on a logger would be an event, and why.
+With --app or --config the program's own handlers are checked: the program sets its logging up,
+and events that it logs meanwhile are not sent. --explain then answers one question alone:
+whether a call on a logger would be an event, and why.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime as dt
+import functools
 import logging
 import os
 import socket
+import textwrap
 import time
+import uuid
 
 from collections.abc import Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
@@ -30,10 +35,12 @@ from ..delivery import checks
 from ..explain import Carrier, carriers, explain
 from ..inspector.rules import key_fault
 from ..version import VERSION
-from ..wire import Batch, Dialect, Endpoint, find_dialect
+from ..wire import DIALECTS, Batch, Dialect, Endpoint, find_dialect
 from . import destination, program
 from .command import FAILED, OK, CommandError
 from .output import Output, harmless
+from .protocols import NOTE, WRONG, Answer, Judgement, judge_get, judge_posthog
+from .protocols import OK as WELL
 
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -45,14 +52,15 @@ examples:
   posthog-logging doctor --app service:configure
   posthog-logging doctor --config logging.yaml --explain films --extra '{"distinct_id": "u"}'
 
-exit statuses: 0 nothing is wrong, with --explain: it is an event; 1 something is wrong, with
---explain: it is none; 2 wrong usage, a program that cannot be loaded
+exit statuses: 0 nothing is wrong, or with --explain, the call is an event; 1 something is wrong,
+or the call is not an event; 2 wrong usage, or a program that cannot be loaded
 """
 
-_WELL, _NOTE, _WRONG = "ok", "note", "WRONG"
 _COLUMNS = ("", "checked", "found")
-_FRIENDS = ("orjson", "zstandard", "brotli", "rich", "structlog")
+_MEANINGS = {WELL: "good", NOTE: "note", WRONG: "bad"}
+_FRIENDS = ("orjson", "isal", "zstandard", "brotli", "rich", "structlog")
 _MOST_SKEW = 60.0
+_WIDTH = 100
 
 #: A cloud's regions do not know each other's keys, and none of them says so.
 _REGIONS = {
@@ -61,19 +69,15 @@ _REGIONS = {
     "https://api.segment.io": "Segment's US; the EU's is https://events.eu1.segmentapis.com",
     "https://events.eu1.segmentapis.com": "Segment's EU; the US's is https://api.segment.io",
 }
-#: Protocols that a server of the family, one's own or an old one, may not have.
-_NOT_EVERYWHERE = {
-    "posthog-v1": "; a self-hosted server may have --dialect posthog only",
-    "posthog-logs": "; a self-hosted server may have no logs",
-}
 
 
 class Finding(NamedTuple):
-    """What one check found."""
+    """What one check found, and what to do about it."""
 
     verdict: str
     checked: str
     found: str
+    remedy: str = ""
     more: Mapping[str, Any] = {}
 
 
@@ -93,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     program.load(options.config, options.app)
     if call is None:
         findings = _show(output, _examine(options))
-        return FAILED if any(one.verdict == _WRONG for one in findings) else OK
+        return FAILED if any(one.verdict == WRONG for one in findings) else OK
     _show(output, _handlers())
     explanation = explain(*call)
     output.give(explanation.as_dict())
@@ -103,18 +107,27 @@ def run(options: argparse.Namespace) -> int:
 
 def _show(output: Output, made: Iterable[Finding]) -> list[Finding]:
     findings = list(made)
-    for verdict, checked, found, more in findings:
-        output.give({"verdict": verdict, "checked": checked, "found": found, **more})
-    output.table(_COLUMNS, [finding[:3] for finding in findings])
+    rows: list[tuple[str, str, str]] = []
+    meanings: list[str] = []
+    for verdict, checked, found, remedy, more in findings:
+        output.give(
+            {"verdict": verdict, "checked": checked, "found": found, "remedy": remedy, **more}
+        )
+        advice = textwrap.wrap(f"To do: {remedy}.", _WIDTH) if remedy else []
+        rows += [(verdict, checked, found), *(("", "", line) for line in advice)]
+        meanings += [_MEANINGS[verdict], *([""] * len(advice))]
+    output.table(_COLUMNS, rows, meanings)
     return findings
 
 
 def _check_usage(options: argparse.Namespace) -> None:
     if not _has_program(options):
         if options.explain is not None:
-            raise CommandError("--explain: of which program? Give --app or --config as well")
+            raise CommandError("--explain needs a program: give --app or --config as well")
     elif options.host is not None or options.api_key is not None:
-        raise CommandError("--app and --config: the program has a host and a key of its own")
+        raise CommandError(
+            "--host and --api-key do not go with --app and --config: the program has its own"
+        )
 
 
 def _has_program(options: argparse.Namespace) -> bool:
@@ -124,12 +137,12 @@ def _has_program(options: argparse.Namespace) -> bool:
 def _examine(options: argparse.Namespace) -> Iterator[Finding]:
     friends = [name for name in _FRIENDS if find_spec(name)]
     parts = [f"posthog-logging {VERSION}", f"Python {python_version()}", *friends]
-    yield Finding(_WELL, "installed", ", ".join(parts))
+    yield Finding(WELL, "installed", ", ".join(parts))
     if _has_program(options):
         yield from _handlers()
         found = [one.handler for one in carriers() if one.handler]
         for own in {(one.host, one.dialect.name): one for one in found}.values():
-            yield from _reached(own.host, own.host, own.dialect, options.timeout)
+            yield from _reached(own.host, own.host, own.dialect, None, options.timeout)
     else:
         yield from _destination(options)
     if options.spool is not None:
@@ -145,49 +158,76 @@ def _destination(options: argparse.Namespace) -> Iterator[Finding]:
     key, finding = _key(options.api_key)
     yield finding
     host = dialect.ingestion_host(given, key)
-    yield from _reached(given, host, dialect, options.timeout)
+    yield from _reached(given, host, dialect, key, options.timeout)
 
 
-def _reached(given: str, host: str, dialect: Dialect, timeout: float) -> Iterator[Finding]:
+def _reached(
+    given: str, host: str, dialect: Dialect, key: str | None, timeout: float
+) -> Iterator[Finding]:
     yield _host(given, host)
     yield _proxy(host)
     yield _name(host)
-    yield from _connection(host, dialect, timeout)
+    yield from _connection(host, dialect, key, timeout)
 
 
 def _key(given: str | None) -> tuple[str, Finding]:
-    """Return the key, and what can be told of it without showing it."""
+    """Return the key, and a finding that does not show it."""
     try:
         key = checks.api_key(given)
     except ValueError as error:
-        return "", Finding(_WRONG, "key", str(error))
-    source = "--api-key" if given is not None else "POSTHOG_API_KEY"
+        return "", Finding(WRONG, "key", str(error), _COPY)
+    source = "--api-key" if given is not None else _variable()
     if not key:
-        return "", Finding(_WRONG, "key", "none: without one nothing is sent")
+        return "", Finding(
+            WRONG,
+            "key",
+            "there is none, so nothing would be sent",
+            "set POSTHOG_API_KEY to the key in the project's settings, or give --api-key",
+        )
     text = f"from {source}, {len(key)} characters"
-    wrong = "a blank within it" if " " in key else key_fault(key)
-    if wrong:
-        return key, Finding(_WRONG, "key", f"{text}: {wrong}")
-    # PostHog's edge looks at the shape alone, and answers 200 to a key that nobody has.
-    return key, Finding(_WELL, "key", f"{text}; whether it is a project's no server tells")
+    fault = "it has a blank within it" if " " in key else key_fault(key)
+    if fault:
+        return key, Finding(WRONG, "key", f"{text}: {fault}", _COPY)
+    return key, Finding(WELL, "key", text)
+
+
+def _variable() -> str:
+    """Return which variable of the environment the key is taken from."""
+    name = "POSTHOG_PROJECT_TOKEN"
+    return name if os.environ.get(name) else "POSTHOG_API_KEY"
+
+
+_COPY = "copy the project's key again, from the project's settings"
 
 
 def _host(given: str, host: str) -> Finding:
     if given != host:
-        return Finding(_NOTE, "host", f"{given} is for people; events go to {host}")
+        return Finding(
+            NOTE,
+            "host",
+            f"{given} is the address for people; events go to {host}",
+            f"nothing, or give {host} as host",
+        )
     if host.startswith("http:") and urlsplit(host).hostname not in ("127.0.0.1", "localhost"):
-        return Finding(_NOTE, "host", f"{host} is not encrypted")
+        return Finding(
+            NOTE, "host", f"{host} is not encrypted", "give an https:// address, if there is one"
+        )
     region = _REGIONS.get(host.lower())
-    return Finding(_WELL, "host", f"{host}, {region}" if region else host)
+    return Finding(WELL, "host", f"{host}, {region}" if region else host)
 
 
 def _proxy(host: str) -> Finding:
     proxies = requests.utils.get_environ_proxies(host)
     proxy = requests.utils.select_proxy(host, proxies)
     if proxy is None:
-        return Finding(_WELL, "proxy", "none")
+        return Finding(WELL, "proxy", "none")
     parts = urlsplit(proxy)  # a proxy's URL may have a password in it
-    return Finding(_NOTE, "proxy", f"{parts.scheme}://{parts.hostname}:{parts.port or ''}")
+    return Finding(
+        NOTE,
+        "proxy",
+        f"{parts.scheme}://{parts.hostname}:{parts.port or ''}",
+        "nothing, if requests are to go through it; else add the host to NO_PROXY",
+    )
 
 
 def _name(host: str) -> Finding:
@@ -195,86 +235,178 @@ def _name(host: str) -> Finding:
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or parts.scheme)
     except OSError as error:
-        return Finding(_WRONG, "name", f"{parts.hostname}: {error.strerror}")
+        return Finding(
+            WRONG,
+            "name",
+            f"{parts.hostname} cannot be resolved: {error.strerror}",
+            "check the host's spelling, and the name server of this machine or container",
+        )
     addresses = sorted({str(one[4][0]) for one in found})
-    return Finding(_WELL, "name", f"{parts.hostname} is {', '.join(addresses)}")
+    return Finding(WELL, "name", f"{parts.hostname} is {', '.join(addresses)}")
 
 
-def _connection(host: str, dialect: Dialect, timeout: float) -> Iterator[Finding]:
+def _connection(host: str, dialect: Dialect, key: str | None, timeout: float) -> Iterator[Finding]:
     """Ask for the address that takes events, with a GET, which sends none."""
     url = dialect.request(Batch([], "", ""), Endpoint(host, "", None), "").url
     begun = time.monotonic()
     try:
         answer = requests.get(url, timeout=timeout, allow_redirects=False)
-    except requests.exceptions.SSLError as error:
-        yield Finding(_WRONG, "connection", f"TLS failed ({_root(error)})")
-        return
+        took = (time.monotonic() - begun) * 1000
+        yield Finding(WELL, "connection", f"an answer after {took:.0f} ms")
+        yield _protocol(host, dialect, key, _answer(answer), timeout)
+        yield _clock(answer.headers, time.time())
     except requests.RequestException as error:
-        yield Finding(_WRONG, "connection", f"{type(error).__name__} ({_root(error)})")
-        return
-    took = (time.monotonic() - begun) * 1000
-    yield Finding(_WELL, "connection", f"an answer after {took:.0f} ms")
-    yield _protocol(answer.status_code, dialect)
-    yield _clock(answer.headers, time.time())
+        found = f"{type(error).__name__} ({_root(error)})"
+        remedy = next(text for kind, text in _CONNECTION if isinstance(error, kind))
+        yield Finding(WRONG, "connection", found, remedy)
 
 
-def _protocol(status: int, dialect: Dialect) -> Finding:
-    """Judge the answer to a GET: a server that knows the path wants a POST there."""
-    said = f"{dialect.name}: HTTP {status}"
-    if status in (404, 410):
-        hint = _NOT_EVERYWHERE.get(dialect.name, "")
-        return Finding(_WRONG, "protocol", f"{said}, which knows no such address{hint}")
-    if 300 <= status < 400:
-        return Finding(_WRONG, "protocol", f"{said}, a redirection, which is not followed")
-    if status >= 500:
-        return Finding(_NOTE, "protocol", f"{said}, the server is in trouble")
-    return Finding(_WELL, "protocol", f"{said} to a GET: the address is known")
+# The more special an error, the earlier: some are of several kinds.
+_CONNECTION: tuple[tuple[type[Exception], str], ...] = (
+    (
+        requests.exceptions.SSLError,
+        (
+            "the server's certificate is not trusted here: behind a proxy that opens TLS, set "
+            "REQUESTS_CA_BUNDLE to its CA bundle; also check this machine's clock"
+        ),
+    ),
+    (
+        requests.exceptions.ProxyError,
+        "the proxy refused or did not answer: check HTTPS_PROXY, or add the host to NO_PROXY",
+    ),
+    (
+        requests.exceptions.Timeout,
+        "nothing answered in time: a firewall may drop the packets; let HTTPS to the host pass",
+    ),
+    (
+        requests.exceptions.ConnectionError,
+        "nothing listens there: check host and port; `posthog-logging serve` starts an inspector",
+    ),
+    (requests.RequestException, "check the host's spelling"),
+)
+
+
+def _protocol(
+    host: str, dialect: Dialect, key: str | None, got: Answer, timeout: float
+) -> Finding:
+    """Find out which protocol the server speaks; PostHog is asked with an empty batch."""
+    if dialect.name not in _POSTHOG:
+        judged = judge_get(got, dialect.name)
+        return Finding(judged.verdict, "protocol", judged.found, judged.remedy)
+    ask = functools.partial(_asked, host, key or _NO_KEY, timeout=timeout)
+    request_id = str(uuid.uuid4())
+    v1 = ask("posthog-v1", request_id) if dialect.name != "posthog-v0" else None
+    v0 = ask(_V0, request_id) if dialect.name != "posthog-v1" else None
+    judged = judge_posthog(got, v1, v0, request_id)
+    if not key and judged.key_known is False:  # the key was ours, and made up
+        judged = Judgement(WELL, judged.found.partition(", but")[0])
+    return Finding(judged.verdict, "protocol", judged.found, judged.remedy)
+
+
+_POSTHOG = frozenset({"posthog", "posthog-v0", "posthog-v1"})
+_V0 = "posthog-v0" if "posthog-v0" in DIALECTS else "posthog"
+_NO_KEY = "phc_posthog_logging_doctor"
+
+
+def _asked(host: str, key: str, name: str, request_id: str, *, timeout: float) -> Answer:
+    """Return the answer to an empty batch in the dialect *name*."""
+    now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    batch = Batch([], request_id, now)
+    request = find_dialect(name).request(batch, Endpoint(host, key, None), now)
+    answer = requests.post(
+        request.url,
+        data=request.body,
+        headers=dict(request.headers),
+        timeout=timeout,
+        allow_redirects=False,
+    )
+    return _answer(answer)
+
+
+def _answer(answer: requests.Response) -> Answer:
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    return Answer(answer.status_code, headers, answer.content)
 
 
 def _clock(headers: Mapping[str, str], now: float) -> Finding:
     try:
         theirs = parsedate_to_datetime(headers["date"]).timestamp()
     except (KeyError, ValueError):
-        return Finding(_NOTE, "clock", "the server does not say what time it is")
+        return Finding(WELL, "clock", "not compared: the server does not give its time")
     skew = now - theirs
     if abs(skew) < _MOST_SKEW:
-        return Finding(_WELL, "clock", "as the server's")
+        return Finding(WELL, "clock", "the same as the server's")
     way = "ahead of" if skew > 0 else "behind"
-    return Finding(_NOTE, "clock", f"{abs(skew):.0f} s {way} the server's")
+    return Finding(
+        NOTE,
+        "clock",
+        f"{abs(skew):.0f} s {way} the server's",
+        "set this machine's clock (NTP): events carry its time",
+    )
 
 
 def _spool(folder: str) -> Finding:
     if not os.path.isdir(folder):
-        return Finding(_WRONG, "spool", f"{folder}: no such folder")
+        return Finding(
+            WRONG,
+            "spool",
+            f"{folder}: there is no such folder",
+            "check the path; a handler with spool= makes the folder at its first event",
+        )
     from ..delivery.journal import segments_in  # not on Windows, which has no flock
 
     segments = segments_in(folder)
     orphans = sum(not one.in_use for one in segments)
     waiting, size = sum(one.events for one in segments), sum(one.size for one in segments)
     found = f"{waiting} events, {size} bytes, in {len(segments)} files, {orphans} without a writer"
-    return Finding(_NOTE if waiting else _WELL, "spool", found)
+    remedy = (
+        "nothing, if a program with this spool runs or will start again; else deliver them with "
+        f"`posthog-logging spool drain {folder}`"
+    )
+    return Finding(*((NOTE, "spool", found, remedy) if waiting else (WELL, "spool", found)))
 
 
 def _handlers() -> Iterator[Finding]:
-    """Say which loggers carry a handler of ours, what it is and how it fares."""
+    """Yield a finding for each logger that carries a handler of ours."""
     found = carriers()
     if not found:
-        yield Finding(_WRONG, "handlers", "no logger carries one of this library's")
+        yield Finding(
+            WRONG,
+            "handlers",
+            "no logger carries one of this library's",
+            "add one with logging.getLogger().addHandler(PostHogHandler()); if the program does, "
+            "let --app name the function that does it, as in --app service:configure",
+        )
     yield from map(_carrier, found)
 
 
 def _carrier(one: Carrier) -> Finding:
-    """Say of a key only that there is none."""
+    """Return what is known of one handler; of a key only whether there is one."""
     own = one.handler
     if own is None:
-        return Finding(_NOTE, "handler", f"{one.way}: no QueueListener here reads its queue")
+        return Finding(
+            NOTE,
+            "handler",
+            f"{one.way}: no QueueListener in this process reads its queue",
+            "nothing, if another process does; else start a Listener on the same queue",
+        )
     level = logging.getLevelName(own.level)
     counts = "  ".join(f"{name} {count}" for name, count in own.counts.items())
     silent = [own.silent] if own.silent else []
     text = ", ".join([own.dialect.name, own.host, level, counts, *silent])
     more = {**own._asdict(), "logger": one.logger, "dialect": own.dialect.name, "level": level}
-    verdict = _WRONG if own.silent == "no_api_key" else _WELL
-    return Finding(verdict, "handler", f"{one.way}: {text}", more)
+    verdict = WRONG if own.silent == "no_api_key" else NOTE if own.silent else WELL
+    return Finding(
+        verdict, "handler", f"{one.way}: {text}", _SILENT.get(own.silent or "", ""), more
+    )
+
+
+_SILENT = {
+    "no_api_key": "set POSTHOG_API_KEY for the program, or give api_key",
+    "opted_out": "call opt_in() on the handler, if events are wanted",
+    "send_is_off": "remove send=False, if events are wanted",
+    "closed": "nothing; the next event opens the handler again",
+}
 
 
 def _root(error: Any) -> str:

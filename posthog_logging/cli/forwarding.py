@@ -1,7 +1,7 @@
 """
-Pass requests on to another server, as they came, beside answering them.
+Pass requests on to another server, unchanged, beside answering them.
 
-One thread sends, so that an inspector's own answer never waits for somebody else's.
+One thread sends, so the inspector's own answer never waits for the other server's.
 """
 
 from __future__ import annotations
@@ -30,12 +30,18 @@ _NOT_OURS = frozenset(
     "accept-encoding connection content-length host keep-alive transfer-encoding".split()
 )
 
+_WHY = {
+    401: "the program's own POSTHOG_API_KEY must be the real one for --forward",
+    404: "check the address, and the program's dialect",
+}
+_LOOK = "run `posthog-logging doctor --host` with that address"
+
 
 class Forwarder:
     """
     Send each request that it is called with to *url*; a context manager.
 
-    What fails is told on standard error, once for each way to fail, and not tried again.
+    A failure is reported on standard error once for each way to fail. Nothing is retried.
     """
 
     def __init__(self, url: str) -> None:
@@ -45,7 +51,7 @@ class Forwarder:
             raise CommandError(f"--forward: {error}") from None
         self._queue: queue.Queue[Asked | None] = queue.Queue(_MOST_WAITING)
         self._thread = threading.Thread(target=self._send_all, name="forwarder", daemon=True)
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def __enter__(self) -> Forwarder:
         self._thread.start()
@@ -68,7 +74,10 @@ class Forwarder:
         try:
             self._queue.put_nowait(asked)
         except queue.Full:
-            self._tell("too many requests wait, some are not passed on")
+            self._report(
+                f"{self._url} is too slow: {_MOST_WAITING} requests wait, and newer ones are not "
+                "passed on"
+            )
 
     def _send_all(self) -> None:
         with requests.Session() as session:
@@ -87,12 +96,16 @@ class Forwarder:
                 allow_redirects=False,
             )
         except requests.RequestException as error:
-            self._tell(f"{self._url} cannot be reached ({type(error).__name__})")
+            self._report(
+                f"{self._url} cannot be reached ({type(error).__name__}); "
+                "requests to it are not repeated"
+            )
         else:
             if not answer.ok:
-                self._tell(f"{self._url} answered HTTP {answer.status_code}")
+                advice = _WHY.get(answer.status_code, _LOOK)
+                self._report(f"{self._url} answered HTTP {answer.status_code}; {advice}")
 
-    def _tell(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+    def _report(self, text: str) -> None:
+        if text not in self._reported:
+            self._reported.add(text)
             print(f"posthog-logging serve: {text}", file=sys.stderr)

@@ -3,11 +3,15 @@ What commands print: tables and sentences for people, one JSON object a line on 
 
 The only module of the command line that prints. What came over the network is made
 harmless first: no control character of an event's name reaches a terminal.
+
+A colour has a meaning: green is good, yellow wants a look, red is wrong, dim is background.
+There are none where NO_COLOR is set (https://no-color.org), nor outside of a terminal.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import unicodedata
@@ -23,12 +27,17 @@ from ..events import jsonable
 
 __all__ = ["Output", "brief", "clock", "harmless"]
 
-#: The properties of PostHog's own that say what their event is about.
-_SAYING = ("$set", "$set_once", "$group_set", "$screen_name")
+#: The properties of PostHog's own that an event is about.
+_TELLING = ("$set", "$set_once", "$group_set", "$screen_name")
+
+#: What a colour means, by its code (ECMA-48, 8.3.117).
+_COLOURS = {"good": "32", "note": "33", "bad": "31", "dim": "2"}
 
 _WIDEST_CELL = 60
+_WIDEST_OF_A_LINE = 32
 _WIDEST_LAST = 120
 _NO_TERMINAL = 200
+_WIDEST_TEXT = 100
 
 
 class Output:
@@ -43,6 +52,8 @@ class Output:
     def __init__(self, as_json: bool = False, stream: TextIO | None = None) -> None:
         self.as_json = as_json
         self._stream = stream or sys.stdout
+        self._coloured = self._stream.isatty() and not os.environ.get("NO_COLOR")
+        self._widths: list[int] = []
 
     def say(self, *lines: str) -> None:
         """Print sentences, for people only."""
@@ -55,22 +66,56 @@ class Output:
             line = json.dumps(jsonable.jsonable(value), ensure_ascii=False)
             self._write([line if line.isprintable() else _escaped(line)])
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table, for people only: with ``rich`` if it is there and this is a terminal."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        meanings: Sequence[str] = (),
+    ) -> None:
+        """
+        Print a table, for people only: with ``rich`` if it is there and this is a terminal.
+
+        Args:
+            meanings: one for each row, which colours its first cell.
+        """
         if self.as_json:
             return
         cells = [_fitted(list(map(harmless, row))) for row in rows]
-        if not (self._stream.isatty() and _rich_table(columns, cells, self._stream)):
+        if not (self._stream.isatty() and _rich_table(columns, cells, meanings, self._stream)):
             self._write(_plain_table(columns, cells, _width(self._stream)))
 
+    def markdown(self, text: str) -> None:
+        """Print *text*, for people only: with ``rich`` if it is there and this is a terminal."""
+        if not self.as_json and not (self._stream.isatty() and _rich_text(text, self._stream)):
+            self._write(text.splitlines())
+
+    def line(self, cells: Sequence[str], meaning: str = "") -> None:
+        """Print one row of a table that goes on, for people only; columns grow as they must."""
+        if self.as_json:
+            return
+        fitted = _fitted(list(map(harmless, cells)), _WIDEST_OF_A_LINE)
+        sizes = list(map(_columns_of, fitted))
+        self._widths = [*map(max, sizes, self._widths), *sizes[len(self._widths) :]]
+        padded = [
+            cell + " " * (width - size)
+            for cell, width, size in zip(fitted, self._widths, sizes, strict=True)
+        ]
+        self._write([self.coloured("  ".join(padded).rstrip(), meaning)])
+
+    def coloured(self, text: str, meaning: str) -> str:
+        """Return *text* in the colour of *meaning*: ``good``, ``note``, ``bad``, ``dim`` or ""."""
+        if not (self._coloured and meaning):
+            return text
+        return f"\x1b[{_COLOURS[meaning]}m{text}\x1b[0m"
+
     def counts(self, name: str, counts: Mapping[str, Any]) -> None:
-        """Print numbers with their names in one line, for people only."""
+        """Print numbers with their names on one line, for people only."""
         numbers = (f"{reason} {n}" for reason, n in counts.items() if isinstance(n, int))
         self.say(f"{name:<10} {'  '.join(numbers)}")
 
     @contextmanager
     def progress(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar for *total* bytes on a terminal's standard error; yields what moves it on."""
+        """Show a bar for *total* bytes on standard error; yields what moves it on."""
         try:
             from rich.console import Console
             from rich.markup import escape
@@ -108,9 +153,9 @@ def _escaped(line: str) -> str:
 def brief(properties: Mapping[str, Any], most: int = 3) -> str:
     """Return the first few properties that the caller gave, as ``name=value``."""
     own = [name for name in properties if not name.startswith("$") and name != "distinct_id"]
-    names = [*(name for name in _SAYING if name in properties), *own]
-    said = [f"{name}={_value(properties[name])}" for name in names[:most]]
-    return " ".join([*said, "…"] if len(names) > most else said)
+    names = [*(name for name in _TELLING if name in properties), *own]
+    pairs = [f"{name}={_value(properties[name])}" for name in names[:most]]
+    return " ".join([*pairs, "…"] if len(names) > most else pairs)
 
 
 def clock(timestamp: str) -> str:
@@ -122,16 +167,33 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _fitted(cells: Sequence[str]) -> list[str]:
+def _fitted(cells: Sequence[str], widest: int = _WIDEST_CELL) -> list[str]:
     """Cut long cells; the last one of a row moves nothing aside, so it may be longer."""
-    widths = [_WIDEST_CELL] * (len(cells) - 1) + [_WIDEST_LAST]
+    widths = [widest] * (len(cells) - 1) + [_WIDEST_LAST]
     return [
         cell if len(cell) <= width else f"{cell[: width - 1]}…"
         for cell, width in zip(cells, widths, strict=True)
     ]
 
 
-def _rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]], stream: TextIO) -> bool:
+def _rich_text(text: str, stream: TextIO) -> bool:
+    """Print Markdown by way of ``rich``; return whether it is installed."""
+    try:
+        from rich.console import Console
+        from rich.markdown import Markdown
+    except ImportError:
+        return False
+    console = Console(file=stream)
+    console.print(Markdown(text), width=min(console.width, _WIDEST_TEXT))
+    return True
+
+
+def _rich_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    meanings: Sequence[str],
+    stream: TextIO,
+) -> bool:
     """Print by way of ``rich``; return whether it is installed."""
     try:
         from rich import box
@@ -144,11 +206,15 @@ def _rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]], stream: T
     for column in columns[:-1]:
         table.add_column(column, no_wrap=True, overflow="ellipsis")
     table.add_column(columns[-1])
-    for row in rows:
+    for number, row in enumerate(rows):
+        style = _STYLES[meanings[number] if meanings else ""]
         # A `Text` is taken as it is; in a string rich would look for its markup.
-        table.add_row(*map(Text, row))
+        table.add_row(Text(row[0], style), *map(Text, row[1:]))
     Console(file=stream).print(table)
     return True
+
+
+_STYLES = {"good": "green", "note": "yellow", "bad": "bold red", "dim": "dim", "": ""}
 
 
 def _plain_table(
@@ -185,5 +251,5 @@ def _cut(line: str, most: int) -> str:
 def _width(stream: TextIO) -> int:
     if not stream.isatty():
         return _NO_TERMINAL
-    # Python 3.10 returns the 0 of a terminal that does not know its size.
+    # A terminal may report a width of 0.
     return shutil.get_terminal_size().columns or 80

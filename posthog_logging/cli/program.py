@@ -1,7 +1,7 @@
 """
-A program of the user's, loaded so that its logging can be looked at; and a call that it makes.
+Load the user's program to look at its logging; and describe one log call in it.
 
-No event that is logged on the way is sent: not while it is loaded, and not at exit.
+No event that is logged meanwhile is sent: not while the program loads, and not at exit.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--app",
         metavar="MODULE[:CALLABLE]",
-        help="a program: a module to import, and perhaps a callable in it that sets logging up",
+        help="the program: a module to import, and a callable in it that sets logging up",
     )
     parser.add_argument(
         "--config", metavar="FILE", help="a file in JSON or YAML for logging.config.dictConfig"
     )
     parser.add_argument(
-        "--explain", metavar="LOGGER", help="say what becomes of a call on this logger, and why"
+        "--explain", metavar="LOGGER", help="explain what becomes of a log call on this logger"
     )
     parser.add_argument(
         "--message", default="a log call", metavar="TEXT", help="the message of that call"
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(options: argparse.Namespace) -> Call | None:
-    """Return the log call that *options* ask about, if they do."""
+    """Return the log call that *options* ask about; None where they ask about none."""
     if options.explain is None:
         return None
     return Call(options.explain, options.message, _level(options.level), _extra(options.extra))
@@ -84,7 +84,7 @@ def load(config: str | None, app: str | None) -> None:
 
 @contextlib.contextmanager
 def _own_loggers_kept() -> Iterator[None]:
-    """Enable again what dictConfig disables only as this command, not the program, made it."""
+    """Enable again the loggers that dictConfig disabled because this command had made them."""
     known = logging.getLogger().manager.loggerDict.values()
     own = [one for one in known if isinstance(one, logging.Logger) and not one.disabled]
     yield
@@ -93,13 +93,29 @@ def _own_loggers_kept() -> Iterator[None]:
 
 
 def _run(step: Callable[[str], None], name: str) -> None:
-    """Run what is not ours; what it prints must not be taken for what we print."""
+    """Run a program's code; what it prints goes to standard error, apart from our output."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             step(name)
-    except (Exception, SystemExit) as error:
-        cause = f" from {error.__cause__}" if error.__cause__ else ""  # dictConfig says there why
-        raise CommandError(f"{name}: {type(error).__name__}: {error}{cause}") from None
+    except SystemExit as end:
+        raise CommandError(
+            f"{name} ended while it was imported (SystemExit: {end.code}). Put what it does under "
+            "`if __name__ == '__main__':`, or give a function that only sets logging up, as in "
+            "--app service:configure"
+        ) from None
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"{name} cannot be imported: {error}. Run doctor in the "
+            "program's folder and in its environment; --app takes a dotted name, not a file"
+        ) from None
+    except FileNotFoundError:
+        raise CommandError(f"{name}: there is no such file") from None
+    except Exception as error:
+        # dictConfig keeps the reason in the cause.
+        cause = f", because of {type(error.__cause__).__name__}: {error.__cause__}"
+        raise CommandError(
+            f"{name} raised {type(error).__name__}: {error}{cause if error.__cause__ else ''}"
+        ) from None
 
 
 def _configure(name: str) -> None:
@@ -134,5 +150,7 @@ def _extra(text: str | None) -> Mapping[str, Any] | None:
     except ValueError:
         found = text
     if found is not None and not isinstance(found, dict):
-        raise CommandError('--extra: an object in JSON, such as {"distinct_id": "user-1"}')
+        raise CommandError(
+            '--extra is not an object in JSON; give one such as {"distinct_id": "user-1"}'
+        )
     return found

@@ -1,7 +1,7 @@
 """
-Send one event, and say what became of it.
+Send one event, and report what became of it.
 
-A key=value is a property; the value is JSON if it reads as JSON, and text if it does not.
+A key=value is a property; the value is read as JSON if it is JSON, and as text otherwise.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import extras
 from ..delivery.ledger import NOT_LOSSES
+from ..delivery.reasons import LOSSES, Reason
 from ..delivery.sender import DeliveryError
 from ..events import jsonable
 from ..events.timestamps import parse_timestamp
@@ -23,7 +24,7 @@ from .output import Output
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "send one event, and say what became of it"
+HELP = "send one event, and report what became of it"
 
 USAGE_LINE = "posthog-logging send [options] EVENT [key=value ...]"
 
@@ -40,12 +41,13 @@ exit statuses: 0 delivered, 1 lost or refused, 2 wrong usage
 
 Fields = dict[str, Any]
 
-_WHY = {
-    "shutdown": "not delivered in time, why is told above; --timeout gives it more",
-    "rejected": "the server refused it",
-    "no_distinct_id": "this kind of event needs --distinct-id",
-    "no_previous_id": "an alias needs the previous id",
-    "empty_set": "there is nothing to set: give key=value",
+# What to do about a loss here, where the table of reasons speaks of log calls.
+_REMEDIES = {
+    "shutdown": "look at the warnings above; --timeout gives it more time",
+    "no_distinct_id": "give --distinct-id",
+    "no_previous_id": "give the previous id in the place of the event's name",
+    "no_event_name": "give the event's name",
+    "empty_set": "give at least one key=value",
 }
 
 
@@ -57,44 +59,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="EVENT key=value",
         help="the event's name and its properties; for other kinds see --kind",
     )
-    parser.add_argument("--distinct-id", metavar="ID", help="who did it (default: nobody known)")
+    parser.add_argument(
+        "--distinct-id", metavar="ID", help="who did it (default: an unknown person)"
+    )
     parser.add_argument(
         "--kind",
         choices=_KINDS,
         default="capture",
-        help="what to say (default capture): identify and set take no name, alias the previous "
-        "id, group TYPE:KEY, page and screen an optional name",
+        help="the kind of event (default capture): identify and set take no name, alias the "
+        "previous id, group TYPE:KEY, page and screen an optional name",
     )
     parser.add_argument(
-        "--timestamp", metavar="TIME", help="when: ISO 8601 or epoch seconds (default now)"
+        "--timestamp",
+        metavar="TIME",
+        help="when it happened: ISO 8601 or epoch seconds (default now)",
     )
     destination.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the result as a line of JSON")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Send, and wait for what becomes of it."""
-    said = _said(options)
+    """Send, and wait for the outcome."""
+    fields = _fields(options)
     errors: list[DeliveryError] = []
     handler = destination.handler_for(
         options, on_error=lambda error, events: errors.append(error), flush_at=1
     )
     try:
-        uuid = handler.accept(said)
+        uuid = handler.accept(fields)
     finally:
         handler.close()
     counts = handler.counts
     lost = next((reason for reason, n in counts.items() if n and reason not in NOT_LOSSES), "")
     status = errors[0].status if errors else None
-    _report(Output(options.json), said["event"], uuid, lost, status)
+    _report(Output(options.json), fields["event"], uuid, lost, status)
     return FAILED if lost else OK
 
 
 def _report(output: Output, event: str, uuid: str | None, lost: str, status: int | None) -> None:
-    outcome = f"lost: {lost}" if lost else "delivered"
-    answer = f" (HTTP {status})" if status else ""
-    why = f", {_WHY[lost]}" if lost in _WHY else ""
-    output.say(f"{uuid or 'no uuid'} {outcome}{answer}{why}")
+    if lost:
+        output.say(output.coloured(_loss(uuid, lost, status), "bad"))
+    else:
+        output.say(output.coloured(f"{uuid} delivered", "good"))
     output.give(
         {
             "event": event,
@@ -106,18 +112,29 @@ def _report(output: Output, event: str, uuid: str | None, lost: str, status: int
     )
 
 
-def _said(options: argparse.Namespace) -> Fields:
-    """Return what a log call would take as ``extra``."""
+def _loss(uuid: str | None, lost: str, status: int | None) -> str:
+    """Return what happened to an event that was lost, and what to do."""
+    known = LOSSES.get(lost, Reason("the event was lost"))
+    remedy = _REMEDIES.get(lost, known.remedy)
+    answer = f" (HTTP {status})" if status else ""
+    advice = f" To do: {remedy}." if remedy else ""
+    return f"{uuid or 'The event'} was lost: {lost}{answer}. {known.meaning.capitalize()}.{advice}"
+
+
+def _fields(options: argparse.Namespace) -> Fields:
+    """Return the event as the ``extra`` of a log call."""
     make, takes_name = _KINDS[options.kind]
     words = list(options.words)
     named = takes_name is True or (takes_name is None and words and "=" not in words[0])
     if named and not words:
-        raise CommandError(_MISSING.get(options.kind, "which event? Give its name"))
+        raise CommandError(
+            _MISSING.get(options.kind, "no event: give its name, as in send 'movie played'")
+        )
     name = words.pop(0) if named else None
-    said = make(options.distinct_id, name, _properties(words))
+    fields = make(options.distinct_id, name, _properties(words))
     if options.timestamp is not None:
-        said["timestamp"] = _moment(options.timestamp)
-    return said
+        fields["timestamp"] = _time(options.timestamp)
+    return fields
 
 
 def _properties(words: Sequence[str]) -> Fields:
@@ -125,7 +142,9 @@ def _properties(words: Sequence[str]) -> Fields:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise CommandError(f"a property is key=value, not {word!r}")
+            raise CommandError(
+                f"{word!r} is not a property: give key=value. A name with blanks needs quotes"
+            )
         properties[key] = _read(value)
     return properties
 
@@ -137,14 +156,17 @@ def _read(text: str) -> Any:
         return text
 
 
-def _moment(text: str) -> str:
+def _time(text: str) -> str:
     try:
-        moment = parse_timestamp(float(text))
+        time = parse_timestamp(float(text))
     except ValueError:
-        moment = parse_timestamp(text)
-    if moment is None:
-        raise CommandError(f"--timestamp: ISO 8601 or epoch seconds, not {text!r}")
-    return moment
+        time = parse_timestamp(text)
+    if time is None:
+        raise CommandError(
+            f"--timestamp: {text!r} is not a time; give ISO 8601, as 2026-01-31T12:00:00Z, or "
+            "epoch seconds"
+        )
+    return time
 
 
 def _group(distinct_id: str | None, name: str | None, properties: Fields) -> Fields:
@@ -167,8 +189,8 @@ def _set(distinct_id: str | None, name: str | None, properties: Fields) -> Field
 
 
 _MISSING = {
-    "alias": "which previous id? Give it in the place of the event's name",
-    "group": "which group? Give TYPE:KEY in the place of the event's name",
+    "alias": "no previous id: give it in the place of the event's name",
+    "group": "no group: give TYPE:KEY in the place of the event's name, as company:acme",
 }
 
 #: Each kind: what makes it, and whether it takes a name (None: it may).

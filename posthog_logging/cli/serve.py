@@ -1,8 +1,9 @@
 """
 Run the inspector: a local server that judges events as the real ones do, and shows them.
 
-It listens on 127.0.0.1 only, until Ctrl-C or SIGTERM. With a COMMAND it runs that, with the
-environment set so that its events come here, and ends with it and with its status.
+It listens on 127.0.0.1 only, until Ctrl-C or SIGTERM, and prints each event as it arrives.
+With a COMMAND it runs that program with its environment set so that its events come here, and
+ends with it and with its status; --keep leaves the inspector running after it.
 """
 
 from __future__ import annotations
@@ -23,26 +24,28 @@ from ..inspector import CAPACITY, SERVERS, Inspector
 from .command import OK, PORT, CommandError, port, until_interrupted, wait_for_ever
 from .forwarding import Forwarder
 from .output import Output
+from .watching import NOTHING_ARRIVED, watched
 
 
 __all__ = ["HELP", "KEY", "add_arguments", "run", "started"]
 
 USAGE_LINE = (
     "posthog-logging serve [-h] [--port PORT] [--forward URL] [--play SERVER] [--capacity N] "
-    "[--json] [-- COMMAND ...]"
+    "[--keep] [--json] [-- COMMAND ...]"
 )
 
 EPILOG = """\
 examples:
   posthog-logging serve
   posthog-logging serve --port 0 -- python my_service.py --fast
+  posthog-logging serve --keep -- python my_script.py
 
 exit statuses: 0, or with a COMMAND its own; 2 wrong usage, a port in use
 """
 
 HELP = "run the inspector, a local server that shows what arrives"
 
-#: Any key will do for the inspector; this one says where it is from.
+#: The inspector takes any key; this one shows where it comes from.
 KEY = "phc_local"
 
 
@@ -52,14 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--port", type=port, default=PORT, help=f"the port, 0 for a free one (default {PORT})"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print the address, and the counts, as lines of JSON"
-    )
-
-    parser.add_argument(
         "--forward",
         metavar="URL",
-        help="pass what is accepted on to the server at this base URL, as it came; its answers "
-        "are told where they are no 2xx. The real key must then be the program's own",
+        help="pass accepted requests on, unchanged, to the server at this base URL; the program's "
+        "own POSTHOG_API_KEY must then be the real one",
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the inspector running after COMMAND has ended"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the address and the counts as lines of JSON"
     )
     parser.add_argument(
         "--play",
@@ -79,8 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="COMMAND",
-        help="after --: a program to run, with its arguments; what is said of it goes to "
-        "standard error",
+        help="after --: a program to run, with its arguments; what this command prints about it "
+        "goes to standard error",
     )
 
 
@@ -91,23 +96,34 @@ def _capacity(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until told to end, or for as long as a program runs."""
+    """Serve until somebody ends it, or for as long as a program runs."""
     if options.words:
         return _serve_command(options)
+    if options.keep:
+        raise CommandError("--keep needs a COMMAND; without one the inspector stays anyway")
     output = Output(options.json)
     with until_interrupted(), _served(options) as inspector:
         try:
             _introduce(output, inspector.url, options.play)
-            wait_for_ever()
+            with watched(inspector, output):
+                wait_for_ever()
         finally:
-            output.counts("arrived", inspector.counts())
-            output.give({"counts": inspector.counts()})
+            _conclude(output, inspector, {})
     return OK
+
+
+def _conclude(output: Output, inspector: Inspector, more: Mapping[str, Any]) -> None:
+    """Print how much arrived, and where nothing did, what to look at."""
+    counts = inspector.counts()
+    output.counts("arrived", counts)
+    if not counts["total"]:
+        output.say("", NOTHING_ARRIVED)
+    output.give({**more, "counts": counts})
 
 
 @contextmanager
 def _served(options: argparse.Namespace) -> Iterator[Inspector]:
-    """Run the inspector, and what passes on where that is wanted."""
+    """Run the inspector, and with --forward what passes requests on."""
     more = {"play": options.play, "capacity": options.capacity}
     if options.forward is None:
         with started(options.port, **more) as inspector:
@@ -121,12 +137,14 @@ def _served(options: argparse.Namespace) -> Iterator[Inspector]:
 
 
 def started(number: int, **more: Any) -> Inspector:
-    """Return an inspector that listens; a port that cannot be had is wrong usage."""
+    """Return an inspector that listens; a port that is taken is wrong usage."""
     try:
         return Inspector(number, **more)
     except OSError as error:
-        hint = "take another with --port, or a free one with --port 0"
-        raise CommandError(f"{error.strerror or error}; {hint}") from None
+        raise CommandError(
+            f"port {number} cannot be used ({error.strerror or error}). Give another with --port, "
+            "or --port 0 for a free one"
+        ) from None
 
 
 def _serve_command(options: argparse.Namespace) -> int:
@@ -134,10 +152,22 @@ def _serve_command(options: argparse.Namespace) -> int:
     with _served(options) as inspector:
         output.say(f"The inspector listens on {inspector.url}")
         key = os.environ.get("POSTHOG_API_KEY", KEY) if options.forward else KEY
-        status = _run(options.words, {**os.environ, **_environment(inspector.url, key)})
-        output.counts("arrived", inspector.counts())
-        output.give({"url": inspector.url, "status": status, "counts": inspector.counts()})
+        with watched(inspector, output):
+            status = _run(options.words, _environment(inspector.url, key))
+            if options.keep:
+                _keep(output, inspector.url, status)
+        _conclude(output, inspector, {"url": inspector.url, "status": status})
     return status
+
+
+def _keep(output: Output, url: str, status: int) -> None:
+    """Go on serving until Ctrl-C, once the program has ended."""
+    with until_interrupted():
+        output.give({"url": url, "status": status})
+        output.say(
+            f"The program ended with status {status}; the inspector stays at {url} until Ctrl-C."
+        )
+        wait_for_ever()
 
 
 def _run(words: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -146,7 +176,11 @@ def _run(words: Sequence[str], environment: Mapping[str, str]) -> int:
         process = subprocess.Popen(words, env=environment)
     except OSError as error:
         status = 127 if isinstance(error, FileNotFoundError) else 126
-        raise CommandError(f"cannot run {words[0]!r}: {error.strerror}", status) from None
+        raise CommandError(
+            f"cannot run {words[0]!r}: {error.strerror}. Give a program after --, as in "
+            "posthog-logging serve -- python service.py",
+            status,
+        ) from None
     with process, _signals_for(process):
         status = process.wait()
     return status if status >= 0 else 128 - status
@@ -170,17 +204,27 @@ def _signals_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _environment(url: str, key: str) -> dict[str, str]:
-    """Return what sends a program's events to *url*, past any proxy."""
+    """Return the environment that sends a program's events to *url*, past proxy and broker."""
     direct = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"]))
-    return {"POSTHOG_HOST": url, "POSTHOG_API_KEY": key, "NO_PROXY": direct, "no_proxy": direct}
+    ours = {**_settings(url, key), "NO_PROXY": direct, "no_proxy": direct}
+    kept = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+    return {**kept, **ours}
+
+
+# A broker would take the events away, and a token wins over the key.
+_ELSEWHERE = frozenset({"POSTHOG_BROKER", "POSTHOG_PROJECT_TOKEN"})
+
+
+def _settings(url: str, key: str) -> dict[str, str]:
+    return {"POSTHOG_HOST": url, "POSTHOG_API_KEY": key}
 
 
 def _introduce(output: Output, url: str, play: str | None) -> None:
-    output.give({"url": url, "environment": {"POSTHOG_HOST": url, "POSTHOG_API_KEY": KEY}})
+    output.give({"url": url, "environment": _settings(url, KEY)})
     output.say(
         f"The inspector listens on {url}" + (f" and plays {play!r}" if play else ""),
-        "Open that address in a browser; Ctrl-C ends it.",
-        "Programs send their events here with these in their environment:",
+        "Open that address in a browser; Ctrl-C ends the inspector.",
+        "Set these in the environment of a program whose events are to come here:",
         "",
         f"export POSTHOG_HOST={url}",
         f"export POSTHOG_API_KEY={KEY}",

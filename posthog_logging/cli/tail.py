@@ -1,7 +1,8 @@
 """
-Follow what an inspector receives, good and bad, one event a line.
+Follow what an inspector receives, one event a line.
 
-Prints the last events first, then each as it arrives, until Ctrl-C. A bad one has its reason.
+Prints the last events first, then each as it arrives, until Ctrl-C. A refused event shows the
+reason, an exception its type and message, a log its level.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 
 import requests
 
-from . import destination
+from . import destination, rows
 from .command import FAILED, OK, PORT, CommandError, until_interrupted
-from .output import Output, brief, clock, harmless
+from .output import Output
 
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     with until_interrupted():
         for event in _events(options):
             output.give(event)
-            output.say(_line(event))
+            output.line(rows.cells(event), rows.meaning(event))
     return OK
 
 
@@ -60,7 +61,7 @@ def _events(options: argparse.Namespace) -> Iterator[Mapping[str, Any]]:
     query = {name: value for name, value in wanted.items() if value is not None}
     query |= {"good": "0"} if options.bad else {}
     url = f"{options.url.rstrip('/')}/api/events"
-    # Past events are asked for once; a number that is 0 would mean none of those to come.
+    # Past events are asked for once; `since=0` would leave out those that come later.
     answer = _get(url, {**query, "limit": str(options.lines)})
     yield from answer["events"]
     last = answer["last"] or _get(url, {"limit": "1"})["last"]
@@ -72,31 +73,30 @@ def _events(options: argparse.Namespace) -> Iterator[Mapping[str, Any]]:
 
 
 def _get(url: str, query: Mapping[str, str]) -> Any:
+    base = url.removesuffix("/api/events")
     try:
         answer = requests.get(
             url, params=query, timeout=_TIMEOUT, proxies=destination.DIRECT, allow_redirects=False
         )
-        said = answer.json()
+        found = answer.json()
+    except requests.JSONDecodeError:
+        found = None
     except requests.RequestException as error:
         raise CommandError(
-            f"no inspector at {url.removesuffix('/api/events')} ({type(error).__name__}); "
-            "posthog-logging serve starts one",
+            f"there is no inspector at {base} ({type(error).__name__}). Start one in another "
+            "terminal with `posthog-logging serve`, or give its address with --url",
             FAILED,
         ) from None
-    if not isinstance(said, dict) or "events" not in said:
-        raise CommandError(f"what answers at {url} is no inspector", FAILED)
-    return said
-
-
-def _line(event: Mapping[str, Any]) -> str:
-    mark = "BAD " if event["reason"] else ""
-    why = f"  ({event['reason']})" if event["reason"] else ""
-    who = event["distinct_id"]
-    text = f"{mark}{event['event']}  {who}  {brief(event['properties'], 8)}{why}"
-    return harmless(f"{clock(event['timestamp'])}  {text}")
+    if not isinstance(found, dict) or "events" not in found:
+        raise CommandError(
+            f"{base} answers, but it is not an inspector. Give the inspector's address with "
+            "--url; the default is POSTHOG_HOST where that is set",
+            FAILED,
+        )
+    return found
 
 
 def _count(text: str) -> int:
     if text.isdecimal():
         return int(text)
-    raise argparse.ArgumentTypeError(f"a whole number, not {text!r}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of events; give one such as 10")

@@ -1,0 +1,201 @@
+"""
+Which protocol a server speaks, judged by its answers to requests that hold no event: pure.
+
+An empty batch is refused by every server of PostHog's, and the form of the refusal tells which
+protocol it speaks and whether it knows the key. Authorization is checked before the batch.
+"""
+
+from __future__ import annotations
+
+import json
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+
+__all__ = ["Answer", "Judgement", "judge_get", "judge_posthog"]
+
+OK, NOTE, WRONG = "ok", "note", "WRONG"
+
+
+class Answer(NamedTuple):
+    """One HTTP answer; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+
+
+class Judgement(NamedTuple):
+    """What a server's answers amount to: a verdict, what was found, and what to do about it."""
+
+    verdict: str
+    found: str
+    remedy: str = ""
+    #: Whether the server knows the key; None where its answers do not tell.
+    key_known: bool | None = None
+
+
+def judge_posthog(
+    got: Answer, v1: Answer | None, v0: Answer | None, request_id: str = ""
+) -> Judgement:
+    """
+    Return what the answers to an empty batch on capture V1's path and on V0's amount to.
+
+    Args:
+        got: the answer to a GET on the path; capture's is a 405, as it takes only POST there.
+        v1: the answer on ``/i/v1/analytics/events``; None where V1 is not asked for.
+        v0: the answer on ``/batch/``; None where V0 is not asked for.
+        request_id: what was sent as V1's ``PostHog-Request-Id``; a V1 server echoes it.
+    """
+    if v1 is not None and _speaks_v1(v1, request_id):
+        return _v1(v1, v0)
+    if v0 is not None and _speaks_v0(v0):
+        return _v0(v1, v0)
+    asked = v1 or v0 or got
+    if got.status == 405 and asked.status >= 500:
+        found = (
+            f"the address takes POST only, as capture's (HTTP 405 to a GET, then {asked.status})"
+        )
+        return Judgement(NOTE, found, _WAITS)
+    if v1 is not None and v0 is None and v1.status in (404, 405, 410):
+        return Judgement(
+            WRONG,
+            f"no capture V1 at this address (HTTP {v1.status})",
+            "an older server speaks V0 only: take dialect='posthog', which finds out by itself, "
+            "or 'posthog-v0'",
+        )
+    return _neither(asked)
+
+
+def judge_get(answer: Answer, name: str) -> Judgement:
+    """Return what the answer to a GET on the ingestion path of dialect *name* amounts to."""
+    known = f"the address of {name} answers a GET with HTTP {answer.status}"
+    if answer.status in (404, 410) or 300 <= answer.status < 400:
+        return _neither(answer)
+    if answer.status >= 500:
+        return Judgement(NOTE, f"{known}: the server is in trouble", _WAITS)
+    if _is_html(answer):
+        return _neither(answer)
+    return Judgement(OK, known)
+
+
+_WAITS = "nothing; events wait until the server is back"
+_KEY = (
+    "compare the key with the one in the project's settings; PostHog's US and EU clouds do not "
+    "know each other's keys"
+)
+
+
+def _v1(v1: Answer, v0: Answer | None) -> Judgement:
+    fault = _member(v1, "error")
+    speaks = f"speaks capture V1, as its JSON shows (HTTP {v1.status})"
+    if v1.status == 401 and fault == "missing_authorization":
+        works = "V0 works, and dialect='posthog' takes it" if v0 and _speaks_v0(v0) else ""
+        return Judgement(
+            WRONG,
+            "a proxy on the way strips the Authorization header: the server misses it",
+            f"let the proxy pass that header on{works and f'; until then {works}'}",
+        )
+    if v1.status == 401:
+        return Judgement(WRONG, f"{speaks}, but it knows no project with this key", _KEY, False)
+    if v1.status in (402, 429):
+        return Judgement(
+            NOTE,
+            f"{speaks}, and asks to wait: the project is over its quota or its rate",
+            "look at the project's billing limits; events wait meanwhile",
+        )
+    if v1.status >= 500:
+        return Judgement(NOTE, f"{speaks}, and is in trouble", _WAITS)
+    return Judgement(OK, speaks, key_known=True)
+
+
+def _v0(v1: Answer | None, v0: Answer) -> Judgement:
+    speaks = f"speaks capture V0 (HTTP {v0.status} on /batch/)"
+    if v1 is not None:
+        speaks += f", not V1 (HTTP {v1.status})"
+    if v0.status == 401:
+        return Judgement(WRONG, f"{speaks}, but it knows no project with this key", _KEY, False)
+    if v1 is None:
+        return Judgement(OK, speaks)
+    if v1.status == 401:
+        return Judgement(
+            WRONG,
+            f"{speaks}: a proxy may strip the Authorization header, which only V1 needs",
+            "let the proxy pass that header on; dialect='posthog' takes V0 until then",
+        )
+    return Judgement(
+        NOTE,
+        speaks,
+        "nothing for dialect='posthog', which takes V0 here; to get V1, update the server, or let "
+        "the proxy pass /i/v1/ on to capture",
+    )
+
+
+def _neither(answer: Answer) -> Judgement:
+    """Return what an answer is that no ingestion endpoint gives."""
+    http = f"HTTP {answer.status}"
+    if 300 <= answer.status < 400:
+        parts = urlsplit(answer.headers.get("location", ""))
+        place = f"{parts.scheme}://{parts.netloc}" if parts.netloc else "another path"
+        return Judgement(
+            WRONG,
+            f"{http}: the address redirects to {place}, and the key is not sent after it",
+            "give the address as host that it redirects to, if that is the ingestion endpoint",
+        )
+    if answer.status >= 500:
+        return Judgement(NOTE, f"{http}: the server is in trouble", _WAITS)
+    if answer.status == 401:
+        return Judgement(WRONG, f"{http}: the server does not know the key", _KEY, False)
+    if _is_html(answer):
+        kind = "a web application" if answer.status == 403 else "a web page"
+        return Judgement(
+            WRONG,
+            f"{http}: {kind} answers, not an ingestion endpoint",
+            "give the ingestion host, not the address at which people look at the data; on a "
+            "self-hosted server let the proxy pass /i/v1/ and /batch/ on to capture",
+        )
+    return Judgement(
+        WRONG,
+        f"{http}: the server has no ingestion endpoint at this address",
+        "check host for a path or a port too many, and the dialect",
+    )
+
+
+def _speaks_v1(answer: Answer, request_id: str) -> bool:
+    if request_id and answer.headers.get("posthog-request-id") == request_id:
+        return True
+    found = _json(answer)
+    if not isinstance(found, dict):
+        return False
+    # Gateways answer {"error": …} as well; V1's errors come with a description.
+    return "results" in found or ("error" in found and "error_description" in found)
+
+
+def _speaks_v0(answer: Answer) -> bool:
+    """Return whether the answer is V0's: JSON with a status, or a refusal in plain text."""
+    found = _json(answer)
+    if isinstance(found, dict):
+        return "status" in found
+    refuses = answer.status in (400, 401, 413, 429, 503)
+    return refuses and bool(answer.body.strip()) and not _is_html(answer)
+
+
+def _member(answer: Answer, name: str) -> Any:
+    found = _json(answer)
+    return found.get(name) if isinstance(found, dict) else None
+
+
+def _json(answer: Answer) -> Any:
+    try:
+        return json.loads(answer.body)
+    except ValueError:
+        return None
+
+
+def _is_html(answer: Answer) -> bool:
+    """Return whether the body is a page; frameworks label JSON as HTML, so it is looked at."""
+    body = answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")
+    labelled = "html" in answer.headers.get("content-type", "")
+    return body.startswith(b"<") or (labelled and bool(body) and _json(answer) is None)

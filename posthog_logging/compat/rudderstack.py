@@ -1,0 +1,73 @@
+"""
+The module of rudder-sdk-python: ``import rudderstack.analytics as rudder_analytics``.
+
+Settings are read once, at the first call. ``dataPlaneUrl`` and ``host`` are one; there is no
+default, as every customer has a data plane of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import segment, settings
+
+
+__all__ = [
+    "Client",
+    "alias",
+    "flush",
+    "group",
+    "identify",
+    "join",
+    "page",
+    "screen",
+    "shutdown",
+    "track",
+]
+
+
+class Client(segment.Client):
+    """Send to one data plane; see `posthog_logging.compat.segment.Client`."""
+
+    dialect = "rudderstack"
+    _module = __name__
+
+
+def _client(given: Mapping[str, Any]) -> Client:
+    more = dict(given)
+    url, base = more.pop("dataPlaneUrl", None), more.pop("host", None)
+    return Client(more.pop("write_key", None), url or base, **more)
+
+
+write_key: str | None = None
+dataPlaneUrl: str | None = None  # noqa: N816 - the old client's name
+host: str | None = None
+on_error: Any = None
+debug = False
+send = True
+sync_mode = False
+max_queue_size = 10_000
+gzip = True
+timeout = 15
+upload_interval = 0.5
+upload_size = 100
+max_retries = 10
+default_client: Client | None = None
+
+_SETTINGS = """write_key dataPlaneUrl host on_error debug send sync_mode max_queue_size gzip
+    timeout upload_interval upload_size max_retries""".split()
+_calls = segment.Module(globals(), _client)
+
+track = _calls.track
+identify = _calls.identify
+group = _calls.group
+alias = _calls.alias
+page = _calls.page
+screen = _calls.screen
+flush = _calls.flush
+join = _calls.join
+shutdown = _calls.shutdown
+
+if not TYPE_CHECKING:  # or every misspelt name would pass
+    __getattr__ = settings.missing(__name__, {})

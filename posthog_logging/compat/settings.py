@@ -1,0 +1,81 @@
+"""
+The old clients' settings: what each is called here, and which have no counterpart.
+
+A setting with no counterpart is logged once, with what to do instead: it never goes unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..delivery.ledger import logger
+
+
+__all__ = ["changed", "missing", "options_of"]
+
+# Settings whose name and meaning are the handler's own.
+_SAME = frozenset(
+    """before_send debug disable_geoip flush_at flush_interval gzip historical_migration
+    max_queue_size max_retries on_error proxies send sync_mode timeout""".split()
+)
+_RENAMED = {
+    "upload_size": "flush_at",
+    "upload_interval": "flush_interval",
+    "capture_compression": "compression",
+    "enable_exception_autocapture": "exception_hooks",
+}
+# One thread sends for a handler, whatever was asked for; and nothing is lost by that.
+_NOT_NEEDED = frozenset({"thread"})
+
+
+def options_of(
+    module: str, given: Mapping[str, Any], without: Mapping[str, str]
+) -> dict[str, Any]:
+    """
+    Return the options of a handler that an old client's settings amount to.
+
+    Args:
+        module: the name of the compat module, for messages.
+        given: the settings that differ from the old client's defaults.
+        without: the settings without a counterpart, each with what to do instead.
+
+    Raises TypeError for a name that the old client did not know either.
+    """
+    options: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in without:
+            logger.warning("%s: the setting %s has no effect; %s", module, name, without[name])
+        elif name not in _NOT_NEEDED:
+            options[_option(module, name)] = value
+    return options
+
+
+def changed(namespace: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a module that somebody changed."""
+    return {
+        name: namespace[name]
+        for name, default in defaults.items()
+        if namespace[name] is not default and namespace[name] != default
+    }
+
+
+def missing(module: str, without: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a module's ``__getattr__``: it names the replacement of what is not there."""
+
+    def look_up(name: str) -> Any:
+        hint = "" if name.startswith("__") else f"; {without.get(name, _UNKNOWN)}"
+        raise AttributeError(f"module {module!r} has no attribute {name!r}{hint}", name=name)
+
+    return look_up
+
+
+_UNKNOWN = "see posthog_logging.Analytics and `posthog-logging docs migrate` for what replaces it"
+
+
+def _option(module: str, name: str) -> str:
+    if name in _SAME:
+        return name
+    if name in _RENAMED:
+        return _RENAMED[name]
+    raise TypeError(f"{module}.Client: unknown setting {name!r}")

@@ -1,0 +1,151 @@
+"""
+What each count means, and what to do about it: the one table behind warnings, help and guides.
+
+Pure data. A reason that the code counts under and that is missing here fails a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+__all__ = ["LOSSES", "OTHER_COUNTS", "Reason", "sentence"]
+
+
+class Reason(NamedTuple):
+    """What one count means, and what to do where it grows; "" where there is nothing to do."""
+
+    meaning: str
+    remedy: str = ""
+
+
+#: Counts that are no losses.
+OTHER_COUNTS: Mapping[str, Reason] = {
+    "accepted": Reason("events that log calls handed over, and events adopted"),
+    "delivered": Reason("events that the server has"),
+    "waiting": Reason("events in the queue, in the spool, in the broker or on their way"),
+    "retried": Reason("events that were sent another time"),
+    "adopted": Reason("accepted events that another process had left in the spool"),
+}
+
+#: Every way to lose an event. ``accepted == delivered + waiting + the sum of these``.
+LOSSES: Mapping[str, Reason] = {
+    "queue_full": Reason(
+        "the queue was full, and the newest or the oldest event gave way",
+        "raise max_queue_size or max_queue_bytes, or set overflow='block'; "
+        "if the server is slow or away, give a spool",
+    ),
+    "spool_full": Reason(
+        "the spool reached max_spool_bytes, or its disk is full",
+        "make room on the disk, or raise max_spool_bytes",
+    ),
+    "broken": Reason(
+        "an event in the spool was damaged and cannot be read",
+        "check the disk, and keep other programs from writing into the spool's folder",
+    ),
+    "shutdown": Reason(
+        "the process ended before the event was delivered",
+        "raise shutdown_timeout, call flush() before the end, or give a spool",
+    ),
+    "expired": Reason(
+        "the event was older than max_age before it could be delivered",
+        "raise max_age, and look for what keeps the server away",
+    ),
+    "retries_exhausted": Reason(
+        "the event was sent max_retries times more, and always failed",
+        "raise max_retries, or leave it None; `posthog-logging doctor` looks for the cause",
+    ),
+    "throttled": Reason(
+        "the server asked for a pause of more than twelve hours",
+        "look at the project's quota with the provider",
+    ),
+    "rejected": Reason(
+        "the server refused the request and would refuse it again",
+        "`posthog-logging doctor` checks key, host and dialect",
+    ),
+    "dropped": Reason(
+        "the server took the request and refused this event in it",
+        "log the same event against `posthog-logging serve`, which says what is wrong with it",
+    ),
+    "unconfirmed": Reason(
+        "the server answered with success, but not what became of the event",
+        "check that host is the address of the endpoint and not of a web page",
+    ),
+    "oversized": Reason(
+        "the event is larger than the endpoint takes, even with its properties cut",
+        "log less in one event: identifiers instead of whole documents",
+    ),
+    "no_event_name": Reason(
+        "the event has no name, or a blank one",
+        "give the log call a message, or extra={'event': …}",
+    ),
+    "bad_event_name": Reason(
+        "the event's name is not text",
+        "give a string as extra={'event': …}",
+    ),
+    "no_distinct_id": Reason(
+        "identify, set or alias was called without the person's id",
+        "give distinct_id, or bind it with context.identity",
+    ),
+    "no_previous_id": Reason(
+        "alias was called without the id that the person had before",
+        "give previous_id",
+    ),
+    "no_group": Reason(
+        "a group event has no type or no key",
+        "give both: extras.group('company', 'acme')",
+    ),
+    "empty_set": Reason(
+        "set was called without a property",
+        "give at least one property",
+    ),
+    "blank_log": Reason(
+        "a line for PostHog Logs has no text",
+        "give the log call a message",
+    ),
+    "before_send": Reason("before_send returned None for the event, which drops it"),
+    "before_send_failed": Reason(
+        "before_send raised, or returned something that is not an event",
+        "mend before_send: it returns the event, changed or not, or None",
+    ),
+    "filter_failed": Reason(
+        "a filter of the handler raised",
+        "mend the filter: it returns whether a record may pass",
+    ),
+    "select_failed": Reason(
+        "the select= of PostHogProcessor raised",
+        "mend select: it returns whether an entry is an event",
+    ),
+    "bad_arguments": Reason(
+        "a call was made with arguments that it does not take",
+        "compare the call with the signature of the method",
+    ),
+    "rate_limited": Reason(
+        "more exceptions of one type, or more log lines, came than the limit allows",
+        "raise exception_rate or rate_cap, or mend what raises so often",
+    ),
+    "send_is_off": Reason("send=False is set, which builds and counts events and sends none"),
+    "no_api_key": Reason(
+        "there is no key to send with",
+        "set POSTHOG_API_KEY, or give api_key",
+    ),
+    "internal_error": Reason(
+        "this library failed on the event, or an object in it did",
+        "look at the named exception; if it is ours, please report it",
+    ),
+}
+
+
+def sentence(reason: str, count: int = 1, detail: str = "") -> str:
+    """
+    Return the warning for *count* events lost under *reason*: what happened and what to do.
+
+    Args:
+        detail: what is known of this case: names and sizes, never payloads or keys.
+    """
+    known = LOSSES.get(reason, Reason(reason))
+    lost = "1 event was lost" if count == 1 else f"{count} events were lost"
+    about = f" [{detail}]" if detail else ""
+    advice = f" To do: {known.remedy}." if known.remedy else ""
+    return f"{lost} ({reason}): {known.meaning}{about}.{advice}"
