@@ -263,7 +263,7 @@ class JournalSpool:
         """Hand out again what was not acknowledged."""
         self._memory.rewind()
         with self._lock:
-            for segment in self._segments:
+            for segment in list(self._segments):
                 lines = segment.lines_between(segment.acked, segment.taken)
                 segment.taken = segment.acked
                 segment.left += lines
@@ -282,13 +282,12 @@ class JournalSpool:
         if is_faked():
             return
         with self._lock:
-            self._active = self._next = None
-            self._write = _nowhere
-            for segment in self._segments:
-                segment.seal()
-            self._survey()
-            while self._segments:
+            while self._segments:  # also one that a `__del__` begins meanwhile
+                self._active = self._next = None
+                self._write = _nowhere
                 segment = self._segments.popleft()
+                segment.seal()
+                self._count(segment)
                 if segment.acked < segment.end:
                     self._left.add(segment.path)
                     self._seen.discard(segment.digest)
@@ -301,12 +300,13 @@ class JournalSpool:
 
     def _survey(self) -> None:
         """Count the lines that were written since the last time."""
-        for segment in self._segments:
-            if not segment.adopted and segment.counted < segment.end:
-                self._count(segment)
+        for segment in list(self._segments):  # a `__del__` that logs may add one
+            self._count(segment)
 
     def _count(self, segment: Segment) -> None:
         end = segment.end
+        if segment.adopted or segment.counted >= end:
+            return
         lines = segment.read(segment.counted, end).count(b"\n")
         segment.counted = end
         self._written += lines
@@ -459,8 +459,7 @@ class JournalSpool:
         if segment is self._next:
             self._next = None
         segment.seal()
-        if not segment.adopted:  # it is in no list any more
-            self._count(segment)
+        self._count(segment)
         freed = os.fstat(segment.fd).st_size
         self._lose_rest(segment, "spool_full")
         segment.acked = segment.end  # what was handed out is with the sender, in memory
@@ -470,15 +469,22 @@ class JournalSpool:
     def _finish_others(self) -> None:
         """Let go of the maps of all segments that are full, and delete what is settled."""
         with self._lock:
-            active = self._active
-            # First: a caller that was thrown out of a change of segments has not noted the end.
-            self._write = _nowhere if active is None or active.map is None else active.map.write
+            self._redirect()
             for segment in list(self._segments):
-                if segment.map is not None and segment not in (active, self._next):
+                if segment.map is not None and segment not in (self._active, self._next):
                     if self._fsync == "interval":
                         self._force(segment)
                     segment.seal()
                     self._let_go(segment)
+
+    def _redirect(self) -> None:
+        """Make sure that nobody writes into any segment but the active one."""
+        # A caller may have been thrown out of a change; and a `__del__` may change it just now.
+        while True:
+            active = self._active
+            self._write = _nowhere if active is None or active.map is None else active.map.write
+            if active is self._active:
+                return
 
     def _force(self, segment: Segment) -> None:
         """Force what was written to the disk itself."""
