@@ -12,7 +12,6 @@ import os
 import re
 import time
 
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -23,12 +22,12 @@ from .segment import DAMAGED, NEW, SUFFIX, Segment
 
 __all__ = ["Folder", "SegmentInfo", "segments_in"]
 
-_SUFFIXES = (SUFFIX, NEW, DAMAGED)
 _NEW_FOR = 60.0  # seconds: nobody takes as long to make a segment
 _MOST_DAMAGED = 16  # files
 
 # Who wrote it, when (in nanoseconds), and a number that tells those of one moment apart.
-_STEM = re.compile(r"\d+-([0-9a-f]+)-\d+\Z", re.ASCII)
+_SUFFIXES = "|".join(map(re.escape, (SUFFIX, NEW, DAMAGED)))
+_OWN = re.compile(rf"\d+-([0-9a-f]+)-\d+(?:{_SUFFIXES})\Z", re.ASCII)
 _serial = itertools.count()
 
 
@@ -58,20 +57,21 @@ class Folder:
         return self.path / f"{os.getpid()}-{time.time_ns():x}-{next(_serial)}{SUFFIX}"
 
     def segments(self) -> list[Path]:
-        """Return what may be segments, oldest first; none where the folder cannot be read."""
+        """Return what may be segments, oldest first."""
         return sorted(self._files(SUFFIX), key=_age)
 
     def owns(self, path: Path) -> bool:
         """Return whether the name of *path* is of our own form."""
-        return _STEM.match(path.stem) is not None
+        return _OWN.match(path.name) is not None
 
     def size(self) -> int:
         """Return how many bytes the files of all processes take."""
         total = 0
-        for suffix in _SUFFIXES:
-            for path in filter(self.owns, self._files(suffix)):
-                with suppress(OSError):  # deleted meanwhile
-                    total += path.stat().st_size
+        with suppress(OSError), os.scandir(self.path) as entries:
+            for entry in entries:
+                if _OWN.match(entry.name):
+                    with suppress(OSError):  # deleted meanwhile
+                        total += entry.stat().st_size
         return total
 
     def force(self) -> None:
@@ -100,9 +100,12 @@ class Folder:
         for path in self.segments():
             segment.trim(path)
 
-    def _files(self, suffix: str) -> Iterator[Path]:
-        with suppress(OSError):
-            yield from self.path.glob(f"*{suffix}")
+    def _files(self, suffix: str) -> list[Path]:
+        """Return the files with a *suffix*; none where the folder cannot be read."""
+        try:
+            return [self.path / name for name in os.listdir(self.path) if name.endswith(suffix)]
+        except OSError:
+            return []
 
 
 def segments_in(path: str | os.PathLike[str]) -> list[SegmentInfo]:
@@ -146,7 +149,7 @@ def _describe(path: Path, fd: int) -> SegmentInfo | None:
 
 def _age(path: Path) -> tuple[int, str]:
     """Order by birth: the name has it; of others the last change tells."""
-    named = _STEM.match(path.stem)
+    named = _OWN.match(path.name)
     if named is not None:
         return int(named[1], 16), path.name
     try:

@@ -41,6 +41,7 @@ _CHUNK = 256 * 1024
 _LOOK_EVERY = 10.0
 _MOST_ADOPTED = 64  # each is an open file
 _RETRY_DISK_AFTER = 5.0
+_DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_FOR = 1.0  # seconds: to measure a folder takes its time
 
 
@@ -256,7 +257,8 @@ class JournalSpool:
                     segment.settle(start, stop)
                     touched.add(segment)
             for segment in touched:
-                segment.mark()
+                with suppress(OSError):  # then these lines come again after a restart
+                    segment.mark()
                 self._let_go(segment)
 
     def rewind(self) -> None:
@@ -325,7 +327,12 @@ class JournalSpool:
         found: list[Kept] = []
         chunk = _CHUNK
         while len(found) < count and segment.taken < segment.end:
-            lines = segment.next_lines(chunk)
+            try:
+                lines = segment.next_lines(chunk)
+            except OSError:  # a bad sector
+                segment.damaged = True
+                self._lose_rest(segment, "broken")
+                break
             if not lines and segment.taken + chunk >= segment.end:
                 if segment.taken < segment.end:
                     self._lose_rest(segment, "broken")  # somebody else has cut the file
@@ -366,7 +373,7 @@ class JournalSpool:
             self._segments.remove(segment)
             segment.release()
             self._note_room()
-            if not any(one.adopted for one in self._segments):
+            if not any(one.adopted for one in list(self._segments)):
                 self._look_again_at = min(self._look_again_at, self._more_at)
 
     def _note_room(self) -> None:
@@ -423,7 +430,7 @@ class JournalSpool:
                 try:
                     return self._create(size)
                 except OSError as error:
-                    if error.errno != errno.ENOSPC or size <= smallest:
+                    if error.errno not in _DISK_IS_FULL or size <= smallest:
                         raise
                     size = max(size // 2, smallest)
         except OSError as error:
@@ -505,8 +512,9 @@ class JournalSpool:
                 if segment is not None and not segment.path.exists():  # somebody has deleted it
                     self._active = self._next = None
                     self._write = _nowhere
-            known = {segment.path for segment in self._segments}
-            open_now = sum(segment.adopted for segment in self._segments)
+            here = list(self._segments)
+            known = {segment.path for segment in here}
+            open_now = sum(segment.adopted for segment in here)
         self._adopt([path for path in self._folder.segments() if path not in known], open_now)
 
     def _adopt(self, paths: Sequence[Path], open_now: int) -> None:
