@@ -67,11 +67,10 @@ class Folder:
     def size(self) -> int:
         """Return how many bytes the files of all processes take."""
         total = 0
-        with suppress(OSError), os.scandir(self.path) as entries:
-            for entry in entries:
-                if _OWN.match(entry.name):
-                    with suppress(OSError):  # deleted meanwhile
-                        total += entry.stat().st_size
+        for path in self._files(""):
+            if self.owns(path):
+                with suppress(OSError):  # deleted meanwhile
+                    total += os.stat(path).st_size
         return total
 
     def force(self) -> None:
@@ -82,10 +81,17 @@ class Folder:
         finally:
             os.close(fd)
 
-    def clear(self) -> None:
-        """Delete what was left half made, and all but the newest of what is damaged."""
+    def tidy(self) -> None:
+        """
+        Give back room that nobody uses.
+
+        Deletes what was left half made and all but the newest of what is damaged, and cuts the
+        segments of processes that were killed down to what they hold.
+        """
         for path in filter(self.owns, self._files(NEW)):
             _remove_unborn(path)
+        for path in self._files(SUFFIX):
+            segment.trim(path)
         self.forget_damaged(_MOST_DAMAGED)
 
     def forget_damaged(self, keep: int = 0) -> None:
@@ -94,11 +100,6 @@ class Folder:
         for path in damaged[: max(0, len(damaged) - keep)]:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
-
-    def trim(self) -> None:
-        """Cut the segments of processes that were killed down to what they hold."""
-        for path in self.segments():
-            segment.trim(path)
 
     def _files(self, suffix: str) -> list[Path]:
         """Return the files with a *suffix*; none where the folder cannot be read."""

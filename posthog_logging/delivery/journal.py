@@ -122,6 +122,7 @@ class JournalSpool:
         self._full_until = 0.0
         self._full_for = 0  # bytes: for so many there was no room
         self._look_again_at = 0.0
+        self._tidy_again_at = 0.0
         self._more_at = math.inf  # 0 where orphans were left for the next look
         self._sync_again_at = 0.0
         self._untold: deque[Callable[[], None]] = deque()
@@ -221,7 +222,7 @@ class JournalSpool:
         now = time.monotonic()
         if now >= self._look_again_at:
             self._look_again_at = now + _LOOK_EVERY
-            self._look_around()
+            self._look_around(now)
         self._prepare(now)
         if self._fsync == "interval" and now >= self._sync_again_at:
             self._sync_again_at = now + 1.0
@@ -502,19 +503,19 @@ class JournalSpool:
 
     # Orphans
 
-    def _look_around(self) -> None:
-        """Adopt what others have left, and see whether our own files are still there."""
-        self._folder.clear()
-        if self._folder.size() > self._max_bytes // 2:
-            self._folder.trim()
+    def _look_around(self, now: float) -> None:
+        """Adopt what others have left; from time to time also look after the folder itself."""
+        if now >= self._tidy_again_at:
+            self._tidy_again_at = now + _LOOK_EVERY
+            self._folder.tidy()
         with self._lock:
+            here = list(self._segments)
             for segment in (self._active, self._next):
                 if segment is not None and not segment.path.exists():  # somebody has deleted it
                     self._active = self._next = None
                     self._write = _nowhere
-            here = list(self._segments)
-            known = {segment.path for segment in here}
-            open_now = sum(segment.adopted for segment in here)
+        known = {segment.path for segment in here}
+        open_now = sum(segment.adopted for segment in here)
         self._adopt([path for path in self._folder.segments() if path not in known], open_now)
 
     def _adopt(self, paths: Sequence[Path], open_now: int) -> None:

@@ -53,8 +53,8 @@ _MARK = b'"acked":'
 _DIGITS = 12
 _FROM_END = _DIGITS + len("}\n")  # of the header line: where the number begins
 
-# Held while a file is opened and noted. A fork waits for it, so a child knows all it inherits:
-# a lock that nobody knows of would be held until that child ends.
+# Held while a file is opened and noted, or closed. A fork waits for it, so a child knows all that
+# it inherits: a lock that nobody knows of would be held until that child ends.
 _gate = threading.RLock()
 _gate_opens_within = 1.0
 _made: weakref.WeakSet[Segment] = weakref.WeakSet()
@@ -197,8 +197,9 @@ class Segment:
         view = self.map
         if view is not None:
             self.ended = _fill(view) if _is_free_threaded() else view.tell()
-            self.map = None
-            view.close()
+            with _gate:
+                self.map = None
+                view.close()
 
     def trim(self) -> None:
         """Give back the room behind the last line."""
@@ -227,12 +228,13 @@ class Segment:
 
     def abandon(self) -> None:
         """Let go of the file as it is; also in a forked child, where it is the parent's."""
-        view, self.map = self.map, None
-        if view is not None:
-            with suppress(BufferError):
-                view.close()  # it has a file descriptor of its own, which has the lock, too
-        while self._fds:
-            os.close(self._fds.pop())
+        with _gate:
+            view, self.map = self.map, None
+            if view is not None:
+                with suppress(BufferError):
+                    view.close()  # it has a file descriptor of its own, which has the lock, too
+            while self._fds:
+                os.close(self._fds.pop())
 
     def _open(self, path: Path, flags: int) -> None:
         with _gate:

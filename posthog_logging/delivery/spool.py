@@ -126,13 +126,13 @@ class Spool(Protocol):
         """How many lines `admit` has made safe, ever, in this process."""
 
     def evict(self, count: int) -> list[bytes]:
-        """Drop and return the oldest lines that only memory has and nobody took, *count* at most."""
+        """Drop and return the oldest lines that only memory has and nobody took; at most *count*."""
 
     def forget(self) -> list[bytes]:
         """Drop and return all that only memory has, also what was handed out."""
 
     def close(self) -> None:
-        """Give back files and locks, keep what was not acknowledged; a later line opens it again."""
+        """Give back files and locks; a later line opens it again, with what was left in it."""
 
     def renew(self) -> None:
         """Begin anew in a forked child, without what the parent has."""
