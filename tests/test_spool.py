@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from posthog_logging.delivery.journal import JournalSpool
-from posthog_logging.delivery.spool import MemorySpool, Spool
+from posthog_logging.delivery.spool import RECEIPT, MemorySpool, Spool
 
 
 def lines_from(first: int, count: int) -> list[bytes]:
@@ -20,11 +20,17 @@ def lines_from(first: int, count: int) -> list[bytes]:
 
 
 def fill(spool: Spool, lines: list[bytes]) -> None:
-    """Do as callers and the thread do: admit each line, append what came."""
-    items = [item for item in map(spool.admit, lines) if item is not None]
-    spool.append(items)
+    """Do as callers and the thread do: admit each line, append what is to wait in memory."""
+    items = map(spool.admit, lines)
+    spool.append([item for item in items if item is not None and item is not RECEIPT])
 
 
+def taken(spool: Spool, count: int = 10_000) -> list[bytes]:
+    return [one.line for one in spool.take(count, 2**62)]
+
+
+# What is made for every test of the contract, from an empty folder of its own. A spool that makes
+# lines safe by itself (`admit` returns `RECEIPT`) keeps them when it is made again there.
 SPOOLS: dict[str, Callable[[Path], Spool]] = {
     "memory": lambda folder: MemorySpool(),
     "journal": lambda folder: JournalSpool(folder, dialect="posthog", host="http://x"),
@@ -59,26 +65,25 @@ class TestEverySpool:
         lines = lines_from(0, count)
         fill(spool, lines)
 
-        taken = []
+        found = []
         while len(spool):
             kept = spool.take(700, 2**62)
             spool.ack(kept)
-            taken += [one.line for one in kept]
+            found += [one.line for one in kept]
 
-        assert lines == taken
+        assert lines == found
 
     def test_order_holds_between_fills(self, spool: Spool) -> None:
         """What comes later stands behind what waits, also where the spool has piled up."""
         expected = lines_from(0, 12_000)
-        taken = []
+        found = []
         for start in range(0, 12_000, 1500):
             fill(spool, expected[start : start + 1500])
             kept = spool.take(400, 2**62)
             spool.ack(kept)
-            taken += [one.line for one in kept]
-        taken += [one.line for one in spool.take(12_000, 2**62)]
+            found += [one.line for one in kept]
 
-        assert expected == taken
+        assert expected == found + taken(spool, 12_000)
 
     def test_length_is_what_was_not_taken(self, spool: Spool) -> None:
         """`len` counts down as lines are taken, not as they are acknowledged."""
@@ -111,15 +116,138 @@ class TestEverySpool:
         assert 0 == len(spool)
         assert [] == spool.take(10, 2**62)
 
+    def test_acknowledging_twice_is_once(self, spool: Spool) -> None:
+        """What is settled stays settled, and takes nothing else with it."""
+        lines = lines_from(0, 10)
+        fill(spool, lines)
+        kept = spool.take(10, 2**62)
+
+        spool.ack(kept[:5])
+        spool.ack(kept[:5])
+        spool.rewind()
+
+        assert lines[5:] == taken(spool)
+
+    def test_handed_out_it_is_still_the_spools(self, spool: Spool) -> None:
+        """What was handed out and not acknowledged comes again after `rewind`: first, in order."""
+        lines = lines_from(0, 20)
+        fill(spool, lines[:15])
+        first = spool.take(5, 2**62)
+        second = spool.take(5, 2**62)
+        spool.ack(second[1:3])
+        spool.ack(first[4:])
+        fill(spool, lines[15:])
+        assert 10 == len(spool)
+
+        spool.rewind()
+
+        expected = [*lines[:4], lines[5], *lines[8:]]
+        assert len(expected) == len(spool)
+        assert expected == taken(spool)
+        assert 0 == len(spool)
+
+    def test_rewound_twice(self, spool: Spool) -> None:
+        """`rewind` with nothing handed out changes nothing."""
+        lines = lines_from(0, 10)
+        fill(spool, lines)
+        spool.take(10, 2**62)
+        spool.rewind()
+        spool.take(3, 2**62)
+        spool.rewind()
+        spool.rewind()
+
+        assert lines == taken(spool)
+
+    def test_rewound_lines_can_be_acknowledged(self, spool: Spool) -> None:
+        """After a `rewind` a batch is another, and acknowledged as any."""
+        fill(spool, lines_from(0, 10))
+        spool.ack(spool.take(10, 2**62)[2:4])
+        spool.rewind()
+        spool.ack(spool.take(10, 2**62))
+        spool.rewind()
+
+        assert (0, (0, 0)) == (len(spool), spool.held)
+
+    def test_each_line_is_admitted_or_held(self, spool: Spool) -> None:
+        """`admitted` is what `admit` made safe, ever; `held` what only memory has."""
+        fill(spool, lines_from(0, 10))
+        assert 10 == spool.admitted + spool.held[0]
+
+        kept = spool.take(6, 2**62)
+        assert 10 == spool.admitted + spool.held[0]
+        assert spool.held[1] in (0, 10 * 47)
+
+        spool.ack(kept)
+        assert spool.held in ((4, 4 * 47), (0, 0))
+        assert spool.admitted in (0, 10)
+
     def test_evicted_lines_are_gone(self, spool: Spool) -> None:
         """What `evict` returns was among the oldest, and is not handed out any more."""
         lines = lines_from(0, 10)
         fill(spool, lines)
 
         evicted = spool.evict(3)
-        left = [one.line for one in spool.take(10, 2**62)]
 
-        assert lines == [*evicted, *left]
+        assert lines == [*evicted, *taken(spool)]
+
+    def test_what_is_on_its_way_is_not_evicted(self, spool: Spool) -> None:
+        """`evict` leaves what was handed out: an answer may come yet."""
+        fill(spool, lines_from(0, 10))
+        kept = spool.take(7, 2**62)
+
+        assert set(spool.evict(10)) <= set(lines_from(7, 3))
+        spool.rewind()
+        assert [one.line for one in kept] == taken(spool)[:7]
+
+    def test_forgotten_lines_were_in_memory_only(self, spool: Spool) -> None:
+        """`forget` gives up what only memory has, also what was handed out."""
+        lines = lines_from(0, 10)
+        fill(spool, lines)
+        spool.take(4, 2**62)
+        safe = spool.admitted
+
+        forgotten = spool.forget()
+
+        assert (lines if not safe else []) == forgotten
+        assert (0, 0) == spool.held
+        spool.rewind()
+        assert (lines if safe else []) == taken(spool)
+
+    def test_closed_and_used_again(self, spool: Spool) -> None:
+        """What comes after `close` is taken in as before; nothing that was left is lost."""
+        lines = lines_from(0, 20)
+        fill(spool, lines[:10])
+        spool.ack(spool.take(4, 2**62))
+        spool.take(2, 2**62)
+        if not spool.admitted:
+            spool.rewind()  # memory goes on as it is
+        spool.close()
+        fill(spool, lines[10:])
+
+        assert 16 == len(spool)
+        assert lines[4:] == sorted(taken(spool))
+        assert spool.admitted in (0, 20)
+
+    def test_what_is_safe_survives(self, request: Any, spool: Spool, tmp_path: Path) -> None:
+        """What `admit` made safe and nobody acknowledged is there for the next spool."""
+        lines = lines_from(0, 10)
+        fill(spool, lines)
+        spool.ack(spool.take(3, 2**62))
+        safe = spool.admitted
+        spool.close()
+
+        following = SPOOLS[request.node.callspec.params["spool"]](tmp_path)
+        following.append([])
+
+        assert (lines[3:] if safe else []) == taken(following)
+        assert 0 == following.admitted
+        following.close()
+
+    def test_rest_is_a_time_or_for_ever(self, spool: Spool) -> None:
+        """`rest` says for how long nothing needs to be looked after."""
+        spool.append([])
+
+        assert spool.rest is None or spool.rest >= 0.0
 
     def test_a_line_may_hold_anything_but_a_newline(self, spool: Spool) -> None:
         """Lines are bytes of any content and of any length."""
@@ -135,7 +263,11 @@ class TestEverySpool:
         spool.renew()
 
         assert 0 == len(spool)
+        assert 0 == spool.admitted
+        assert (0, 0) == spool.held
         assert [] == spool.take(10, 2**62)
+        fill(spool, lines_from(3000, 3))
+        assert set(lines_from(3000, 3)) <= set(taken(spool))  # here the parent is gone, too
 
     def test_close_twice(self, spool: Spool) -> None:
         """`close` may be called again."""

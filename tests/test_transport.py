@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import io
+import logging
 import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
 
 from pathlib import Path
@@ -20,6 +25,7 @@ from posthog_logging.wire import Request
 
 
 SECRET = "phc_a_very_secret_key"
+FRACTION = 1.0  # seconds: what an attempt may take longer than it should, on a busy machine
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -132,21 +138,343 @@ def _never_read(connection: Any, number: int, server: Any) -> None:
     server.stopping.wait()
 
 
-@pytest.mark.parametrize(
-    "behave",
-    [_hang, _never_read, _drip_body, _drip_chunks],
-    ids=["silent", "deaf", "dripping", "dripping chunks"],
-)
-def test_a_slow_server_is_bounded(behave: Any, raw_server: Any, sender: RequestsTransport) -> None:
-    """Neither silence nor dripping holds the thread for longer than the time-out, or so."""
-    server = raw_server(behave)
-    began = time.monotonic()
+# One deadline
 
-    response = sender.send(post(server.url, b"x" * 10_000_000), 0.4)
+
+def _drip_head(connection: Any, number: int, server: Any) -> None:
+    server.read(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    while not server.stopping.wait(0.05):
+        connection.sendall(b"x")
+
+
+def _drip_interim(connection: Any, number: int, server: Any) -> None:
+    server.read(connection)
+    while not server.stopping.wait(0.05):
+        connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+
+
+def _sip(connection: Any, number: int, server: Any) -> None:
+    while not server.stopping.wait(0.05):
+        connection.recv(1000)
+
+
+def _no_handshake(connection: Any, number: int, server: Any) -> None:
+    server.stopping.wait()
+
+
+WAITS = {
+    "silent": _hang,
+    "deaf": _never_read,
+    "sipping": _sip,
+    "dripping head": _drip_head,
+    "dripping 103": _drip_interim,
+    "dripping body": _drip_body,
+    "dripping chunks": _drip_chunks,
+}
+
+
+@pytest.fixture(name="either", params=["session of ours", "session given"])
+def _either(request: Any) -> Any:
+    """A transport with a session of its own, and one with the user's."""
+    with requests.Session() as session:
+        given = request.param == "session given"
+        transport = RequestsTransport(session=session if given else None)
+        yield transport
+        transport.close()
+
+
+def overtime(transport: RequestsTransport, url: str, body: bytes, timeout: float) -> float:
+    """Send; return by how much longer than *timeout* it took, after which there is an error."""
+    began = time.monotonic()
+    response = transport.send(post(url, body), timeout)
+    took = time.monotonic() - began
 
     assert response.status is None
     assert response.error
-    assert time.monotonic() - began < 3.0
+    return took - timeout
+
+
+@pytest.mark.parametrize("behave", WAITS.values(), ids=WAITS)
+def test_one_deadline(behave: Any, raw_server: Any, either: RequestsTransport) -> None:
+    """Whatever a server does, an attempt ends with its time-out, or a little later."""
+    server = raw_server(behave)
+
+    assert overtime(either, server.url, b"x" * 20_000_000, 0.4) < FRACTION
+
+
+@pytest.mark.parametrize("behave", WAITS.values(), ids=WAITS)
+def test_one_deadline_with_tls(behave: Any, tls: Any, authority: tuple[str, str]) -> None:
+    """The same beneath TLS."""
+    transport = RequestsTransport(verify=authority[0])
+
+    assert overtime(transport, tls(behave=behave).url, b"x" * 20_000_000, 0.4) < FRACTION
+    transport.close()
+
+
+def test_one_deadline_for_the_handshake(raw_server: Any, either: RequestsTransport) -> None:
+    """A server that never answers TLS's greeting is no different."""
+    server = raw_server(_no_handshake)
+
+    assert overtime(either, f"https://127.0.0.1:{server.port}/", b"", 0.4) < FRACTION
+
+
+def test_one_deadline_for_the_resolver(
+    raw_server: Any, either: RequestsTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolver that hangs is left behind; when it answers at last, its answer is used."""
+    server = raw_server()
+    resolve, gate, asked = socket.getaddrinfo, threading.Event(), []
+
+    def slow(*args: Any, **options: Any) -> Any:
+        asked.append(args[0])
+        gate.wait(30)
+        return resolve("127.0.0.1", *args[1:], **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    url = f"http://events.invalid:{server.port}/"
+
+    late = [overtime(either, url, b"{}", 0.2) for _ in range(3)]
+    gate.set()
+
+    assert max(late) < FRACTION
+    assert 200 == either.send(post(url), 5.0).status
+    assert len(asked) <= 4
+
+
+@pytest.fixture(name="dead_port")
+def _dead_port() -> Any:
+    """A port of this machine that answers no knock: its waiting room is full."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            knocking = stack.enter_context(socket.socket())
+            knocking.setblocking(False)
+            knocking.connect_ex(full.getsockname())
+        yield full.getsockname()[1]
+
+
+def test_one_deadline_for_all_addresses(
+    dead_port: int, either: RequestsTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four addresses where nobody answers take no longer than one."""
+    dead = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", dead_port))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: [dead] * 4)
+
+    assert overtime(either, "http://events.invalid/", b"{}", 0.4) < FRACTION
+
+
+def test_a_dead_address_leaves_time_for_the_next(
+    dead_port: int, raw_server: Any, sender: RequestsTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each address has its share of the time: one of two that is dead loses nothing."""
+    server = raw_server()
+    found = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+        for port in (dead_port, server.port)
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
+
+    assert 200 == sender.send(post("http://events.invalid/"), 2.0).status
+
+
+def test_few_are_left_behind(raw_server: Any) -> None:
+    """Attempts of a given session that hang do not pile up: four threads, then none is begun."""
+    server = raw_server(_drip_head)
+    with requests.Session() as session:
+        transport = RequestsTransport(session=session)
+        late = [overtime(transport, server.url, b"{}", 0.1) for _ in range(7)]
+
+    assert max(late) < FRACTION
+    assert 4 == len(server.heads)
+
+
+# Answers of all kinds
+
+
+def _answers(*texts: bytes) -> Any:
+    def behave(connection: Any, number: int, server: Any) -> None:
+        for text in texts:
+            if server.read(connection):
+                connection.sendall(text)
+
+    return behave
+
+
+GZIPPED = gzip.compress(b'{"status":1}')
+
+UNREADABLE = {
+    "false gzip": (200, b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", b"{}"),
+    "cut gzip": (
+        200,
+        b"Content-Encoding: gzip\r\nContent-Length: 9\r\n\r\n" + GZIPPED[:9],
+        b"",
+    ),
+    "unknown coding": (200, b"Content-Encoding: x\r\nContent-Length: 2\r\n\r\n{}", b"{}"),
+    "cut": (400, b"Content-Length: 100\r\n\r\ntoo la", b"too la"),
+    "cut before the body": (400, b"Content-Length: 100\r\n\r\n", b""),
+    "bad chunks": (200, b"Transfer-Encoding: chunked\r\n\r\nhello\r\n", b""),
+    "cut chunks": (503, b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", b"hello"),
+    "bad length": (200, b"Content-Length: -3\r\n\r\n{}", b"{}"),
+}
+
+
+@pytest.mark.parametrize(("status", "rest", "body"), UNREADABLE.values(), ids=UNREADABLE)
+def test_the_status_counts(
+    status: int, rest: bytes, body: bytes, raw_server: Any, either: RequestsTransport
+) -> None:
+    """An answer whose body cannot be read has its status, and what could be read."""
+    server = raw_server(_answers(b"HTTP/1.1 %d x\r\n%b" % (status, rest)))
+
+    response = either.send(post(server.url), 5.0)
+
+    assert (status, body) == (response.status, response.body)
+
+
+def test_a_coded_answer_is_decoded(raw_server: Any, either: RequestsTransport) -> None:
+    """What was rightly compressed comes back as it was."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    server = raw_server(_answers(head % len(GZIPPED) + GZIPPED))
+
+    assert b'{"status":1}' == either.send(post(server.url), 5.0).body
+
+
+@pytest.mark.parametrize("interim", [b"HTTP/1.1 103 x\r\nLink: </a>\r\n\r\n"] * 2, ids=["1", "2"])
+def test_interim_answers_are_passed_over(
+    interim: bytes, raw_server: Any, sender: RequestsTransport
+) -> None:
+    """Any number of 1xx may stand before the answer (RFC 9110, 15.2); the connection stays."""
+    server = raw_server(_answers(interim * 3 + OK, b"HTTP/1.1 100 x\r\n\r\n" + interim + OK))
+
+    assert [200, 200] == [sender.send(post(server.url), 5.0).status for _ in range(2)]
+    assert 1 == server.connections
+
+
+def test_an_interim_answer_to_a_given_session(raw_server: Any) -> None:
+    """Its urllib3 takes the 1xx for the answer: an error, and no later request gets the rest."""
+    server = raw_server(_answers(b"HTTP/1.1 103 x\r\n\r\n" + OK))
+    with requests.Session() as session:
+        transport = RequestsTransport(session=session)
+
+        assert [None, None] == [transport.send(post(server.url), 5.0).status for _ in range(2)]
+    assert 2 == server.connections
+
+
+class Recorded(requests.adapters.BaseAdapter):
+    """An adapter as recorders have them: *raw* is not urllib3's."""
+
+    def __init__(self, raw: Any, content: Any = False, **headers: str) -> None:
+        super().__init__()
+        self._raw = raw
+        self._content = content
+        self._headers = headers
+
+    def send(self, request: Any, *args: Any, **options: Any) -> requests.Response:
+        response = requests.Response()
+        response.status_code = 200
+        response.request = request
+        response.raw = self._raw
+        response._content = self._content
+        response.headers.update(self._headers)
+        return response
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        Recorded(io.BytesIO(b"{}")),
+        Recorded(io.BytesIO(b"{}"), **{"Content-Encoding": "gzip"}),
+        Recorded(None, b"{}"),
+        Recorded(io.BytesIO(b"?"), b"{}"),
+    ],
+    ids=["bytes", "decoded bytes", "content", "read content"],
+)
+def test_recorded_answers(adapter: Any) -> None:
+    """Adapters of a user's session may answer with anything that `requests` can read."""
+    with requests.Session() as session:
+        session.mount("http://", adapter)
+        response = RequestsTransport(session=session).send(post("http://events.invalid/"), 5.0)
+
+    assert (200, b"{}") == (response.status, response.body)
+
+
+# What others see
+
+
+def test_no_key_in_urllib3s_log(
+    raw_server: Any, sender: RequestsTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    """urllib3 logs every target at DEBUG: what stands in a query goes to the server only."""
+    server = raw_server()
+    with caplog.at_level(logging.DEBUG):
+        sender.send(post(f"{server.url}/logs?token={SECRET}"), 5.0)
+        sender.send(post(f"http://127.0.0.1:{free_port()}/logs?token={SECRET}"), 5.0)
+
+    assert f"/logs?token={SECRET}".encode() == server.heads[0].split()[1]
+    assert "/logs" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_no_trace_of_our_requests(raw_server: Any, either: RequestsTransport) -> None:
+    """OpenTelemetry's instrumentation of `requests` makes spans of the user's requests only."""
+    instrumentation = pytest.importorskip("opentelemetry.instrumentation.requests")
+    trace = pytest.importorskip("opentelemetry.sdk.trace")
+    export = pytest.importorskip("opentelemetry.sdk.trace.export")
+    memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
+    spans = memory.InMemorySpanExporter()
+    provider = trace.TracerProvider()
+    provider.add_span_processor(export.SimpleSpanProcessor(spans))
+    server = raw_server()
+    instrumentor = instrumentation.RequestsInstrumentor()
+    instrumentor.instrument(tracer_provider=provider)
+    try:
+        either.send(post(server.url), 5.0)
+        ours = len(spans.get_finished_spans())
+        requests.get(server.url, timeout=5).close()
+    finally:
+        instrumentor.uninstrument()
+
+    assert (0, 1) == (ours, len(spans.get_finished_spans()))
+
+
+GEVENT = """
+import _thread, sys, warnings
+warnings.simplefilter("ignore")
+from posthog_logging.delivery.transport import RequestsTransport
+from posthog_logging.wire import Request
+transport = RequestsTransport()
+request = Request(sys.argv[1], {}, b"{}")
+go_on, patched, done = [_thread.allocate_lock() for _ in range(3)]
+for lock in (go_on, patched, done):
+    lock.acquire()
+statuses = []
+def work():
+    statuses.append(transport.send(request, 5.0).status)
+    go_on.release()
+    patched.acquire()
+    statuses.append(transport.send(request, 5.0).status)
+    transport.close()
+    statuses.append(transport.send(request, 5.0).status)
+    done.release()
+_thread.start_new_thread(work, ())
+go_on.acquire()
+from gevent import monkey
+monkey.patch_all()
+patched.release()
+done.acquire()
+assert statuses == [200] * 3, statuses
+"""
+
+
+def test_gevent_may_come_late(raw_server: Any, run_script: Any) -> None:
+    """Patched after the first request, gevent changes sockets and locks below our thread."""
+    pytest.importorskip("gevent")
+    done = run_script(GEVENT, raw_server().url.replace("127.0.0.1", "localhost"))
+
+    assert (0, "") == (done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize("after", [0, 1, 40, 150], ids="after {} bytes".format)
@@ -219,15 +547,78 @@ def test_a_stale_connection_gets_one_retry(
     assert connections == server.connections
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_not_followed(
+@pytest.mark.parametrize("status", [301, 302, 303, 304])
+def test_redirects_that_drop_the_body_are_answers(
     status: int, inspector: Any, sender: RequestsTransport
 ) -> None:
-    """A redirect is an answer: following it would drop the body."""
+    """Following them would lose the batch, so they come back as they are."""
     inspector.script(Answer(status=status, headers={"Location": inspector.url + "/batch/"}))
 
     assert status == sender.send(post(inspector.url + "/batch/"), 5.0).status
     assert 1 == len(inspector.requests)
+
+
+def _redirects(status: int, *places: str) -> Any:
+    """A server that sends each request on to the next of *places*, then answers."""
+    following = iter(places)
+
+    def behave(connection: Any, number: int, server: Any) -> None:
+        while server.read(connection):
+            place = next(following, "").format(port=server.port)
+            location = f"Location: {place}\r\n" if place else ""
+            code = status if place else 200
+            head = f"HTTP/1.1 {code} x\r\n{location}Content-Length: 2\r\n\r\n{{}}"
+            connection.sendall(head.encode())
+
+    return behave
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["session of ours", "session given"])
+@pytest.mark.parametrize("status", [307, 308])
+def test_redirects_of_the_same_server_are_followed(
+    status: int, own: bool, raw_server: Any
+) -> None:
+    """The same request goes where the same scheme, host and port want it (RFC 9110, 15.4.8)."""
+    server = raw_server(_redirects(status, "/a?b=1", "http://127.0.0.1:{port}/c", "d"))
+    with requests.Session() as session:
+        transport = RequestsTransport(session=session if own else None)
+        response = transport.send(post(f"{server.url}/batch/", b"[1]", **{"X-Own": "yes"}), 5.0)
+        transport.close()
+
+    assert (200, b"{}") == (response.status, response.body)
+    assert [b"/batch/", b"/a?b=1", b"/c", b"/d"] == [head.split()[1] for head in server.heads]
+    assert ["yes"] * 4 == [field(head, "x-own") for head in server.heads]
+    assert ["3"] * 4 == [field(head, "content-length") for head in server.heads]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://localhost:{port}/",
+        "https://127.0.0.1:{port}/",
+        "http://127.0.0.1:1/",
+        "//other.invalid/",
+        "http://[/",
+        "http://127.0.0.1:x/",
+        "ftp://127.0.0.1:{port}/",
+    ],
+)
+def test_no_redirect_takes_the_key_elsewhere(
+    place: str, raw_server: Any, sender: RequestsTransport
+) -> None:
+    """A redirect to another scheme, host or port is an answer like any other."""
+    server = raw_server(_redirects(307, place))
+
+    assert 307 == sender.send(post(server.url), 5.0).status
+    assert 1 == len(server.heads)
+
+
+def test_redirects_end(raw_server: Any, sender: RequestsTransport) -> None:
+    """A circle of redirects ends after a few requests, with the last of them as the answer."""
+    server = raw_server(_redirects(308, *["/"] * 50))
+
+    assert 308 == sender.send(post(server.url), 5.0).status
+    assert 4 == len(server.heads)
 
 
 def test_netrc_is_not_read(
@@ -302,13 +693,15 @@ def _authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def _tls(authority: tuple[str, str], raw_server: Any) -> Any:
     """A maker of servers that speak TLS."""
 
-    def make(ask: bool = False) -> Any:
+    def make(ask: bool = False, **options: Any) -> Any:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*authority)
         if ask:
             context.load_verify_locations(authority[0])
             context.verify_mode = ssl.CERT_REQUIRED
-        return raw_server(wrap=lambda plain: context.wrap_socket(plain, server_side=True))
+        return raw_server(
+            wrap=lambda plain: context.wrap_socket(plain, server_side=True), **options
+        )
 
     return make
 
@@ -398,10 +791,23 @@ def test_it_can_be_closed_and_used_again(raw_server: Any, sender: RequestsTransp
 
 
 FORK = """
-import os, sys, requests
+import os, sys, threading, requests
 from posthog_logging.delivery.transport import RequestsTransport
 from posthog_logging.wire import Request
-session = requests.Session() if sys.argv[2] == "own" else None
+class Tuned(requests.adapters.HTTPAdapter):
+    def __init__(self, size):
+        self.size = size
+        super().__init__()
+    def init_poolmanager(self, *args, **options):
+        options["blocksize"] = self.size
+        super().init_poolmanager(*args, **options)
+class Session(requests.Session):
+    def __init__(self, lock):
+        super().__init__()
+        self.lock = lock  # nobody can copy one
+session = None if sys.argv[2] == "none" else Session(threading.Lock())
+if sys.argv[2] == "tuned":
+    session.mount("http://", Tuned(4096))
 transport = RequestsTransport(session=session)
 request = Request(sys.argv[1], {}, b"{}")
 assert transport.send(request, 5.0).status == 200
@@ -415,9 +821,9 @@ assert transport.send(request, 5.0).status == 200
 """
 
 
-@pytest.mark.parametrize("session", ["none", "own"])
+@pytest.mark.parametrize("session", ["none", "own", "tuned"])
 def test_a_child_opens_its_own_connection(session: str, raw_server: Any, run_script: Any) -> None:
-    """A forked child shares no connection with its parent, not even after a `close`."""
+    """A forked child has its parent's session, but none of its connections."""
     served = []
 
     def behave(connection: Any, number: int, server: Any) -> None:
@@ -428,7 +834,7 @@ def test_a_child_opens_its_own_connection(session: str, raw_server: Any, run_scr
     done = run_script(FORK, raw_server(behave).url, session)
 
     assert (0, "") == (done.returncode, done.stderr)
-    assert {"none": [1, 2, 3, 1], "own": [1, 2, 2, 1]}[session] == served
+    assert ([1, 2, 3, 1] if session == "none" else [1, 2, 2, 1]) == served
 
 
 @pytest.mark.parametrize(

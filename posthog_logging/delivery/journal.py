@@ -1,159 +1,61 @@
 """
 Where lines wait on disk: a folder of append-only NDJSON segments that outlive the process.
 
-One process writes a segment and holds its ``flock``; a segment whose lock is free is an
-orphan, and whoever opens the folder adopts it. A line is in the kernel's hands before
-`admit` returns, so it survives ``kill -9`` (not a power cut: see *fsync*).
-
-A segment is a file mapped at its full size. A store into the map costs half a microsecond
-and, unlike ``write``, never gives up the interpreter lock: beside a busy thread a ``write``
-averages 130 µs. Its blocks are allocated first, so a full disk is an error and no signal.
-Never truncate a segment that is in use; to delete one is safe.
+Each process writes a segment of its own; a segment whose writer is gone is an orphan, and
+whoever opens the folder adopts it. What a caller does is `admit`, which is one store into the
+active segment. All else is the library's thread's: to take, to acknowledge, to adopt, and to
+prepare the next segment, so that a caller finds it when the active one is full. Only the
+first caller, and a burst that outruns the thread, make a segment themselves.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import itertools
-import mmap
+import math
 import os
+import resource
+import sys
 import threading
 import time
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..events import jsonable
+from . import segment as segments
+from .folder import Folder, SegmentInfo, segments_in
+from .segment import Segment, header_line, is_faked
 from .spool import RECEIPT, Kept, MemorySpool, View, fitting, lines_of
 
 
 __all__ = ["JournalSpool", "SegmentInfo", "segments_in"]
 
-_SUFFIX = ".ndjson"
-_SEGMENT_SIZE = 4 * 1024 * 1024
+# A segment takes what it needs: the first of a process is small, each further one twice as large.
+_SMALLEST_SEGMENT = 64 * 1024
+_LARGEST_SEGMENT = 4 * 1024 * 1024
 _CHUNK = 256 * 1024
-_ADOPT_EVERY = 10.0
-_MOST_OPEN = 500  # each is an open file, and a process may have 1,024
-_RETRY_DISK_AFTER = 30.0
-_NEW = ".new"  # a segment takes its name when it is locked and has its header
-_NEW_FOR = 60.0  # seconds: nobody takes as long to make one
-_HEAD = 64 * 1024
-_MARK = b'"acked":'
-_DIGITS = 12
-_FROM_END = _DIGITS + len("}\n")  # of the header line: where the number begins
-
-_serial = itertools.count()
-
-
-class SegmentInfo(NamedTuple):
-    """What one file of a spool holds: for people who ask what waits."""
-
-    path: Path
-    dialect: str
-    host: str
-    pid: int
-    in_use: bool
-    events: int
-    size: int
-    oldest: str
+_LOOK_EVERY = 10.0
+_MOST_ADOPTED = 64  # each is an open file
+_RETRY_DISK_AFTER = 5.0
+_DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL_FOR = 1.0  # seconds: to measure a folder takes its time
 
 
 class _Place(NamedTuple):
     """Where a line stands: the token of a journal."""
 
-    segment: _Segment
+    segment: Segment
     start: int
     stop: int
 
 
 # `_make` of each, without its call in Python: this is done for every event.
-_place: Callable[[tuple[_Segment, int, int]], _Place] = partial(tuple.__new__, _Place)
+_place: Callable[[tuple[Segment, int, int]], _Place] = partial(tuple.__new__, _Place)
 _kept: Callable[[tuple[_Place, bytes]], Kept] = partial(tuple.__new__, Kept)
-
-
-@dataclass(eq=False)
-class _Segment:
-    """
-    One file: a header line that remembers how far it is acknowledged, then a line an event.
-
-    ``taken`` is up to where lines were handed out, ``acked`` up to where all are settled,
-    ``map`` is there as long as it may be written to. Of an adopted one, ``left`` counts the lines
-    that were not handed out, as it was when it came: somebody may cut the file.
-    """
-
-    path: Path
-    fd: int
-    mark_at: int
-    ended: int
-    acked: int
-    taken: int
-    map: mmap.mmap | None = None
-    adopted: bool = False
-    left: int = 0
-    released: bool = False
-    counted: int = 0  # up to where lines were counted as admitted
-    settled: dict[int, int] = field(default_factory=dict)  # out of order: start -> stop
-
-    @property
-    def end(self) -> int:
-        """Where the next line goes, or would go."""
-        view = self.map
-        return self.ended if view is None else view.tell()
-
-    def read(self, start: int, stop: int) -> bytes:
-        view = self.map
-        if view is not None:
-            return view[start:stop]
-        return os.pread(self.fd, stop - start, start)
-
-    def lines(self) -> int:
-        """Return how many lines were not handed out."""
-        return self.left if self.adopted else self.read(self.taken, self.end).count(b"\n")
-
-    def settle(self, start: int, stop: int) -> None:
-        self.settled[start] = stop
-        while self.acked in self.settled:
-            self.acked = self.settled.pop(self.acked)
-
-    def mark(self) -> None:
-        """Write down how far the segment is acknowledged, in place."""
-        number = b"%*d" % (_DIGITS, self.acked)
-        view = self.map
-        if view is not None:
-            view[self.mark_at : self.mark_at + _DIGITS] = number
-        else:
-            os.pwrite(self.fd, number, self.mark_at)
-
-    def finish(self) -> None:
-        """Let go of the map of a file that nobody writes to any more."""
-        view = self.map
-        if view is not None:
-            self.ended = view.tell()
-            self.map = None  # not closed: it may just be forced to the disk
-
-    def release(self) -> None:
-        """Close the file; without a line left, delete it."""
-        self.released = True
-        with suppress(OSError):  # of a disk in trouble, or a folder that is read-only by now
-            self.mark()
-            self.finish()
-            if self.acked >= self.end:
-                self.path.unlink(missing_ok=True)
-            else:
-                os.ftruncate(self.fd, self.end)
-        os.close(self.fd)
-
-    def abandon(self) -> None:
-        """Forget the file in a forked child: it, and its lock, are the parent's."""
-        self.map = None
-        os.close(self.fd)
 
 
 class JournalSpool:
@@ -163,11 +65,12 @@ class JournalSpool:
     Args:
         path: the folder; made, with mode 0700, if it is not there.
         dialect, host: what the lines are for; other segments are not adopted.
-        max_bytes: how much room the files may take.
+        max_bytes: how much room the files of all processes may take, about.
         drop_oldest: whether the oldest segment gives way then; else the newest event does.
         fsync: ``"never"``, ``"interval"`` (about once a second) or ``"always"``.
         tell: called with a topic and a text for what the user should know.
-        lose: called with lines that were dropped and why.
+        lose: called with a reason and the number of lines that were dropped.
+        refuse: called with a reason where a line was not even taken in.
         adopt: called with the number of events that were found in orphans.
     """
 
@@ -185,13 +88,14 @@ class JournalSpool:
         refuse: Callable[[str], None] = lambda reason: None,
         adopt: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self._path = Path(path)
-        self._header = {"posthog_logging": 1, "dialect": dialect, "host": host}
-        self._first_line = _header_line(self._header)
+        if not os.fspath(path):
+            raise ValueError("spool: an empty path; give the path of a folder")
+        self._folder = Folder(path)
+        self._first_line = header_line({"posthog_logging": 1, "dialect": dialect, "host": host})
         self._max_bytes = max_bytes
         self._drop_oldest = drop_oldest
         self._fsync = fsync
-        self._forced = fsync == "always"
+        self._with_care = fsync == "always" or not _writes_are_one_step()
         self._tell = tell
         self._lose = lose
         self._refuse = refuse
@@ -201,18 +105,25 @@ class JournalSpool:
     def _begin(self) -> None:
         self._lock = threading.RLock()  # for all but a write into the active segment
         self._memory = MemorySpool()
-        self._segments: deque[_Segment] = deque()  # oldest first, the active one last
-        self._active: _Segment | None = None
+        self._segments: deque[Segment] = deque()  # oldest first; the active one, the next one last
+        self._active: Segment | None = None
+        self._next: Segment | None = None  # prepared
         #: Append to the active segment.
         self._write: Callable[[bytes], int] = _nowhere
+        self._next_size = _SMALLEST_SEGMENT
         # Lines on disk: how many were written here, ever, as far as they were counted; how many
         # came since it was opened, and how many of these were handed out or dropped.
         self._written = 0
         self._came = 0
         self._gone = 0
         self._left: set[Path] = set()  # own segments that were closed with something in them
+        self._seen: set[bytes] = set()  # digests of what was adopted
         self._disk_again_at = 0.0
+        self._full_until = 0.0
+        self._full_for = 0  # bytes: for so many there was no room
         self._look_again_at = 0.0
+        self._tidy_again_at = 0.0
+        self._more_at = math.inf  # 0 where orphans were left for the next look
         self._sync_again_at = 0.0
         self._untold: deque[Callable[[], None]] = deque()
 
@@ -245,34 +156,12 @@ class JournalSpool:
         """What only memory has."""
         return self._memory.held
 
-    def rewind(self) -> None:
-        """Hand out again what was not acknowledged."""
-        self._memory.rewind()
-        with self._lock:
-            for segment in self._segments:
-                lines = segment.read(segment.acked, segment.taken).count(b"\n")
-                segment.taken = segment.acked
-                segment.left += lines
-                self._gone -= lines
-
-    def forget(self) -> list[bytes]:
-        """Drop all that only memory has."""
-        return self._memory.forget()
-
-    def _survey(self) -> None:
-        """Count the lines that were written since the last time."""
-        for segment in self._segments:
-            end = segment.end
-            if segment.counted < end and not segment.adopted:
-                lines = segment.read(segment.counted, end).count(b"\n")
-                segment.counted = end
-                self._written += lines
-                self._came += lines
+    # What callers do
 
     def admit(self, line: bytes) -> Any:
         """Write *line*; return the line where only memory is left, None where nothing is."""
-        if self._forced:
-            return self._admit_for_sure(line)
+        if self._with_care:
+            return self._admit_with_care(line)
         try:
             # Under the GIL this is one step: no call stands between the look at who writes and
             # the write, and a map keeps its own place. At a lock all threads would queue up.
@@ -282,30 +171,65 @@ class JournalSpool:
                 return self._elsewhere(line)
         return RECEIPT
 
-    def _admit_for_sure(self, line: bytes) -> Any:
-        """Write *line*, and force it to the disk itself."""
+    def _admit_with_care(self, line: bytes) -> Any:
+        """Write *line* under the lock, and force it to the disk itself where that is wanted."""
         with self._lock:
             written = self._write_anew(line + b"\n")
             segment = self._active
         if not written:
             return self._elsewhere(line)
-        if segment is not None:
+        if segment is not None and self._fsync == "always":
             self._force(segment)
         return RECEIPT
+
+    def _write_anew(self, text: bytes) -> bool:
+        """Write *text* into the next segment, the active one from then on; return whether."""
+        with self._lock:
+            written = self._write_where_it_fits(text)
+            if not written and not self._disk_again_at and self._extend(len(text)):
+                written = self._write_where_it_fits(text)
+        self._speak()
+        return written
+
+    def _write_where_it_fits(self, text: bytes) -> bool:
+        """Write *text* into the active segment, or the one that is prepared; return whether."""
+        # Another thread may have changed the segment meanwhile, or have been thrown out of it.
+        for segment in (self._active, self._next):
+            if segment is not None and segment.map is not None and segment.room >= len(text):
+                self._active, self._write = segment, segment.map.write
+                if segment is self._next:
+                    self._next = None
+                with suppress(ValueError):  # a signal handler took the room
+                    self._write(text)
+                    return True
+        return False
+
+    def _elsewhere(self, line: bytes) -> bytes | None:
+        """Return *line* where it may wait in memory; else it is lost, and counted."""
+        if self._disk_again_at:
+            return line
+        self._refuse("spool_full")
+        return None
+
+    # What the thread does
 
     def append(self, items: Iterable[Any]) -> None:
         """Take in what has only memory to be in, and look after the disk from time to time."""
         self._memory.append([item for item in items if item is not RECEIPT])
+        if is_faked():
+            return
         self._finish_others()
         now = time.monotonic()
         if now >= self._look_again_at:
-            self._look_again_at = now + _ADOPT_EVERY
-            self._adopt_orphans()
-            self._replace_deleted()
-        segment = self._active
-        if self._fsync == "interval" and now >= self._sync_again_at and segment is not None:
+            self._look_again_at = now + _LOOK_EVERY
+            self._look_around(now)
+        self._prepare(now)
+        if self._fsync == "interval" and now >= self._sync_again_at:
             self._sync_again_at = now + 1.0
-            self._force(segment)
+            segment = self._active
+            if segment is not None:
+                self._force(segment)
+        self._speak()
 
     def take(self, count: int, size: int) -> Sequence[Kept]:
         """Hand out the oldest lines on disk, then those in memory."""
@@ -318,8 +242,7 @@ class JournalSpool:
                 if segment.taken < segment.end:
                     break
                 self._let_go(segment)
-        if self._untold:
-            self._speak()
+        self._speak()
         return taken or self._memory.take(count, size)
 
     def ack(self, kept: Sequence[Kept]) -> None:
@@ -335,48 +258,86 @@ class JournalSpool:
                     segment.settle(start, stop)
                     touched.add(segment)
             for segment in touched:
-                segment.mark()
+                with suppress(OSError):  # then these lines come again after a restart
+                    segment.mark()
                 self._let_go(segment)
+
+    def rewind(self) -> None:
+        """Hand out again what was not acknowledged."""
+        self._memory.rewind()
+        with self._lock:
+            for segment in list(self._segments):
+                lines = segment.lines_between(segment.acked, segment.taken)
+                segment.taken = segment.acked
+                segment.left += lines
+                self._gone -= lines
 
     def evict(self, count: int) -> list[bytes]:
         """Drop the oldest lines that only memory has."""
         return self._memory.evict(count)
 
+    def forget(self) -> list[bytes]:
+        """Drop all that only memory has."""
+        return self._memory.forget()
+
     def close(self) -> None:
         """Give the segments free: what is not acknowledged is for whoever comes next."""
+        if is_faked():
+            return
         with self._lock:
-            self._active, self._write = None, _nowhere
-            self._survey()
-            while self._segments:
+            while self._segments:  # also one that a `__del__` begins meanwhile
+                self._active = self._next = None
+                self._write = _nowhere
                 segment = self._segments.popleft()
+                segment.seal()
+                self._count(segment)
                 if segment.acked < segment.end:
                     self._left.add(segment.path)
+                    self._seen.discard(segment.digest)
                 segment.release()
             self._came = self._gone = 0
+            self._next_size = _SMALLEST_SEGMENT
             self._look_again_at = 0.0  # a line may open it again
 
-    def _elsewhere(self, line: bytes) -> bytes | None:
-        """Return *line* where it may wait in memory; else it is lost, and counted."""
-        if self._disk_again_at:
-            return line
-        self._refuse("spool_full")
-        return None
+    # Counting
+
+    def _survey(self) -> None:
+        """Count the lines that were written since the last time."""
+        for segment in list(self._segments):  # a `__del__` that logs may add one
+            self._count(segment)
+
+    def _count(self, segment: Segment) -> None:
+        end = segment.end
+        if segment.adopted or segment.counted >= end:
+            return
+        lines = segment.read(segment.counted, end).count(b"\n")
+        segment.counted = end
+        self._written += lines
+        self._came += lines
 
     def _speak(self) -> None:
         """Say what there is to say, without the lock: whoever listens may log himself."""
         with suppress(IndexError):
-            while True:
+            while self._untold:
                 self._untold.popleft()()
 
-    def _take_from(self, segment: _Segment, count: int, size: int, first: bool) -> list[Kept]:
+    # Handing out
+
+    def _take_from(self, segment: Segment, count: int, size: int, first: bool) -> list[Kept]:
         """Hand out lines of one segment while there is room; one at least if it is the *first*."""
         found: list[Kept] = []
         chunk = _CHUNK
         while len(found) < count and segment.taken < segment.end:
-            stop = min(segment.taken + chunk, segment.end)
-            lines = segment.read(segment.taken, stop).split(b"\n")[:-1]
-            if not lines and stop == segment.end:
-                self._lose_rest(segment, "broken")  # somebody else has cut the file
+            try:
+                lines = segment.next_lines(chunk)
+            except OSError:  # a bad sector
+                segment.damaged = True
+                self._lose_rest(segment, "broken")
+                break
+            if not lines and segment.taken + chunk >= segment.end:
+                if segment.taken < segment.end:
+                    self._lose_rest(segment, "broken")  # somebody else has cut the file
+                break
             chunk *= 1 if lines else 4
             lines = lines[: count - len(found)]
             fit = fitting(lines, size, first and not found)
@@ -386,29 +347,16 @@ class JournalSpool:
                 break
         return found
 
-    def _hand_out(self, segment: _Segment, lines: list[bytes]) -> Iterable[Kept]:
-        """Return the next *lines* of *segment* with their places, but for broken ones."""
+    def _hand_out(self, segment: Segment, lines: list[bytes]) -> Iterable[Kept]:
+        """Return the next *lines* of *segment* with their places."""
         stops = [*accumulate((len(line) + 1 for line in lines), initial=segment.taken)]
         segment.taken = stops[-1]
         segment.left -= len(lines)
         self._gone += len(lines)
         places = map(_place, zip(repeat(segment), stops, stops[1:], strict=False))
-        kept = list(map(_kept, zip(places, lines, strict=True)))
-        if segment.settled:  # after a `rewind`
-            runs = list(segment.settled.items())
-            kept = [k for k in kept if not any(a <= k.token.start < b for a, b in runs)]
-        return kept if not segment.adopted else [one for one in kept if self._is_whole(one)]
+        return map(_kept, zip(places, lines, strict=True))
 
-    def _is_whole(self, kept: Kept) -> bool:
-        """Return whether a line of another process is as it wrote it: others write, too."""
-        with suppress(ValueError):
-            if isinstance(jsonable.decode(kept.line), dict):
-                return True
-        kept.token.segment.settle(kept.token.start, kept.token.stop)
-        self._untold.append(partial(self._lose, "broken", 1))
-        return False
-
-    def _lose_rest(self, segment: _Segment, reason: str) -> None:
+    def _lose_rest(self, segment: Segment, reason: str) -> None:
         """Give up the lines of *segment* that were not handed out."""
         lines = segment.lines()
         self._untold.append(partial(self._lose, reason, lines))
@@ -417,297 +365,227 @@ class JournalSpool:
         segment.settle(segment.taken, segment.end)
         segment.taken = segment.end
 
-    def _let_go(self, segment: _Segment) -> None:
+    def _let_go(self, segment: Segment) -> None:
         """Delete *segment* if nothing is written to it any more and all of it is settled."""
+        if segment is self._active or segment is self._next or is_faked():
+            return
         self._survey()
-        finished = segment is not self._active and segment.acked >= segment.end
-        if finished and not segment.released:
+        if segment.acked >= segment.end and not segment.released:
             self._segments.remove(segment)
             segment.release()
+            self._note_room()
+            if not any(one.adopted for one in list(self._segments)):
+                self._look_again_at = min(self._look_again_at, self._more_at)
 
-    def _write_anew(self, text: bytes) -> bool:
-        """Write *text*, where need be into a new segment, the active one from then on."""
+    def _note_room(self) -> None:
+        """Note that a file is gone: there may be room again, in the folder and on the disk."""
+        self._full_until = 0.0
+        if self._disk_again_at:
+            self._disk_again_at = min(self._disk_again_at, time.monotonic())
+
+    # The next segment
+
+    def _prepare(self, now: float) -> None:
+        """Make the next segment before callers need it, and the first one after trouble."""
+        active = self._active
+        trouble = self._disk_again_at
+        if trouble and now >= trouble:
+            self._disk_again_at = 0.0
+        elif trouble or active is None or self._next or active.room > active.end:
+            return
+        size = self._size_for(len(self._first_line), drops=False)
+        if size:
+            self._add(size, size)
+
+    def _extend(self, count: int) -> bool:
+        """Add a segment with room for *count* bytes, in a caller; return whether there is one."""
+        needed = count + len(self._first_line)
+        now = time.monotonic()
+        if now < self._full_until and needed >= self._full_for:
+            return False
+        size = self._size_for(needed, drops=self._drop_oldest)
+        if size and self._add(size, needed):
+            return True
+        self._full_until, self._full_for = now + _FULL_FOR, needed
+        return False
+
+    def _size_for(self, needed: int, *, drops: bool) -> int:
+        """Return how large the next segment is to be; 0 where the folder has no room for it."""
+        wanted = max(min(self._next_size, self._max_bytes // 8), needed)
+        room = self._max_bytes - self._folder.size()
+        if room < wanted:
+            self._folder.forget_damaged()
+            room = self._max_bytes - self._folder.size()
         with self._lock:
-            with suppress(ValueError):  # another thread has made a segment meanwhile
-                self._write(text)
-                return True
-            following = self._following(text)
-            if following is not None:
-                self._segments.append(following)
-            self._active = following
-            self._write = following.map.write if following and following.map else _nowhere
-        if self._untold:
-            self._speak()
-        return following is not None
+            while room < wanted and drops and self._segments:
+                room += self._drop(self._segments.popleft())
+        return wanted if room >= wanted else room if room >= needed else 0
 
-    def _following(self, text: bytes) -> _Segment | None:
-        """Return a new segment with *text* in it; None where there cannot be one."""
-        if time.monotonic() < self._disk_again_at:
-            return None
-        self._disk_again_at = 0.0
-        size = max(min(_SEGMENT_SIZE, self._max_bytes // 8), len(text) + len(self._first_line))
-        if not self._has_room(size):
-            return None
+    def _add(self, size: int, needed: int) -> bool:
+        """Add a segment of *size* bytes, or of fewer on a disk that is nearly full."""
+        smallest = min(size, max(needed, _SMALLEST_SEGMENT))
         try:
-            return self._create(size, text)
+            if is_faked():
+                raise OSError(errno.ENOTSUP, "a test's file system stands in for the disk")
+            while True:
+                try:
+                    return self._create(size)
+                except OSError as error:
+                    if error.errno not in _DISK_IS_FULL or size <= smallest:
+                        raise
+                    size = max(size // 2, smallest)
         except OSError as error:
             self._disk_again_at = time.monotonic() + _RETRY_DISK_AFTER
             why = f"no spool ({error.strerror}); events wait in memory"
             self._untold.append(partial(self._tell, "spool", why))
-            return None
+            return False
 
-    def _finish_others(self) -> None:
-        """Let go of the maps of all segments but the active one, and delete what is settled."""
-        with self._lock:
-            for segment in list(self._segments):
-                if segment is not self._active and segment.map is not None:
-                    if self._fsync == "interval":
-                        self._force(segment)
-                    segment.finish()
-                    self._let_go(segment)
-
-    def _force(self, segment: _Segment) -> None:
-        """Force what was written to the disk itself."""
-        view = segment.map
+    def _create(self, size: int) -> bool:
+        """Make a segment, the next one; return whether the folder had the room for it."""
+        made = Segment(self._folder.new_path())
         try:
-            if view is not None:  # else another thread has finished, and forced, it
-                view.flush()
-        except OSError as error:
-            self._tell("fsync", f"the spool could not be forced to disk ({error.strerror})")
+            made.create(size, self._first_line)
+            if self._folder.size() > self._max_bytes:  # another process was quicker
+                made.discard()
+                return False
+            if self._fsync != "never":
+                self._folder.force()
+            with self._lock:
+                self._segments.append(made)
+                self._next = made
+        except BaseException:
+            if made not in self._segments:
+                made.discard()
+            raise
+        self._next_size = min(2 * self._next_size, _LARGEST_SEGMENT)
+        return True
 
-    def _replace_deleted(self) -> None:
-        """Let the next line begin a new segment where somebody has deleted the active one."""
-        with self._lock:
-            segment = self._active
-            if segment is not None and not segment.path.exists():
-                self._active, self._write = None, _nowhere
-
-    def _has_room(self, size: int) -> bool:
-        """Return whether a segment of *size* fits, dropping the oldest ones if that is allowed."""
-        # A file that is settled to its end is the active one, about to be deleted.
-        held = sum(one.end for one in list(self._segments) if one.acked < one.end)
-        while held + size > self._max_bytes and self._drop_oldest and self._segments:
-            held -= self._drop(self._segments.popleft())
-        return held + size <= self._max_bytes
-
-    def _drop(self, segment: _Segment) -> int:
-        """Give up what of *segment* was not handed out, and the file; return the bytes it held."""
-        if not segment.adopted:  # it is in no list any more
-            lines = segment.read(segment.counted, segment.end).count(b"\n")
-            segment.counted = segment.end
-            self._written += lines
-            self._came += lines
-        freed = segment.end if segment.acked < segment.end else 0
-        self._lose_rest(segment, "spool_full")
-        segment.acked = segment.end  # what was handed out is with the sender, in memory
+    def _drop(self, segment: Segment) -> int:
+        """Give up what of *segment* was not handed out, and the file; return the bytes it took."""
         if segment is self._active:
             self._active, self._write = None, _nowhere
+        if segment is self._next:
+            self._next = None
+        segment.seal()
+        self._count(segment)
+        freed = os.fstat(segment.fd).st_size
+        self._lose_rest(segment, "spool_full")
+        segment.acked = segment.end  # what was handed out is with the sender, in memory
         segment.release()
         return freed
 
-    def _create(self, size: int, text: bytes) -> _Segment:
-        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._path / f"{os.getpid()}-{time.time_ns():x}-{next(_serial)}{_SUFFIX}"
-        new = path.with_suffix(_NEW)
-        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            _allocate(fd, size)
-            view = mmap.mmap(fd, size)
-            view.write(self._first_line)
-            new.rename(path)
-            if self._fsync != "never":
-                _force_folder(self._path)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-            os.close(fd)
-            raise
-        start = view.tell()
-        view.write(text)
-        return _Segment(path, fd, start - _FROM_END, start, start, start, view, counted=start)
+    def _finish_others(self) -> None:
+        """Let go of the maps of all segments that are full, and delete what is settled."""
+        with self._lock:
+            self._redirect()
+            for segment in list(self._segments):
+                if segment.map is not None and segment not in (self._active, self._next):
+                    if self._fsync == "interval":
+                        self._force(segment)
+                    segment.seal()
+                    self._let_go(segment)
 
-    def _adopt_orphans(self) -> None:
-        """Take over the segments whose writers are gone, oldest first."""
-        own = {segment.path for segment in list(self._segments)}
-        found = [path for path in _listed(self._path, _SUFFIX) if path not in own]
-        adopted: list[_Segment] = []
-        for path in found:
-            if len(own) + len(adopted) >= _MOST_OPEN:
+    def _redirect(self) -> None:
+        """Make sure that nobody writes into any segment but the active one."""
+        # A caller may have been thrown out of a change; and a `__del__` may change it just now.
+        while True:
+            active = self._active
+            self._write = _nowhere if active is None or active.map is None else active.map.write
+            if active is self._active:
+                return
+
+    def _force(self, segment: Segment) -> None:
+        """Force what was written to the disk itself."""
+        try:
+            segment.force()
+        except OSError as error:
+            self._tell("fsync", f"the spool could not be forced to disk ({error.strerror})")
+
+    # Orphans
+
+    def _look_around(self, now: float) -> None:
+        """Adopt what others have left; from time to time also look after the folder itself."""
+        if now >= self._tidy_again_at:
+            self._tidy_again_at = now + _LOOK_EVERY
+            self._folder.tidy()
+        with self._lock:
+            here = list(self._segments)
+            for segment in (self._active, self._next):
+                if segment is not None and not segment.path.exists():  # somebody has deleted it
+                    self._active = self._next = None
+                    self._write = _nowhere
+        known = {segment.path for segment in here}
+        open_now = sum(segment.adopted for segment in here)
+        self._adopt([path for path in self._folder.segments() if path not in known], open_now)
+
+    def _adopt(self, paths: Sequence[Path], open_now: int) -> None:
+        """Take over segments whose writers are gone, as many as may be open at once."""
+        self._more_at = math.inf
+        most = _most_open() if paths else 0
+        adopted: list[Segment] = []
+        found: Counter[str] = Counter()
+        problems: dict[str, list[Path]] = {}
+        for path in paths:
+            if open_now + len(adopted) >= most:
+                self._more_at = 0.0
                 break
-            segment = self._adopt(path)
-            if segment is not None:
-                adopted.append(segment)
-        count = sum(segment.lines() for segment in adopted)
+            orphan = segments.adopt(path, self._first_line)
+            if isinstance(orphan, str):
+                problems.setdefault(orphan, []).append(path)
+            elif orphan is not None and self._is_worth_it(orphan, found):
+                adopted.append(orphan)
         with self._lock:
             self._segments.extendleft(reversed(adopted))
-            self._came += count
-        theirs = sum(one.left for one in adopted if one.path not in self._left)
-        self._left -= {one.path for one in adopted}
-        if theirs:
-            self._adopted(theirs)
-        for path in _listed(self._path, _NEW):
-            _remove_unborn(path)
+            self._came += sum(segment.left for segment in adopted)
+        self._report(found, problems)
 
-    def _adopt(self, path: Path) -> _Segment | None:
-        """Return the segment at *path* if it is an orphan of ours with something in it."""
-        try:
-            fd = _lock(path)
-        except OSError as error:
-            self._complain(path, f"cannot be opened ({error.strerror})")
-            return None
-        if fd is None:
-            return None
-        try:
-            segment = _open_segment(path, fd)
-            theirs = _read_header(os.pread(fd, _HEAD, 0))
-        except OSError:  # a folder, a pipe, a bad sector
-            segment = theirs = None
-        ours = {key: self._header[key] for key in ("dialect", "host")}
-        if segment is None or theirs is None:
-            self._complain(path, "is no segment of a spool; left alone")
-        elif {key: theirs.get(key) for key in ours} != ours:
-            self._complain(path, "is for another host or dialect; left alone")
-        elif segment.lines() == 0:
-            segment.acked = segment.end
-            segment.release()
-            return None
-        else:
-            return segment
-        os.close(fd)
-        return None
+    def _is_worth_it(self, orphan: Segment, found: Counter[str]) -> bool:
+        """Count what *orphan* holds; return whether any of it is to be delivered."""
+        is_copy = orphan.digest in self._seen and orphan.left > 0
+        if orphan.path not in self._left:
+            found["adopted"] += orphan.left + orphan.broken
+        found["broken"] += orphan.broken
+        found["duplicate"] += orphan.left if is_copy else 0
+        self._left.discard(orphan.path)
+        self._seen.add(orphan.digest)
+        if orphan.left and not is_copy:
+            return True
+        orphan.acked = orphan.end
+        orphan.release()
+        self._note_room()
+        return False
 
-    def _complain(self, path: Path, text: str) -> None:
-        self._tell(f"spool file {path.name}", f"{path.name} {text}")
+    def _report(self, found: Counter[str], problems: dict[str, list[Path]]) -> None:
+        """Count what was found; say which files cannot be delivered and what to do."""
+        if found["adopted"]:
+            self._adopted(found["adopted"])
+        for reason in ("broken", "duplicate"):
+            if found[reason]:
+                self._lose(reason, found[reason])
+        for problem, paths in problems.items():
+            ours = [path.name for path in paths if self._folder.owns(path)]
+            if ours:
+                others = f" and {len(ours) - 1} more" if len(ours) > 1 else ""
+                text = f"{ours[0]}{others} {problem}; left alone"
+                advice = f"see posthog-logging spool check {self._folder.path}"
+                self._tell(f"spool: {problem}", f"spool file {text}; {advice}")
 
 
-def segments_in(path: str | os.PathLike[str]) -> list[SegmentInfo]:
-    """Return what waits in the spool at *path*, oldest first; changes nothing."""
-    found = []
-    for file in _listed(Path(path), _SUFFIX):
-        try:
-            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            info = _describe(file, fd)
-        except OSError:  # a folder, a pipe
-            info = None
-        finally:
-            os.close(fd)
-        if info is not None:
-            found.append(info)
-    return found
-
-
-def _describe(path: Path, fd: int) -> SegmentInfo | None:
-    header = _read_header(os.pread(fd, _HEAD, 0))
-    segment = _open_segment(path, fd)
-    if header is None or segment is None:
-        return None
-    first = segment.read(segment.acked, min(segment.end, segment.acked + _CHUNK)).split(b"\n")[0]
-    at = first.find(b'"timestamp":"')
-    stamp = first[at + 13 : first.find(b'"', at + 13)] if at >= 0 else b""
+def _most_open() -> int:
+    """Return how many orphans may be open at once: most files are the application's to open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return _MOST_ADOPTED
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        in_use = False
+        used = len(os.listdir("/dev/fd"))
     except OSError:
-        in_use = True
-    pid = path.name.split("-")[0]
-    return SegmentInfo(
-        path,
-        str(header.get("dialect", "")),
-        str(header.get("host", "")),
-        int(pid) if pid.isdigit() else 0,
-        in_use,
-        segment.lines(),
-        segment.end - segment.acked,
-        stamp.decode(errors="replace"),
-    )
+        used = limit // 2
+    return max(1, min(_MOST_ADOPTED, (limit - used) // 4))
 
 
-def _open_segment(path: Path, fd: int) -> _Segment | None:
-    """Return a segment as its writer left it; what stands behind the last whole line is torn."""
-    header = _read_header(os.pread(fd, _HEAD, 0))
-    if header is None:
-        return None
-    data = os.pread(fd, os.fstat(fd).st_size, 0)
-    zeros = data.find(b"\0")
-    end = data.rfind(b"\n", 0, len(data) if zeros < 0 else zeros) + 1
-    first = data.index(b"\n") + 1
-    if not data[:first].endswith(_MARK + data[first - _FROM_END : first]):
-        return None
-    acked = header.get("acked")
-    if not isinstance(acked, int) or not first <= acked <= end or data[acked - 1] != 10:  # "\n"
-        acked = first
-    lines = data.count(b"\n", acked, end)
-    return _Segment(path, fd, first - _FROM_END, end, acked, acked, adopted=True, left=lines)
-
-
-def _lock(path: Path) -> int | None:
-    """Return a file that is now ours, or None where its writer lives."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        return None
-    if not path.exists():  # its owner finished and deleted it between the two calls
-        os.close(fd)
-        return None
-    return fd
-
-
-def _header_line(header: dict[str, Any]) -> bytes:
-    """Return the first line: its last value has room for any offset, to be written in place."""
-    return jsonable.encode(header)[:-1] + b"," + _MARK + b"%*d}\n" % (_DIGITS, 0)
-
-
-def _read_header(head: bytes) -> dict[str, Any] | None:
-    line, newline, _ = head.partition(b"\n")
-    try:
-        header = jsonable.decode(line) if newline else None
-    except ValueError:
-        return None
-    return header if isinstance(header, dict) and header.get("posthog_logging") == 1 else None
-
-
-def _allocate(fd: int, size: int) -> None:
-    """Reserve the blocks: a store into a map beyond a full disk would be a SIGBUS."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, size)
-    elif os.pwrite(fd, b"\0" * size, 0) < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _force_folder(path: Path) -> None:
-    """Force the name of a new file to the disk itself."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _remove_unborn(path: Path) -> None:
-    """Delete a segment that never got its name, as its maker was killed meanwhile."""
-    with suppress(OSError):
-        if time.time() - path.stat().st_mtime > _NEW_FOR:
-            fd = _lock(path)
-            if fd is not None:
-                path.unlink(missing_ok=True)
-                os.close(fd)
-
-
-def _listed(folder: Path, suffix: str) -> list[Path]:
-    """Return the files of a spool, oldest first; none where the folder cannot be read."""
-    try:
-        return sorted(folder.glob(f"*{suffix}"), key=_age)
-    except OSError:
-        return []
+def _writes_are_one_step() -> bool:
+    """Return whether two threads' writes into a map stay whole: always under the GIL."""
+    return getattr(sys, "_is_gil_enabled", lambda: True)() or sys.version_info >= (3, 14)
 
 
 def _nowhere(text: bytes) -> int:
@@ -715,9 +593,9 @@ def _nowhere(text: bytes) -> int:
     raise ValueError("no segment")
 
 
-def _runs(places: Iterable[_Place]) -> Iterator[tuple[_Segment, int, int]]:
+def _runs(places: Iterable[_Place]) -> Iterator[tuple[Segment, int, int]]:
     """Join places that follow each other, as those of a batch mostly do."""
-    run: tuple[_Segment, int, int] | None = None
+    run: tuple[Segment, int, int] | None = None
     for segment, start, stop in places:
         if run is not None and run[0] is segment and run[2] == start:
             run = segment, run[1], stop
@@ -727,10 +605,3 @@ def _runs(places: Iterable[_Place]) -> Iterator[tuple[_Segment, int, int]]:
         run = segment, start, stop
     if run is not None:
         yield run
-
-
-def _age(path: Path) -> tuple[float, str]:
-    try:
-        return path.stat().st_mtime, path.name
-    except OSError:
-        return 0.0, path.name

@@ -1,8 +1,9 @@
 """
 Where lines wait for the server: `Spool` is the seam, `MemorySpool` the one without a disk.
 
-``admit`` is the caller's verb: what it returns goes through the queue. All others belong
-to the one thread that has the turn.
+Callers use `Spool.admit`, and anybody may ask `Spool.admitted` and ``len``; all else belongs to
+the one thread that delivers. A spool keeps what it hands out until it is acknowledged: a batch
+is a view, not a transfer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 __all__ = ["RECEIPT", "Kept", "MemorySpool", "Spool", "View", "fitting", "lines_of"]
 
 
-#: What stands in the queue for a line that is safe already.
+#: What `Spool.admit` returns for a line that is safe already.
 RECEIPT = True
 
 
@@ -99,40 +100,41 @@ class Spool(Protocol):
 
     def admit(self, line: bytes) -> Any:
         """
-        Take in one line from any thread; return what stands for it in the queue.
+        Take in one line from any thread.
 
-        That is *line* itself where it is to wait in memory, `RECEIPT` where it is safe
-        already, None where it was refused (and counted).
+        Returns `RECEIPT` where the line is safe now: that is the moment from which it counts as
+        accepted. *line* itself where it is to wait in memory: it comes back by `append`. None
+        where it was refused (and counted).
         """
 
     def append(self, items: Sequence[Any]) -> None:
-        """Add what came through the queue, in order."""
+        """Add lines that wait in memory, in order; called often, also with none."""
 
     def take(self, count: int, size: int) -> Sequence[Kept]:
         """Hand out the oldest lines: at most *count*, at most *size* bytes but one at least."""
 
     def ack(self, kept: Sequence[Kept]) -> None:
-        """Forget lines that were delivered or lost."""
+        """Forget lines that were delivered or lost; some may be forgotten already."""
 
     def rewind(self) -> None:
         """Hand out again, first, what was handed out and not acknowledged."""
 
     @property
     def held(self) -> tuple[int, int]:
-        """How many lines, and bytes, only memory has: what is in no answer yet, too."""
+        """How many lines, and bytes, only memory has: what was handed out, too."""
 
     @property
     def admitted(self) -> int:
         """How many lines `admit` has made safe, ever, in this process."""
 
     def evict(self, count: int) -> list[bytes]:
-        """Drop and return up to *count* of the oldest lines that only memory has."""
+        """Drop and return the oldest lines that only memory has and nobody took; at most *count*."""
 
     def forget(self) -> list[bytes]:
         """Drop and return all that only memory has, also what was handed out."""
 
     def close(self) -> None:
-        """Give back files and locks; what was not acknowledged stays where it is."""
+        """Give back files and locks; a later line opens it again, with what was left in it."""
 
     def renew(self) -> None:
         """Begin anew in a forked child, without what the parent has."""

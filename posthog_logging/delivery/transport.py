@@ -3,26 +3,32 @@ The only HTTP: `Transport` is the seam, `RequestsTransport` what is used by defa
 
 `use` keeps what it would send to other machines on this one, as under pytest.
 
-An answer and an error are both values: `send` never raises. Redirects are not followed
-(they drop the body), ``.netrc`` is not read, and errors name no URL: one may hold a key.
+An answer and an error are both values: `send` never raises. Only redirects that keep the
+body are followed, and only to the same server; ``.netrc`` is not read, and errors name no
+URL: one may hold a key.
 """
 
 from __future__ import annotations
 
-import copy
 import http.client
+import io
 import os
+import sys
 import time
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 
+from urllib3 import HTTPResponse, PoolManager
+
 from ..wire import Request, Response
+from .deadline import BoundedAdapter, aside, time_left, until
 
 
 __all__ = ["LOCAL_ONLY", "MemoryTransport", "RequestsTransport", "Transport", "diverted", "use"]
@@ -32,6 +38,9 @@ LOCAL_ONLY = "POSTHOG_LOGGING_LOCAL_ONLY"
 
 _THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1"})
 _LARGEST_ANSWER = 16 * 1024 * 1024
+_MOST_REDIRECTS = 3
+_MOST_LEFT_BEHIND = 4  # threads
+_PORTS = {"http": 80, "https": 443}
 
 
 class Transport(Protocol):
@@ -102,6 +111,9 @@ class RequestsTransport:
     """
     Send with ``requests``, over one pooled connection.
 
+    A session of your own brings its own connections. Each of its attempts runs in a thread
+    of its own, which is left behind where it hangs; and what it logs of a URL is its affair.
+
     Args:
         proxies: a mapping as in ``requests``; the environment's where None.
         verify: a CA bundle's path, or False to trust anybody.
@@ -130,26 +142,28 @@ class RequestsTransport:
         self._warm = False
         self._inherited: list[Any] = []
         self._blanks: dict[str, requests.PreparedRequest] = {}
+        self._left_behind: list[Future[Response]] = []
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
     def send(self, request: Request, timeout: float) -> Response:
-        """Make one attempt, and a second at once where a pooled connection had gone stale."""
+        """
+        Make one attempt, and a second at once where a pooled connection had gone stale.
+
+        Both end within *timeout* seconds, whatever the resolver, a proxy or the server does.
+        """
         deadline = time.monotonic() + timeout
-        warm = self._warm
-        self._warm = False
         try:
-            try:
-                response = self._attempt(request, deadline)
-            except requests.ConnectionError as error:
-                if not (warm and _is_stale(error)):
-                    raise
-                response = self._attempt(request, deadline)
+            stand_in = diverted(request.url)
+            if stand_in is not None:
+                return stand_in.send(request, timeout)
+            session = self._open(request.url)
+            if session is self._given:
+                return self._send_aside(session, request, deadline)
+            return self._send(session, request, deadline)
         except Exception as error:  # urllib3 and ssl let some of theirs through unwrapped
             return Response(None, error=_describe(error))
-        self._warm = True
-        return response
 
     def close(self) -> None:
         """Close the connections of this process."""
@@ -158,21 +172,56 @@ class RequestsTransport:
             _close_pools(session)
             session.close()
 
-    def _attempt(self, request: Request, deadline: float) -> Response:
-        stand_in = diverted(request.url)
-        if stand_in is not None:
-            return stand_in.send(request, deadline - time.monotonic())
-        session = self._open(request.url)
+    def _send_aside(
+        self, session: requests.Session, request: Request, deadline: float
+    ) -> Response:
+        """Send in another thread: nothing else bounds what a session of the user's does."""
+        self._left_behind = [one for one in self._left_behind if not one.done()]
+        if len(self._left_behind) >= _MOST_LEFT_BEHIND:
+            wait(self._left_behind, max(0.0, deadline - time.monotonic()), FIRST_COMPLETED)
+            raise TimeoutError("earlier attempts still hang")
+        attempt = aside(lambda: self._send(session, request, deadline))
+        try:
+            return attempt.result(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            self._left_behind.append(attempt)
+            raise
+
+    def _send(self, session: requests.Session, request: Request, deadline: float) -> Response:
+        warm = self._warm
+        self._warm = False
+        with until(deadline), _untraced():
+            try:
+                response = self._follow(session, request)
+            except requests.ConnectionError as error:
+                if not (warm and _is_stale(error)):
+                    raise
+                response = self._follow(session, request)
+        self._warm = True
+        return response
+
+    def _follow(self, session: requests.Session, request: Request) -> Response:
+        """Make one attempt; go where the same server says that the request should go."""
+        response = self._attempt(session, request)
+        for _ in range(_MOST_REDIRECTS):
+            url = _elsewhere(request.url, response)
+            if url is None:
+                break
+            request = request._replace(url=url)
+            response = self._attempt(session, request)
+        return response
+
+    def _attempt(self, session: requests.Session, request: Request) -> Response:
         prepared = self._prepared(session, request)
-        left = max(0.001, deadline - time.monotonic())
         with session.send(
-            prepared, timeout=left, allow_redirects=False, **self._resolved
-        ) as response:
-            return Response(
-                response.status_code,
-                {name.lower(): value for name, value in response.headers.items()},
-                _read(response, deadline),
-            )
+            prepared, timeout=time_left(), allow_redirects=False, **self._resolved
+        ) as answer:
+            if answer.status_code < 200:  # the answer proper is still to come
+                answer.raw.close()
+                raise requests.ConnectionError("an interim answer in place of one")
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            body, error = _read(answer)
+            return Response(answer.status_code, headers, _decoded(body, headers), error)
 
     def _prepared(self, session: requests.Session, request: Request) -> requests.PreparedRequest:
         # An auth of ours, even one that does nothing, keeps `requests` from reading .netrc.
@@ -201,11 +250,9 @@ class RequestsTransport:
         if self._session is not None and self._pid == os.getpid():
             return self._session
         if self._pid not in (0, os.getpid()):
-            # Kept alive on purpose: their finalisers take a lock that the parent may have held.
-            self._inherited += [self._session, self._given]
-            self._given = copy.deepcopy(self._given)
+            self._leave_to_the_parent()
         self._pid = os.getpid()
-        session = self._session = requests.Session() if self._given is None else self._given
+        session = self._session = _own_session() if self._given is None else self._given
         resolved = session.merge_environment_settings(
             url, self._proxies, True, self._verify, self._cert
         )
@@ -213,6 +260,38 @@ class RequestsTransport:
         if self._given is None:
             session.trust_env = False  # asked once, above; asking for each request costs 0.2 ms
         return session
+
+    def _leave_to_the_parent(self) -> None:
+        """Give a session new pools in a forked child; the parent's are neither used nor closed."""
+        # Kept alive on purpose: their finalisers take a lock that the parent may have held.
+        self._inherited.append(self._session)
+        self._left_behind = []
+        self._warm = False
+        for manager in _managers(self._given):
+            self._inherited.append(manager.pools)
+            manager.pools = PoolManager().pools
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Look for none: `requests` does so even where it is not to follow, and may raise."""
+
+
+def _own_session() -> requests.Session:
+    session = _Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, BoundedAdapter())
+    return session
+
+
+def _managers(session: requests.Session | None) -> Iterator[Any]:
+    """Yield what has the pools of *session*, of proxies too."""
+    for adapter in session.adapters.values() if session is not None else ():
+        managers = (
+            getattr(adapter, "poolmanager", None),
+            *getattr(adapter, "proxy_manager", {}).values(),
+        )
+        yield from (one for one in managers if hasattr(one, "pools"))
 
 
 def _close_pools(session: requests.Session) -> None:
@@ -233,24 +312,86 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _read(response: requests.Response, deadline: float) -> bytes:
-    """Read the body within the deadline: a server that drips must not hold the thread."""
-    chunks = []
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Keep our requests out of the user's traces, by OpenTelemetry's own keys, if it is there."""
+    context = sys.modules.get("opentelemetry.context")
+    if context is None:
+        yield
+        return
+    mine = context.get_current()
+    for name in ("suppress_instrumentation", "suppress_http_instrumentation"):
+        for key in (name, getattr(context, f"_{name.upper()}_KEY", name)):  # what it was and is
+            mine = context.set_value(key, True, mine)
+    token = context.attach(mine)
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+def _elsewhere(url: str, response: Response) -> str | None:
+    """Return where the same server wants the same request (RFC 9110, 15.4.8 and 15.4.9)."""
+    location = response.headers.get("location")
+    if response.status not in (307, 308) or not location:
+        return None
+    try:
+        target = urljoin(url, location)
+        return target if _origin(target) == _origin(url) else None
+    except ValueError:
+        return None
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Return scheme, host and port (RFC 6454, 4)."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
+
+
+def _read(response: requests.Response) -> tuple[bytes, str]:
+    """Return the body as it came, and what kept it from being whole: the status counts anyway."""
+    pieces: list[bytes] = []
     size = 0
-    for chunk in _chunks(response):
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > _LARGEST_ANSWER or time.monotonic() > deadline:
-            raise requests.ReadTimeout("the answer took too long or was too large")
-    return b"".join(chunks)
+    broken = ""
+    try:
+        for piece in _pieces(response):
+            pieces.append(piece)
+            size += len(piece)
+            if size > _LARGEST_ANSWER:
+                break
+            time_left()
+    except Exception as error:
+        time_left()  # what drips is no answer
+        broken = _describe(error)
+    if size > _LARGEST_ANSWER:
+        raise requests.ReadTimeout("the answer was too large")
+    return b"".join(pieces), broken
 
 
-def _chunks(response: requests.Response) -> Iterator[bytes]:
+def _pieces(response: requests.Response) -> Iterator[bytes]:
     """Yield what has come, as it comes: `iter_content` waits until a chunk is full."""
-    read1 = getattr(response.raw, "read1", None)  # since urllib3 2.1
-    if read1 is None:
-        return iter(response.iter_content(65536))
-    return iter(lambda: read1(65536, decode_content=True), b"")
+    raw = response.raw
+    if not hasattr(raw, "stream"):  # not urllib3's: of a recorder, or made by hand
+        return iter([response.content or b""])
+    if not hasattr(raw, "read1"):  # before urllib3 2.1
+        return iter(raw.stream(65536, decode_content=False))
+    return iter(lambda: raw.read1(65536, decode_content=False), b"")
+
+
+def _decoded(body: bytes, headers: Mapping[str, str]) -> bytes:
+    """Undo the content coding of *body*; as it is where that was not true."""
+    if "content-encoding" not in headers:
+        return body
+    coded = HTTPResponse(io.BytesIO(body), dict(headers), preload_content=False)
+    pieces: list[bytes] = []
+    try:
+        for piece in coded.stream(65536, decode_content=True):
+            pieces.append(piece)
+            if len(pieces) * 65536 > _LARGEST_ANSWER:
+                break
+    except Exception:
+        return body
+    return b"".join(pieces)
 
 
 def _is_stale(error: BaseException | None) -> bool:

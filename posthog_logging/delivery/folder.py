@@ -1,0 +1,168 @@
+"""
+The folder of a spool: whose files are in it, how much room they take, what may be cleared away.
+
+Only files with a name of our own form are ever changed or deleted, and segments whose header
+says that they are ours.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import time
+
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from . import segment
+from .segment import DAMAGED, NEW, SUFFIX, Segment
+
+
+__all__ = ["Folder", "SegmentInfo", "segments_in"]
+
+_NEW_FOR = 60.0  # seconds: nobody takes as long to make a segment
+_MOST_DAMAGED = 16  # files
+
+# Who wrote it, when (in nanoseconds), and a number that tells those of one moment apart.
+_SUFFIXES = "|".join(map(re.escape, (SUFFIX, NEW, DAMAGED)))
+_OWN = re.compile(rf"\d+-([0-9a-f]+)-\d+(?:{_SUFFIXES})\Z", re.ASCII)
+_serial = itertools.count()
+
+
+class SegmentInfo(NamedTuple):
+    """What one file of a spool holds: for people who ask what waits."""
+
+    path: Path
+    dialect: str
+    host: str
+    pid: int
+    in_use: bool
+    events: int
+    size: int
+    oldest: str
+    broken: int = 0
+
+
+class Folder:
+    """The files of a spool at *path*, which may not be there yet."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()  # the program may change its working directory
+
+    def new_path(self) -> Path:
+        """Return a path for a new segment; makes the folder where there is none."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self.path / f"{os.getpid()}-{time.time_ns():x}-{next(_serial)}{SUFFIX}"
+
+    def segments(self) -> list[Path]:
+        """Return what may be segments, oldest first."""
+        return sorted(self._files(SUFFIX), key=_age)
+
+    def owns(self, path: Path) -> bool:
+        """Return whether the name of *path* is of our own form."""
+        return _OWN.match(path.name) is not None
+
+    def size(self) -> int:
+        """Return how many bytes the files of all processes take."""
+        total = 0
+        for path in self._files(""):
+            if self.owns(path):
+                with suppress(OSError):  # deleted meanwhile
+                    total += os.stat(path).st_size
+        return total
+
+    def force(self) -> None:
+        """Force the names of new files to the disk itself."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def tidy(self) -> None:
+        """
+        Give back room that nobody uses.
+
+        Deletes what was left half made and all but the newest of what is damaged, and cuts the
+        segments of processes that were killed down to what they hold.
+        """
+        for path in filter(self.owns, self._files(NEW)):
+            _remove_unborn(path)
+        for path in self._files(SUFFIX):
+            segment.trim(path)
+        self.forget_damaged(_MOST_DAMAGED)
+
+    def forget_damaged(self, keep: int = 0) -> None:
+        """Delete the oldest of the damaged files, so that *keep* stay."""
+        damaged = sorted(filter(self.owns, self._files(DAMAGED)), key=_age)
+        for path in damaged[: max(0, len(damaged) - keep)]:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def _files(self, suffix: str) -> list[Path]:
+        """Return the files with a *suffix*; none where the folder cannot be read."""
+        try:
+            return [self.path / name for name in os.listdir(self.path) if name.endswith(suffix)]
+        except OSError:
+            return []
+
+
+def segments_in(path: str | os.PathLike[str]) -> list[SegmentInfo]:
+    """Return what waits in the spool at *path*, oldest first; changes nothing."""
+    found = (_look_into(file) for file in Folder(path).segments())
+    return [info for info in found if info is not None]
+
+
+def _look_into(path: Path) -> SegmentInfo | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # it may be a pipe
+    except OSError:
+        return None
+    try:
+        return _describe(path, fd)
+    except OSError:  # a folder, a pipe
+        return None
+    finally:
+        os.close(fd)
+
+
+def _describe(path: Path, fd: int) -> SegmentInfo | None:
+    found = segment.read(path, fd)
+    if found is None:
+        return None
+    file, header, first = found
+    stamp = first.partition(b'"timestamp":"')[2].partition(b'"')[0]
+    pid = path.name.split("-")[0]
+    return SegmentInfo(
+        path,
+        str(header.get("dialect", "")),
+        str(header.get("host", "")),
+        int(pid) if pid.isdecimal() else 0,
+        segment.is_locked(fd),
+        file.left,
+        file.end - file.acked,
+        stamp.decode(errors="replace"),
+        file.broken,
+    )
+
+
+def _age(path: Path) -> tuple[int, str]:
+    """Order by birth: the name has it; of others the last change tells."""
+    named = _OWN.match(path.name)
+    if named is not None:
+        return int(named[1], 16), path.name
+    try:
+        return path.stat().st_mtime_ns, path.name
+    except OSError:
+        return 0, path.name
+
+
+def _remove_unborn(path: Path) -> None:
+    """Delete a segment that never got its name, as its maker was killed meanwhile."""
+    unborn = Segment(path)
+    with suppress(OSError):
+        if time.time() - path.stat().st_mtime > _NEW_FOR and unborn.lock():
+            path.unlink(missing_ok=True)
+    unborn.abandon()

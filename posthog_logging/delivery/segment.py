@@ -1,0 +1,457 @@
+"""
+One file of a spool: a header line that remembers how far it is acknowledged, then a line an event.
+
+The process that writes a segment holds its ``flock``; a segment whose lock is free is an
+orphan. A line is in the kernel's hands when it is written, so it survives ``kill -9`` (not a
+power cut: see *fsync*).
+
+A segment is a file mapped at its full size. A store into the map costs half a microsecond
+and, unlike ``write``, never gives up the interpreter lock: beside a busy thread a ``write``
+averages 130 µs. Its blocks are allocated first, so a full disk is an error and no signal.
+Never truncate a segment that is in use; to delete one is safe.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import mmap
+import os
+import stat
+import sys
+import threading
+import types
+import weakref
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..events import jsonable
+
+
+__all__ = [
+    "DAMAGED",
+    "NEW",
+    "SUFFIX",
+    "Segment",
+    "adopt",
+    "header_line",
+    "is_faked",
+    "is_locked",
+    "read",
+    "trim",
+]
+
+SUFFIX = ".ndjson"
+NEW = ".new"  # a segment takes its name when it is locked and has its header
+DAMAGED = ".damaged"  # what was read as far as possible, kept for people to look at
+
+_HEAD = 64 * 1024
+_MARK = b'"acked":'
+_DIGITS = 12
+_FROM_END = _DIGITS + len("}\n")  # of the header line: where the number begins
+
+# Held while a file is opened and noted, or closed. A fork waits for it, so a child knows all that
+# it inherits: a lock that nobody knows of would be held until that child ends.
+_gate = threading.RLock()
+_gate_opens_within = 1.0
+_made: weakref.WeakSet[Segment] = weakref.WeakSet()
+
+
+class Segment:
+    """
+    A segment that this process has locked.
+
+    ``taken`` is up to where lines were handed out, ``acked`` up to where all are settled,
+    ``map`` is there as long as it may be written to. Of an adopted one, ``left`` counts the
+    lines that were not handed out, as it was when it came: somebody may cut the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.map: mmap.mmap | None = None
+        self.first = self.ended = self.acked = self.taken = 0
+        self.counted = 0  # up to where lines were counted as admitted
+        self.adopted = False
+        self.left = 0
+        self.damaged = False
+        self.broken = 0  # how many lines cannot be read any more, about
+        self.digest = b""  # of all lines: a copy has the same
+        self.released = False
+        self.settled: dict[int, int] = {}  # out of order, or damaged: start -> stop
+        self._fds: list[int] = []  # none or one: an open file is noted in the same step
+        _made.add(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path.name}>"
+
+    @property
+    def fd(self) -> int:
+        return self._fds[0]
+
+    @property
+    def end(self) -> int:
+        """Where the next line goes, or would go."""
+        view = self.map
+        return self.ended if view is None else view.tell()
+
+    @property
+    def room(self) -> int:
+        """How many more bytes fit."""
+        view = self.map
+        return 0 if view is None else len(view) - view.tell()
+
+    def create(self, size: int, header: bytes) -> None:
+        """Make the file, locked, with *header* and room for *size* bytes; raises OSError."""
+        new = self.path.with_suffix(NEW)
+        try:
+            self._open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            fcntl.flock(self.fd, fcntl.LOCK_EX)
+            _allocate(self.fd, size)
+            with _gate:
+                self.map = mmap.mmap(self.fd, size)
+            self.map.write(header)
+            self.first = self.acked = self.taken = self.counted = len(header)
+            new.rename(self.path)
+        except BaseException:
+            if self._fds:
+                new.unlink(missing_ok=True)
+            self.discard()
+            raise
+
+    def lock(self) -> bool:
+        """Make an orphan ours; return whether it is one. Raises OSError where it cannot be."""
+        try:
+            # A pipe must not be waited for.
+            self._open(self.path, os.O_RDWR | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return False
+        try:
+            if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+                raise OSError(errno.EINVAL, "no regular file")
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.abandon()
+            return False
+        except BaseException:
+            self.abandon()
+            raise
+        if not self.path.exists():  # its owner finished and deleted it between the two calls
+            self.abandon()
+            return False
+        return True
+
+    def read(self, start: int, stop: int) -> bytes:
+        view = self.map
+        if view is not None:
+            return view[start:stop]
+        return os.pread(self.fd, stop - start, start)
+
+    def lines(self) -> int:
+        """Return how many lines were not handed out."""
+        return self.left if self.adopted else self.lines_between(self.taken, self.end)
+
+    def lines_between(self, start: int, stop: int) -> int:
+        """Return how many lines from *start* to *stop* are not settled."""
+        count = 0
+        for begun, done in sorted(self.settled.items()):
+            if start <= begun < stop:
+                count += self.read(start, begun).count(b"\n")
+                start = done
+        return count + self.read(start, stop).count(b"\n")
+
+    def next_lines(self, size: int) -> list[bytes]:
+        """Return whole lines that were not handed out, of *size* bytes together at most."""
+        while self.taken in self.settled:
+            self.taken = self.settled[self.taken]
+        following = (start for start in self.settled if start > self.taken)
+        stop = min(self.taken + size, self.end, *following)
+        return self.read(self.taken, stop).split(b"\n")[:-1]
+
+    def settle(self, start: int, stop: int) -> None:
+        """Note that the lines from *start* to *stop* need no delivery any more."""
+        self.settled[start] = stop
+        while self.acked in self.settled:
+            self.acked = self.settled.pop(self.acked)
+
+    def mark(self) -> None:
+        """Write down how far the segment is acknowledged, in place."""
+        number = b"%*d" % (_DIGITS, self.acked)
+        view, at = self.map, self.first - _FROM_END
+        if view is not None:
+            view[at : at + _DIGITS] = number
+        else:
+            os.pwrite(self.fd, number, at)
+
+    def force(self) -> None:
+        """Force what was written to the disk itself."""
+        view = self.map
+        with suppress(ValueError):  # another thread has sealed, and forced, it
+            if view is not None:
+                view.flush()
+
+    def seal(self) -> None:
+        """Take no more lines; whoever has just loaded the map's ``write`` gets ValueError."""
+        view = self.map
+        if view is not None:
+            self.ended = _fill(view) if _is_free_threaded() else view.tell()
+            with _gate:
+                self.map = None
+                view.close()
+
+    def trim(self) -> None:
+        """Give back the room behind the last line."""
+        if os.fstat(self.fd).st_size > self.end:
+            os.ftruncate(self.fd, self.end)
+
+    def release(self) -> None:
+        """Close the file; without a line left delete it, or keep it aside where it is damaged."""
+        self.released = True
+        with suppress(OSError):  # of a disk in trouble, or a folder that is read-only by now
+            self.mark()
+            self.seal()
+            if self.acked < self.end:
+                self.trim()
+            elif self.damaged:
+                self.path.rename(self.path.with_suffix(DAMAGED))
+            else:
+                self.path.unlink(missing_ok=True)
+        self.abandon()
+
+    def discard(self) -> None:
+        """Delete a segment in which nothing was written."""
+        if self._fds:
+            self.path.unlink(missing_ok=True)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the file as it is; also in a forked child, where it is the parent's."""
+        with _gate:
+            view, self.map = self.map, None
+            if view is not None:
+                with suppress(BufferError):
+                    view.close()  # it has a file descriptor of its own, which has the lock, too
+            while self._fds:
+                os.close(self._fds.pop())
+
+    def _open(self, path: Path, flags: int) -> None:
+        with _gate:
+            # In one step of C: no signal comes between the opening and the note.
+            self._fds.extend(map(os.open, (path,), (flags | os.O_CLOEXEC,), (0o600,)))
+
+
+def adopt(path: Path, first_line: bytes) -> Segment | str | None:
+    """
+    Return the orphan at *path*, if it begins as *first_line* does.
+
+    None where it is in use or gone; a text that says why where it cannot be adopted. What of it
+    is damaged is settled already.
+    """
+    segment = Segment(path)
+    try:
+        if not segment.lock():
+            return None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # another time
+            return None
+        return f"cannot be opened ({error.strerror})"
+    try:
+        problem = _read_into(segment, first_line)
+        if not problem:
+            segment.trim()
+            return segment
+    except OSError as error:  # a bad sector
+        problem = f"cannot be read ({error.strerror})"
+    segment.abandon()
+    return problem
+
+
+def trim(path: Path) -> None:
+    """Cut the segment of a process that was killed down to what it holds."""
+    segment = Segment(path)
+    with suppress(OSError):
+        if segment.lock():
+            size = os.fstat(segment.fd).st_size
+            if size and os.pread(segment.fd, 1, size - 1) == b"\0":
+                data = os.pread(segment.fd, size, 0)
+                if _header_in(data) is not None:
+                    os.ftruncate(segment.fd, _end_of_lines(data))
+    segment.abandon()
+
+
+def read(path: Path, fd: int) -> tuple[Segment, dict[str, Any], bytes] | None:
+    """
+    Return the segment in an open file without a claim, its header, and its first line that waits.
+
+    None where it is no segment.
+    """
+    segment = Segment(path)
+    data = os.pread(fd, os.fstat(fd).st_size, 0)
+    header = _header_in(data)
+    if header is None or not _take_stock(segment, data, data.index(b"\n") + 1, header):
+        return None
+    return segment, header, data[segment.acked : segment.end].partition(b"\n")[0]
+
+
+def is_locked(fd: int) -> bool:
+    """Return whether somebody has locked the segment in an open file."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
+def header_line(header: dict[str, Any]) -> bytes:
+    """Return the first line: its last value has room for any offset, to be written in place."""
+    return jsonable.encode(header)[:-1] + b"," + _MARK + b"%*d}\n" % (_DIGITS, 0)
+
+
+def is_faked() -> bool:
+    """Return whether a test's file system stands in for the real one: a map would pierce it."""
+    return not isinstance(os.open, types.BuiltinFunctionType)
+
+
+def _read_into(segment: Segment, first_line: bytes) -> str:
+    """Take stock of an orphan; return what is wrong with it, "" where nothing is."""
+    head = os.pread(segment.fd, _HEAD, 0)
+    header = _header_in(head)
+    ours = _header_in(first_line) or {}
+    start = head.find(b"\n") + 1
+    if header is None:
+        # What names the destination may still be whole: the rest of a header can be missed.
+        named = first_line[first_line.index(b'"dialect"') : first_line.index(_MARK)]
+        if named not in head[: len(first_line)]:
+            return "is no segment of a spool"
+        header, start = {}, len(first_line)
+        segment.damaged = True
+    elif any(header.get(key) != ours.get(key) for key in ("dialect", "host")):
+        return "is for another host or dialect"
+    data = head if len(head) < _HEAD else os.pread(segment.fd, os.fstat(segment.fd).st_size, 0)
+    return "" if _take_stock(segment, data, start, header) else "is no segment of a spool"
+
+
+def _take_stock(segment: Segment, data: bytes, first: int, header: dict[str, Any]) -> bool:
+    """Note what *data* holds from *first* on; what stands behind the last whole line is torn."""
+    if header and not data[:first].endswith(_MARK + data[first - _FROM_END : first]):
+        return False
+    end = max(first, _end_of_lines(data))
+    acked = header.get("acked")
+    if not isinstance(acked, int) or not first <= acked <= end or data[acked - 1] != 10:  # "\n"
+        acked = first
+    segment.first, segment.ended = first, end
+    segment.acked = segment.taken = acked
+    segment.adopted = True
+    segment.digest = hashlib.blake2b(data[first:end], digest_size=16).digest()
+    spans, segment.left, segment.broken = _damage(data[acked:end])
+    segment.damaged |= bool(spans)
+    for start, stop in spans:
+        segment.settle(acked + start, acked + stop)
+    segment.taken = segment.acked
+    return True
+
+
+def _damage(data: bytes) -> tuple[list[tuple[int, int]], int, int]:
+    """Return which parts of *data* are no events, the number of events, and of those lost."""
+    lines = data.split(b"\n")[:-1]
+    whole = list(map(_is_event, lines))
+    if all(whole):
+        return [], len(lines), 0
+    opening = _opening(next((line for line, good in zip(lines, whole, strict=True) if good), b""))
+    spans: list[tuple[int, int]] = []
+    at = events = 0
+    for line, good in zip(lines, whole, strict=True):
+        lost = 0 if good else _lost_of(line, opening)
+        if lost:
+            joined = spans.pop()[0] if spans and spans[-1][1] == at else at
+            spans.append((joined, at + lost))
+        at += len(line) + 1
+        events += lost <= len(line)
+    if not events:
+        return spans, 0, len(lines)
+    # A stretch of zeros has swallowed newlines: its length tells how many lines there were.
+    size = (len(data) - sum(stop - start for start, stop in spans)) / events
+    return spans, events, sum(max(1, round((stop - start) / size)) for start, stop in spans)
+
+
+def _lost_of(line: bytes, opening: bytes) -> int:
+    """Return how much of a damaged *line* is lost: a whole one may follow in it."""
+    at = line.find(opening, 1) if opening else -1
+    while at > 0:
+        if _is_event(line[at:]):
+            return at
+        at = line.find(opening, at + 1)
+    return len(line) + 1
+
+
+def _opening(line: bytes) -> bytes:
+    """Return how *line* begins, with its first key: so do all lines of a dialect."""
+    return line[: line.find(b'"', 2) + 1]
+
+
+def _is_event(line: bytes) -> bool:
+    try:
+        return isinstance(jsonable.decode(line), dict)
+    except ValueError:
+        return False
+
+
+def _end_of_lines(data: bytes) -> int:
+    """Return where the last whole line ends: behind it there may be a torn one, then zeros."""
+    return data.rfind(b"\n", 0, len(data.rstrip(b"\0"))) + 1
+
+
+def _header_in(head: bytes) -> dict[str, Any] | None:
+    line, newline, _ = head.partition(b"\n")
+    try:
+        header = jsonable.decode(line) if newline else None
+    except ValueError:
+        return None
+    return header if isinstance(header, dict) and header.get("posthog_logging") == 1 else None
+
+
+def _allocate(fd: int, size: int) -> None:
+    """Reserve the blocks: a store into a map beyond a full disk would be a SIGBUS."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    elif os.pwrite(fd, b"\0" * size, 0) < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _is_free_threaded() -> bool:
+    return not getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def _fill(view: mmap.mmap) -> int:
+    """Leave no room in *view*, whoever writes meanwhile; return where its lines end."""
+    while True:
+        end = view.tell()
+        with suppress(ValueError):
+            view.write(bytes(len(view) - end))
+            return end
+
+
+def _before_fork() -> None:
+    _gate.acquire(timeout=_gate_opens_within)
+
+
+def _after_fork() -> None:
+    with suppress(RuntimeError):  # it did not open in time
+        _gate.release()
+
+
+def _after_fork_in_child() -> None:
+    global _gate
+    _gate = threading.RLock()
+    for segment in list(_made):
+        segment.abandon()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork,
+    after_in_child=_after_fork_in_child,
+)
