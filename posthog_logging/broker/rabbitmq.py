@@ -343,12 +343,13 @@ class RabbitConsumer:
     def _prepared(self, link: Link) -> Link:
         """Begin to consume, after a look at the queues: who may not declare them need not."""
         for queue, arguments in queues(self._address):
-            if not _exists(link, queue):
-                link.close()  # whoever asks for what is not there loses the channel
-                if not self._intake.declare:
-                    raise BrokerError(f"the broker has no queue {queue!r}")
-                link = Link(self._address, _CONNECT_WITHIN)
-                _declare(link, queue, arguments)
+            with _declaring:  # at the same time, a quorum queue's declarations may fail
+                if not _exists(link, queue):
+                    link.close()  # whoever asks for what is not there loses the channel
+                    if not self._intake.declare:
+                        raise BrokerError(f"the broker has no queue {queue!r}")
+                    link = Link(self._address, _CONNECT_WITHIN)
+                    _declare(link, queue, arguments)
         channel = link.channel
         channel.basic_qos(prefetch_count=self._intake.prefetch)
         channel.add_on_cancel_callback(partial(link._was_lost, None))
@@ -381,6 +382,9 @@ class RabbitConsumer:
             self._link.channel.basic_ack(delivery.token.tag)
         else:
             self._inbox.append(delivery)
+
+
+_declaring = threading.Lock()
 
 
 def queues(address: Address) -> list[tuple[str, dict[str, Any]]]:

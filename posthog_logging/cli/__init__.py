@@ -34,6 +34,7 @@ _COMMANDS = {
     "import": "importing",
     "doctor": "doctor",
     "spool": "spool",
+    "relay": "relay",
 }
 
 _INTERRUPTED = 130
@@ -51,6 +52,7 @@ exit statuses:
 environment:
   POSTHOG_API_KEY  the project's key, where --api-key is not given
   POSTHOG_HOST     the base URL, where --host is not given
+  POSTHOG_BROKER   the broker, where --broker is not given
   NO_COLOR         any value: no colours
 """
 
