@@ -35,11 +35,10 @@ def free_ports(count: int) -> int:
     """Return the first of *count* neighbouring ports of this machine that nobody listens on."""
     for _ in range(200):
         first = random.randrange(20_000, 32_000)
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):
-                for port in range(first, first + count):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-                return first
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
     raise RuntimeError("no free ports")
 
 
@@ -52,12 +51,13 @@ def _until(is_ready: Any, what: str, within: float = _READY_WITHIN) -> None:
 
 
 def _answers(port: int, question: bytes) -> bool:
-    with contextlib.suppress(OSError):
+    try:
         with socket.create_connection(("127.0.0.1", port), 1.0) as connection:
             connection.settimeout(1.0)
             connection.sendall(question)
             return bool(connection.recv(1))
-    return False
+    except OSError:
+        return False
 
 
 class _Server:

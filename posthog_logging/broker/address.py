@@ -80,9 +80,9 @@ def address(url: str, queue: str | None = None) -> Address:
     text = url.strip()
     try:
         parts = urlsplit(text)
-        if parts.scheme != "kafka":  # which may have several hosts
-            parts.port
         fine = text.isprintable() and " " not in text and bool(parts.netloc)
+        if parts.scheme != "kafka":  # which may have several hosts
+            fine = fine and parts.port != 0
     except ValueError:
         fine = False
     if not fine or parts.scheme not in SCHEMES:

@@ -60,7 +60,7 @@ class NeutralDialect:
         return head + cut + b"}"
 
     def templates(self, constants: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
-        """Return the templates of V0, whose lines are the same where nothing is special in them."""
+        """Return V0's, whose lines are the same where no property is special to it."""
         return V0.templates(constants)
 
     def uuid_of(self, line: bytes) -> str:

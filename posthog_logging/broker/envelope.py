@@ -59,7 +59,12 @@ class Envelope:
 
     def headers(self) -> dict[str, str | int]:
         """Return the headers of the message."""
-        own = {"schema": SCHEMA, "count": len(self.lines), "lib": LIBRARY, "lib_version": VERSION}
+        own: dict[str, str | int] = {
+            "schema": SCHEMA,
+            "count": len(self.lines),
+            "lib": LIBRARY,
+            "lib_version": VERSION,
+        }
         return {**own, **self.more}
 
 

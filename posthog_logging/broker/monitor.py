@@ -121,7 +121,12 @@ def _lines(state: State) -> Iterator[str]:
         ("events_waiting", "gauge", "Events that are here.", counts["waiting"]),
         ("messages_held", "gauge", "Messages that are not acknowledged.", state.held),
         ("messages_redelivered_total", "counter", "Messages delivered before.", state.redelivered),
-        ("dead_letters_total", "counter", "Events and messages with the dead.", state.dead_letters),
+        (
+            "dead_letters_total",
+            "counter",
+            "Events and messages with the dead.",
+            state.dead_letters,
+        ),
         ("workers", "gauge", "Workers.", state.workers),
         ("workers_connected", "gauge", "Workers that have the broker.", state.connected),
     ):

@@ -9,8 +9,10 @@ as it takes.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
+import uuid
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -399,17 +401,14 @@ def _exists(link: Link, queue: str) -> bool:
     link.channel.queue_declare(queue, passive=True, callback=answered.append)
     if link.run(lambda: bool(answered), _CONNECT_WITHIN):
         return True
-    if isinstance(link.lost, pika.exceptions.ChannelClosedByBroker):
-        if link.lost.reply_code == 404:
-            return False
+    if getattr(link.lost, "reply_code", 0) == 404:
+        return False
     raise link.fail() if link.lost else BrokerError("the broker is silent")
 
 
 def _declare(link: Link, queue: str, arguments: dict[str, Any]) -> None:
     answered: list[Any] = []
-    link.channel.queue_declare(
-        queue, durable=True, arguments=arguments, callback=answered.append
-    )
+    link.channel.queue_declare(queue, durable=True, arguments=arguments, callback=answered.append)
     if link.run(lambda: bool(answered), _CONNECT_WITHIN):
         return
     if link.lost is None:
@@ -510,14 +509,14 @@ class _NotOurs(logging.Filter):
 
 
 _threads: set[int | None] = set()
+_not_ours = _NotOurs()
 
 
 def _quieten() -> None:
     _threads.add(threading.get_ident())
     for name, own in list(logging.root.manager.loggerDict.items()):
         if name.startswith("pika") and isinstance(own, logging.Logger):
-            if not any(isinstance(one, _NotOurs) for one in own.filters):
-                own.addFilter(_NotOurs())
+            own.addFilter(_not_ours)  # which does nothing a second time
 
 
 def publisher(address: Address, timeout: float) -> RabbitPublisher:
@@ -531,5 +530,86 @@ def consumer(address: Address, intake: Intake) -> RabbitConsumer:
 
 
 def examine(address: Address, timeout: float) -> Iterator[Finding]:
-    """Yield what is well and what is wrong."""
-    raise NotImplementedError
+    """Yield what is well and what is wrong: the broker, its alarms, rights and the queues."""
+    try:
+        link = Link(address, timeout)
+    except BrokerError as error:
+        yield Finding("WRONG", "broker", f"{address.server}: {error}")
+        return
+    try:
+        yield Finding("ok", "broker", f"{address.server} lets this user in")
+        yield _may_publish(link, timeout)
+    finally:
+        link.close()
+    for queue, arguments in queues(address):
+        yield from _examine_queue(address, queue, arguments, timeout)
+
+
+def _may_publish(link: Link, timeout: float) -> Finding:
+    """Publish to a queue that nobody has: it comes back, or it is known why not."""
+    outcome: list[BrokerError | None] = []
+    probe = Envelope([b"{}"], str(uuid.uuid4()))
+    link.publish(f"posthog-logging-doctor-{probe.message_id}", probe, outcome.append)
+    link.run(lambda: bool(outcome) or link.blocked, timeout)
+    if link.blocked:
+        text = "low on memory or disk, so publishers wait; see rabbitmq-diagnostics alarms"
+        return Finding("WRONG", "alarms", text)
+    if link.lost is not None:
+        return Finding("WRONG", "rights", f"publishing to the default exchange: {link.fail()}")
+    if not outcome:
+        return Finding("WRONG", "alarms", "the broker does not answer a message in time")
+    return Finding("ok", "rights", "this user may publish, and no alarm holds publishers up")
+
+
+def _examine_queue(
+    address: Address, queue: str, arguments: dict[str, Any], timeout: float
+) -> Iterator[Finding]:
+    try:
+        found = _declared(address, queue, timeout, passive=True)
+        yield Finding("ok", "queue", f"{queue}: {found.message_count} messages")
+    except BrokerError as error:
+        text = f"{queue}: {error}, or an administrator does"
+        yield Finding("note" if "no such queue" in text else "WRONG", "queue", text)
+        return
+    try:  # to declare what is there changes nothing, and is refused where it is different
+        _declared(address, queue, timeout, durable=True, arguments=arguments)
+        yield Finding("ok", "arguments", f"{queue}: as a relay declares it")
+    except BrokerError as error:
+        if error.final:
+            difference = error.__notes__[0]
+            wrong = difference.startswith(_LOSES)
+            text = f"{queue}: {difference}; {_REMEDY}"
+            yield Finding("WRONG" if wrong else "note", "arguments", text)
+        else:
+            text = f"{queue}: unknown, since {error}; give the relay --no-declare"
+            yield Finding("note", "arguments", text)
+
+
+_REMEDY = "a relay uses it as it is; to mend it, empty and delete it, and a relay declares it"
+#: What differs in these may lose events.
+_LOSES = ("x-queue-type", "x-overflow", "x-delivery-limit", "x-dead-letter", "durable")
+
+
+def _declared(address: Address, queue: str, timeout: float, **how: Any) -> Any:
+    """Return what the broker says of a queue; raises `BrokerError` with a note on why not."""
+    link = Link(address, timeout)
+    answered: list[Any] = []
+    try:
+        link.channel.queue_declare(queue, callback=answered.append, **how)
+        if link.run(lambda: bool(answered), timeout):
+            return answered[0].method
+        error = link.fail() if link.lost else BrokerError("the broker is silent")
+        error.add_note(_difference(getattr(link.lost, "reply_text", "")))
+        raise error
+    finally:
+        link.close()
+
+
+def _difference(text: str) -> str:
+    """Return which argument is different: of the broker's text only what has this form."""
+    found = re.search(
+        r"inequivalent arg '([\w-]+)'.* received (.{1,60}) but current is (.{1,60})", text
+    )
+    if found is None:
+        return "it has other arguments"
+    return f"{found[1]} is {found[3]}, where a relay declares {found[2]}"

@@ -62,11 +62,10 @@ class Reader:
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
-        find = getattr(dialect, "templates", None)
-        self._find = find
+        self._templates = getattr(dialect, "templates", lambda constants: None)
         # A dialect whose templates are ours has our lines, where no property is special to it.
-        self._same = find is not None and find({}) == NEUTRAL.templates({})
-        probe = find({"$lib": "", "$lib_version": ""}) if self._same and find else None
+        self._same = self._templates({}) == NEUTRAL.templates({})
+        probe = self._templates({"$lib": "", "$lib_version": ""}) if self._same else None
         self._strips = probe is not None and b"$lib" not in probe[0]
         self._plain: set[str] = set()  # properties that are special to nobody
         if probe is not None:
@@ -95,7 +94,11 @@ class Reader:
         except ValueError:
             return Line(row, None, "no_event")
         try:
-            if len(fields) == len(_FIELDS) and _OWN.match(row) and type(fields["properties"]) is dict:
+            if (
+                len(fields) == len(_FIELDS)
+                and _OWN.match(row)
+                and type(fields["properties"]) is dict
+            ):
                 return Line(row, self._own(row, fields))
             message = _message(fields, row, number, delivery)
             return Line(NEUTRAL.line(message), self._dialect.line(message))
@@ -106,12 +109,16 @@ class Reader:
 
     def _own(self, row: bytes, fields: dict[str, Any]) -> bytes:
         """Return the dialect's line of one of ours: most often the same."""
-        if not (self._same and (self._plain.issuperset(p := fields["properties"]) or self._learn(p))):
+        properties = fields["properties"]
+        if (
+            not self._same
+            or len(row) > self._dialect.limits.event_bytes
+            or not (self._plain.issuperset(properties) or self._learn(properties))
+        ):
             return self._dialect.line(Message(**fields))
-        if self._strips:
-            if b'"$lib' in row:
-                return self._stripped(row, fields)
-        return row if len(row) <= self._dialect.limits.event_bytes else self._dialect.line(Message(**fields))
+        if self._strips and b'"$lib' in row:
+            return self._stripped(row, fields)
+        return row
 
     def _stripped(self, row: bytes, fields: dict[str, Any]) -> bytes:
         """Return *row* without the library's name, which a header says."""
@@ -126,7 +133,7 @@ class Reader:
             self._plain.clear()
         for name in properties:
             if name not in self._plain:
-                if name[:1] == "$" and self._find({name: 0}) is None:
+                if name[:1] == "$" and self._templates({name: 0}) is None:
                     return False
                 self._plain.add(name)
         return True

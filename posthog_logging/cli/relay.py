@@ -18,11 +18,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..broker.address import Address, address
 from ..broker.engine import Intake, engine_for
 from ..delivery import checks
 from ..wire import Endpoint, find_dialect
-from . import destination
+from . import broker, destination
 from .command import FAILED, OK, CommandError
 from .output import Output
 
@@ -52,17 +51,7 @@ _LOOK = 0.1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument(
-        "--broker", metavar="URL", help="the broker (default POSTHOG_BROKER): " + _FORMS
-    )
-    parser.add_argument(
-        "--broker-password-file", metavar="FILE", help="a file with the password for it alone"
-    )
-    parser.add_argument(
-        "--queue",
-        metavar="NAME",
-        help="the queue, stream or topic (default the URL's queue=, else analytics)",
-    )
+    broker.add_arguments(parser)
     parser.add_argument(
         "--no-declare", action="store_true", help="do not make the queue where it is missing"
     )
@@ -70,9 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--api-key-file", metavar="FILE", help="a file with the project's key alone"
     )
     destination.add_arguments(parser)
-    number("--workers", 4, "how many requests may be on their way at once", parser)
-    number("--prefetch", 60, "how many messages a worker may hold", parser)
-    number("--batch", 2000, "how many events a request may have", parser)
+    _number("--workers", 4, "how many requests may be on their way at once", parser)
+    _number("--prefetch", 60, "how many messages a worker may hold", parser)
+    _number("--batch", 2000, "how many events a request may have", parser)
     parser.add_argument(
         "--drain",
         type=_seconds,
@@ -90,10 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the counts as a line of JSON")
 
 
-_FORMS = "amqp://user@host/vhost, redis://host/0 or kafka://host"
-
-
-def number(name: str, default: int, about: str, parser: argparse.ArgumentParser) -> None:
+def _number(name: str, default: int, about: str, parser: argparse.ArgumentParser) -> None:
     """Add an option that is a whole number from 1 on."""
     parser.add_argument(
         name, type=_whole, default=default, metavar="N", help=f"{about} (default {default})"
@@ -128,9 +114,9 @@ def _plan(options: argparse.Namespace) -> Plan:
     from ..broker.relay import Plan
 
     try:
-        where = broker_of(options)
+        where = broker.address_of(options)
         dialect = find_dialect(options.dialect)
-        key = checks.api_key(_secret(options.api_key_file) or options.api_key)
+        key = checks.api_key(broker.secret_in(options.api_key_file) or options.api_key)
         if not key:
             raise CommandError("no key: give --api-key-file or --api-key, or set POSTHOG_API_KEY")
         host = dialect.ingestion_host(checks.host(options.host, dialect.default_host), key)
@@ -148,30 +134,6 @@ def _plan(options: argparse.Namespace) -> Plan:
         min(options.batch, dialect.limits.batch_count),
         options.timeout,
     )
-
-
-def broker_of(options: argparse.Namespace) -> Address:
-    """Return the broker that *options* name; raises `CommandError` where none is."""
-    try:
-        url = checks.broker("--broker", options.broker)
-        if url is None:
-            raise CommandError(f"no broker: give --broker, or set POSTHOG_BROKER: {_FORMS}")
-        where = address(url, options.queue)
-    except ValueError as error:
-        raise CommandError(str(error)) from None
-    password = _secret(options.broker_password_file)
-    return where.with_password(password) if password else where
-
-
-def _secret(path: str | None) -> str:
-    """Return what is in a file, without the line end that editors leave."""
-    if path is None:
-        return ""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip()
-    except (OSError, ValueError) as error:
-        raise CommandError(f"{path}: cannot be read ({type(error).__name__})") from None
 
 
 def _monitor(options: argparse.Namespace, plan: Plan, relay: Relay) -> Any:

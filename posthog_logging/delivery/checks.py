@@ -226,7 +226,7 @@ def host(value: Any, default: str) -> str:
 
 
 def broker(name: str, value: Any) -> str | None:
-    """Return a broker's URL, ``POSTHOG_BROKER`` where *value* is None; None where there is none."""
+    """Return a broker's URL, ``POSTHOG_BROKER`` where *value* is None; None for no broker."""
     if value is None:
         value = os.environ.get("POSTHOG_BROKER", "")
     if not isinstance(value, str):
