@@ -12,7 +12,6 @@ from ..events import jsonable
 from ..events.message import Message, Refused
 from ..wire import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from ..wire.compression import CODINGS, decompress
-from ..wire.posthog import V0
 from .envelope import CONTENT_TYPE, MOST_BYTES, SCHEMA, uuid_of
 
 
@@ -22,7 +21,7 @@ __all__ = ["NEUTRAL", "NeutralDialect"]
 @dataclass(frozen=True)
 class NeutralDialect:
     """
-    Events in PostHog's model, as they are, and a request that is for a `BrokerTransport`.
+    Events in PostHog's model, without the library's name, and requests for `BrokerTransport`.
 
     A request may be several messages: one round trip to the broker confirms them all. The
     *address* is a broker's, without its credentials.
@@ -47,21 +46,25 @@ class NeutralDialect:
             "event": event,
             "distinct_id": distinct_id,
             "timestamp": timestamp,
-            "properties": properties,
+            "properties": _without_library(properties),
         }
         line = jsonable.encode(fields)
         if len(line) <= self.limits.event_bytes:
             return line
         del fields["properties"]
         head = jsonable.encode(fields)[:-1] + b',"properties":'
-        cut = jsonable.encode_within(properties, self.limits.event_bytes - len(head) - 1)
+        cut = jsonable.encode_within(
+            _without_library(properties), self.limits.event_bytes - len(head) - 1
+        )
         if cut is None:
             raise Refused("oversized", f"{event}, {len(line)} bytes")
         return head + cut + b"}"
 
-    def templates(self, constants: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
-        """Return V0's, whose lines are the same where no property is special to it."""
-        return V0.templates(constants)
+    def templates(self, constants: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """Return what makes lines of encoded parts by ``%``; see `PostHogDialect.templates`."""
+        kept = _without_library(constants)
+        bare = _EVENT + jsonable.encode(kept)[:-1].replace(b"%", b"%%")
+        return bare + (b",%b}" if kept else b"%b}"), bare + b"%b}"
 
     def uuid_of(self, line: bytes) -> str:
         """Return the event's uuid: it always stands first."""
@@ -92,5 +95,13 @@ class NeutralDialect:
         body = decompress(request.body, request.headers.get("content-encoding"))
         return [Message(**jsonable.decode(line)) for line in body.split(b"\n") if line.strip()]
 
+
+def _without_library(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what the message's own headers say."""
+    return {name: value for name, value in properties.items() if name not in _LIBRARY}
+
+
+_LIBRARY = frozenset({"$lib", "$lib_version"})
+_EVENT = b'{"uuid":"%b","event":"%b","distinct_id":"%b","timestamp":"%b%06dZ","properties":'
 
 NEUTRAL = NeutralDialect()

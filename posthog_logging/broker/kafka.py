@@ -168,6 +168,7 @@ class KafkaConsumer:
         self._inbox: deque[Delivery] = deque()
         self._open_tokens: dict[int, _Token] = {}
         self._paused = False
+        self._joined = False
         self._stopped = False
 
     @property
@@ -181,6 +182,8 @@ class KafkaConsumer:
             consumer = self._open()
             enough = most <= 0 or self._stopped or self.held >= self._intake.prefetch * MOST_LINES
             self._pause(enough)
+            if not self._joined:
+                self._join(consumer)
             if enough:
                 self._take_in([one for one in [consumer.poll(timeout)] if one is not None])
             elif not self._inbox:
@@ -245,9 +248,15 @@ class KafkaConsumer:
                 on_revoke=self._revoked,
                 on_lost=self._lost,
             )
-            self._paused = False
+            self._paused = self._joined = False
             self._consumer = consumer
         return self._consumer
+
+    def _join(self, consumer: Any) -> None:
+        """Wait until this group's member has its share: else all would seem to be empty."""
+        deadline = time.monotonic() + _CONNECT_WITHIN
+        while not self._joined and time.monotonic() < deadline:
+            self._take_in([one for one in [consumer.poll(0.1)] if one is not None])
 
     def _pause(self, pause: bool) -> None:
         """Let nothing more come, while the poll goes on: who does not poll loses its part."""
@@ -258,6 +267,7 @@ class KafkaConsumer:
         self._paused = pause
 
     def _assigned(self, consumer: Any, parts: Sequence[TopicPartition]) -> None:
+        self._joined = True
         self._paused = False
         for one in parts:
             self._parts[one.partition] = _Part(one.partition)

@@ -19,6 +19,9 @@ __all__ = ["Monitor", "metrics"]
 #: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+#: Neither lost nor dead: what the broker took back, and what came twice in one batch.
+_NOT_LOST = NOT_LOSSES | {"returned", "duplicates"}
+
 _PREFIX = "posthog_logging_relay"
 
 
@@ -101,14 +104,14 @@ def metrics(state: State) -> str:
 
 def _lines(state: State) -> Iterator[str]:
     counts = state.counts
-    lost = {name: n for name, n in counts.items() if name not in NOT_LOSSES | {"returned"}}
+    lost = {name: n for name, n in counts.items() if name not in _NOT_LOST}
     yield from _metric(
         "events_total",
         "counter",
-        "Events by what became of them; accepted = delivered + returned + lost + waiting.",
+        "Events; accepted is delivered, duplicates, returned, lost and waiting together.",
         {
             f'{{outcome="{name}"}}': counts.get(name, 0)
-            for name in ("accepted", "delivered", "returned", "retried")
+            for name in ("accepted", "delivered", "duplicates", "returned", "retried")
         },
     )
     yield from _metric(

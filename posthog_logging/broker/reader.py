@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from ..events import jsonable
 from ..events.message import IDENTITY_EVENTS, Message, Refused, assemble
-from ..version import LIBRARY, VERSION
 from ..wire import Dialect
 from ..wire.compression import decompress
 from .dialect import NEUTRAL
@@ -46,14 +45,11 @@ class Line(NamedTuple):
 # How the library's own lines begin; they have no other fields.
 _OWN = re.compile(
     rb'\{"uuid":"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",'
-    rb'"event":"(?:[^"\\]|\\.)+","distinct_id":"(?:[^"\\]|\\.)+",'
+    rb'"event":"[^"\\]+","distinct_id":"[^"\\]+",'
     rb'"timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z","properties":\{'
 )
+_UUID = slice(len(b'{"uuid":"'), len(b'{"uuid":"') + 36)
 _FIELDS = Message._fields
-_LIBRARY = b'"$lib":%b,"$lib_version":%b' % (
-    jsonable.encode(LIBRARY),
-    jsonable.encode(VERSION),
-)
 _MOST_KNOWN = 10_000
 
 
@@ -65,11 +61,7 @@ class Reader:
         self._templates = getattr(dialect, "templates", lambda constants: None)
         # A dialect whose templates are ours has our lines, where no property is special to it.
         self._same = self._templates({}) == NEUTRAL.templates({})
-        probe = self._templates({"$lib": "", "$lib_version": ""}) if self._same else None
-        self._strips = probe is not None and b"$lib" not in probe[0]
         self._plain: set[str] = set()  # properties that are special to nobody
-        if probe is not None:
-            self._plain |= {"$lib", "$lib_version"}
 
     def read(self, delivery: Delivery) -> list[Line]:
         """Return the lines of a message; raises `BadMessage` where it is none of ours."""
@@ -81,10 +73,33 @@ class Reader:
         except ValueError as error:
             raise BadMessage("unreadable", type(error.__cause__ or error).__name__) from None
         rows = [row for row in body.removeprefix(b"\xef\xbb\xbf").split(b"\n") if row.strip()]
+        if self._same and self._all_stay(rows):
+            return [Line(row, row) for row in rows]
         lines = [self._line(row, number, delivery) for number, row in enumerate(rows)]
         if all(one.refused == "no_event" for one in lines):
             raise BadMessage("no_event")
         return lines
+
+    def _all_stay(self, rows: list[bytes]) -> bool:
+        """Return whether all lines are ours and stay as they are: one parse, not hundreds."""
+        if not all(map(_OWN.match, rows)):
+            return False
+        if max(map(len, rows), default=0) > self._dialect.limits.event_bytes:
+            return False
+        try:
+            found = jsonable.decode(b"[%b]" % b",".join(rows))
+            return len(found) == len(rows) and all(map(self._is, rows, found))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return False  # of lines that are none by themselves: they are looked at one by one
+
+    def _is(self, row: bytes, fields: dict[str, Any]) -> bool:
+        """Return whether *fields* are those of *row*, no more, and none of them is special."""
+        properties = fields["properties"]
+        return (
+            len(fields) == len(_FIELDS)
+            and fields["uuid"].encode() == row[_UUID]
+            and (self._plain.issuperset(properties) or self._learn(properties))
+        )
 
     def _line(self, row: bytes, number: int, delivery: Delivery) -> Line:
         try:
@@ -94,38 +109,29 @@ class Reader:
         except ValueError:
             return Line(row, None, "no_event")
         try:
-            if (
-                len(fields) == len(_FIELDS)
-                and _OWN.match(row)
-                and type(fields["properties"]) is dict
-            ):
-                return Line(row, self._own(row, fields))
-            message = _message(fields, row, number, delivery)
-            return Line(NEUTRAL.line(message), self._dialect.line(message))
+            if len(fields) != len(_FIELDS) or not _OWN.match(row):
+                message = _message(fields, row, number, delivery)
+                return Line(NEUTRAL.line(message), self._translated(message, delivery))
+            if self._same and self._stays(row, fields["properties"]):
+                return Line(row, row)
+            return Line(row, self._translated(Message(**fields), delivery))
         except Refused as refused:
             return Line(row, None, refused.reason)
         except Exception as error:  # of a foreign dialect
             return Line(row, None, f"internal_error: {type(error).__name__}")
 
-    def _own(self, row: bytes, fields: dict[str, Any]) -> bytes:
-        """Return the dialect's line of one of ours: most often the same."""
-        properties = fields["properties"]
-        if (
-            not self._same
-            or len(row) > self._dialect.limits.event_bytes
-            or not (self._plain.issuperset(properties) or self._learn(properties))
-        ):
-            return self._dialect.line(Message(**fields))
-        if self._strips and b'"$lib' in row:
-            return self._stripped(row, fields)
-        return row
+    def _translated(self, message: Message, delivery: Delivery) -> bytes:
+        headers = delivery.headers
+        for name in ("lib", "lib_version"):
+            if isinstance(headers.get(name), str):
+                message.properties.setdefault(f"${name}", headers[name])
+        return self._dialect.line(message)
 
-    def _stripped(self, row: bytes, fields: dict[str, Any]) -> bytes:
-        """Return *row* without the library's name, which a header says."""
-        for found in (b"," + _LIBRARY, _LIBRARY + b",", _LIBRARY):
-            if row.count(b'"$lib":') == 1 and found in row:
-                return row.replace(found, b"", 1)
-        return self._dialect.line(Message(**fields))
+    def _stays(self, row: bytes, properties: Mapping[str, Any]) -> bool:
+        """Return whether a line of ours is one of the dialect's, too: most are."""
+        return len(row) <= self._dialect.limits.event_bytes and (
+            self._plain.issuperset(properties) or self._learn(properties)
+        )
 
     def _learn(self, properties: Mapping[str, Any]) -> bool:
         """Return whether none of *properties* is special, and remember those that are not."""
@@ -133,10 +139,15 @@ class Reader:
             self._plain.clear()
         for name in properties:
             if name not in self._plain:
-                if name[:1] == "$" and self._templates({name: 0}) is None:
+                if name[:1] == "$" and not self._leaves(name):
                     return False
                 self._plain.add(name)
         return True
+
+    def _leaves(self, name: str) -> bool:
+        """Return whether the dialect leaves a property as it is: its templates show it."""
+        found = self._templates({name: 0})
+        return found is not None and name.encode() in found[0]
 
 
 def _message(fields: dict[str, Any], row: bytes, number: int, delivery: Delivery) -> Message:

@@ -282,15 +282,20 @@ class Sender:
         with suppress(Exception):  # of a foreign dialect
             if len(set(map(self._dialect.uuid_of, lines_of(kept)))) == len(kept):
                 return kept
-        seen: set[str] = set()
-        distinct = list(kept)
-        for number, one in enumerate(kept):
+        seen: dict[str, bytes] = {}
+        distinct: list[Kept] = []
+        for one in kept:
             name = self._uuid_of(one.line)
-            if name in seen and name:
+            twin = seen.setdefault(name, one.line) if name else None
+            if twin is not None and twin is not one.line:
+                if twin == one.line:
+                    self.spool.ack([one])
+                    self._ledger.add("duplicates")
+                    continue
                 line = self._dialect.with_uuid(one.line, str(uuid.uuid4()))
-                distinct[number] = one._replace(line=line)
+                one = one._replace(line=line)
                 self._ledger.tell("duplicate uuid", "a uuid that was used twice was replaced")
-            seen.add(name)
+            distinct.append(one)
         return distinct
 
     def _attempt(self, parcel: _Parcel, timeout: float | None) -> list[_Parcel]:
@@ -459,6 +464,9 @@ class Sender:
     ) -> None:
         """Count, acknowledge, tell and hand to ``on_error`` what will never be delivered."""
         if kept:
+            lost = getattr(self.spool, "lost", None)  # a broker's puts them with the dead
+            if lost is not None:
+                lost(kept, reason, None if response is None else response.status)
             self.spool.ack(kept)  # first: where that raises, it is handed out again
             self._report(lines_of(kept), reason, response, detail)
 
