@@ -236,7 +236,9 @@ class KafkaConsumer:
                     "topic.metadata.refresh.interval.ms": 10_000,
                     "fetch.wait.max.ms": 100,
                     **_settings(self._address),
-                    "group.id": self._address.settings.get("group", "posthog-logging"),
+                    "group.id": self._address.settings.get(
+                        "group", f"posthog-logging.{self._address.queue}"
+                    ),
                     "auto.offset.reset": "earliest",
                     "enable.auto.commit": False,
                 }

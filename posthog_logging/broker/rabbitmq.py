@@ -139,6 +139,10 @@ class Link:
         with suppress(Exception):
             self._loop.close()
 
+    def cancelled(self, frame: Any) -> None:
+        """Take a consumer that the broker has cancelled for a lost link."""
+        self._was_lost(None, ConnectionAbortedError("cancelled"))
+
     def _opened(self, connection: Any) -> None:
         connection.add_on_connection_blocked_callback(partial(self._note_blocked, True))
         connection.add_on_connection_unblocked_callback(partial(self._note_blocked, False))
@@ -333,32 +337,40 @@ class RabbitConsumer:
 
     def _open(self) -> Link:
         if self._link is None:
-            link = Link(self._address, _CONNECT_WITHIN)
+            with _declaring:  # at the same time, a quorum queue's declarations may fail
+                link = self._with_queues()
             try:
-                link = self._prepared(link)
+                self._begin(link)
             except BaseException:
                 link.close()
                 raise
             self._link = link
         return self._link
 
-    def _prepared(self, link: Link) -> Link:
-        """Begin to consume, after a look at the queues: who may not declare them need not."""
-        for queue, arguments in queues(self._address):
-            with _declaring:  # at the same time, a quorum queue's declarations may fail
-                if not _exists(link, queue):
-                    link.close()  # whoever asks for what is not there loses the channel
-                    if not self._intake.declare:
-                        raise BrokerError(f"the broker has no queue {queue!r}")
-                    link = Link(self._address, _CONNECT_WITHIN)
-                    _declare(link, queue, arguments)
+    def _with_queues(self) -> Link:
+        """Return a link when all queues are there; what is there need not be declared."""
+        missing = dict(queues(self._address))
+        while True:
+            link = Link(self._address, _CONNECT_WITHIN)
+            try:
+                queue = next((one for one in missing if not _exists(link, one)), None)
+            except BaseException:
+                link.close()
+                raise
+            if queue is None:
+                return link
+            link.close()  # whoever asks for what is not there loses the channel
+            if not self._intake.declare:
+                raise BrokerError(f"the broker has no queue {queue!r}")
+            _declare(self._address, queue, missing.pop(queue))
+
+    def _begin(self, link: Link) -> None:
         channel = link.channel
         channel.basic_qos(prefetch_count=self._intake.prefetch)
-        channel.add_on_cancel_callback(partial(link._was_lost, None))
+        channel.add_on_cancel_callback(link.cancelled)
         if not self._stopped:
             self._tag = channel.basic_consume(self._address.queue, partial(self._came, link))
         link.look()
-        return link
 
     def _came(self, link: Link, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         headers = properties.headers or {}
@@ -406,19 +418,38 @@ def _exists(link: Link, queue: str) -> bool:
     raise link.fail() if link.lost else BrokerError("the broker is silent")
 
 
-def _declare(link: Link, queue: str, arguments: dict[str, Any]) -> None:
+def _declare(address: Address, queue: str, arguments: dict[str, Any]) -> None:
+    try:
+        _declared(address, queue, _CONNECT_WITHIN, durable=True, arguments=arguments)
+    except _Refused as refused:
+        if refused.code == 403:
+            raise BrokerError(
+                f"no right to declare {queue!r}: give it, or declare it and pass --no-declare"
+            ) from None
+        raise
+
+
+class _Refused(BrokerError):
+    """A declaration that was refused, with the broker's code and text."""
+
+    def __init__(self, error: BrokerError, lost: BaseException | None) -> None:
+        super().__init__(str(error), final=error.final)
+        self.code = getattr(lost, "reply_code", 0)
+        self.text = str(getattr(lost, "reply_text", ""))
+
+
+def _declared(address: Address, queue: str, timeout: float, **how: Any) -> Any:
+    """Return what the broker answers to a declaration, on a link of its own."""
+    link = Link(address, timeout)
     answered: list[Any] = []
-    link.channel.queue_declare(queue, durable=True, arguments=arguments, callback=answered.append)
-    if link.run(lambda: bool(answered), _CONNECT_WITHIN):
-        return
-    if link.lost is None:
-        raise BrokerError("the broker is silent")
-    code = getattr(link.lost, "reply_code", 0)
-    if code == 403:
-        raise BrokerError(
-            f"no right to declare {queue!r}: give it, or declare it and pass --no-declare"
-        )
-    raise link.fail()
+    try:
+        link.channel.queue_declare(queue, callback=answered.append, **how)
+        if link.run(lambda: bool(answered), timeout):
+            return answered[0].method
+        error = link.fail() if link.lost else BrokerError("the broker is silent")
+        raise _Refused(error, link.lost)
+    finally:
+        link.close()
 
 
 def _parameters(address: Address, timeout: float) -> Any:
@@ -566,50 +597,59 @@ def _examine_queue(
 ) -> Iterator[Finding]:
     try:
         found = _declared(address, queue, timeout, passive=True)
-        yield Finding("ok", "queue", f"{queue}: {found.message_count} messages")
-    except BrokerError as error:
-        text = f"{queue}: {error}, or an administrator does"
-        yield Finding("note" if "no such queue" in text else "WRONG", "queue", text)
+    except _Refused as refused:
+        missing = refused.code == 404
+        text = "is missing; a relay makes it, or an administrator" if missing else str(refused)
+        yield Finding("note" if missing else "WRONG", "queue", f"{queue}: {text}")
         return
-    try:  # to declare what is there changes nothing, and is refused where it is different
-        _declared(address, queue, timeout, durable=True, arguments=arguments)
+    yield Finding("ok", "queue", f"{queue}: {found.message_count} messages")
+    try:
+        differences = _differences(address, queue, arguments, timeout)
+    except _Refused as refused:
+        text = f"{queue}: unknown, for {refused}; give the relay --no-declare"
+        yield Finding("note", "arguments", text)
+        return
+    if not differences:
         yield Finding("ok", "arguments", f"{queue}: as a relay declares it")
-    except BrokerError as error:
-        if error.final:
-            difference = error.__notes__[0]
-            wrong = difference.startswith(_LOSES)
-            text = f"{queue}: {difference}; {_REMEDY}"
-            yield Finding("WRONG" if wrong else "note", "arguments", text)
-        else:
-            text = f"{queue}: unknown, since {error}; give the relay --no-declare"
-            yield Finding("note", "arguments", text)
+    for name, text in differences.items():
+        verdict = "WRONG" if name in _LOSES else "note"
+        yield Finding(verdict, "arguments", f"{queue}: {text}; {_REMEDY}")
 
 
 _REMEDY = "a relay uses it as it is; to mend it, empty and delete it, and a relay declares it"
 #: What differs in these may lose events.
-_LOSES = ("x-queue-type", "x-overflow", "x-delivery-limit", "x-dead-letter", "durable")
+_LOSES = frozenset(QUEUE_ARGUMENTS) | {"durable"}
 
 
-def _declared(address: Address, queue: str, timeout: float, **how: Any) -> Any:
-    """Return what the broker says of a queue; raises `BrokerError` with a note on why not."""
-    link = Link(address, timeout)
-    answered: list[Any] = []
-    try:
-        link.channel.queue_declare(queue, callback=answered.append, **how)
-        if link.run(lambda: bool(answered), timeout):
-            return answered[0].method
-        error = link.fail() if link.lost else BrokerError("the broker is silent")
-        error.add_note(_difference(getattr(link.lost, "reply_text", "")))
-        raise error
-    finally:
-        link.close()
+def _differences(
+    address: Address, queue: str, arguments: dict[str, Any], timeout: float
+) -> dict[str, str]:
+    """
+    Return in what a queue is not as a relay declares it.
+
+    To declare what is there changes nothing, and the broker's refusal names one difference:
+    so that one is given in, and the next one looked for.
+    """
+    found: dict[str, str] = {}
+    wanted = dict(arguments)
+    for _ in range(10):
+        try:
+            _declared(address, queue, timeout, durable=True, arguments=wanted)
+            return found
+        except _Refused as refused:
+            difference = _INEQUIVALENT.search(refused.text)
+            if difference is None:
+                raise
+            name, text = difference[1], difference[2]
+            value = _VALUE.match(text)
+            shown = value[1] if value else "not set"
+            right = wanted.get(name)
+            found[name] = f"{name} is {shown}, where a relay declares {right!r}"
+            wanted.pop(name, None)
+            if value is not None:
+                wanted[name] = int(value[1]) if value[1].isdecimal() else value[1]
+    return found
 
 
-def _difference(text: str) -> str:
-    """Return which argument is different: of the broker's text only what has this form."""
-    found = re.search(
-        r"inequivalent arg '([\w-]+)'.* received (.{1,60}) but current is (.{1,60})", text
-    )
-    if found is None:
-        return "it has other arguments"
-    return f"{found[1]} is {found[3]}, where a relay declares {found[2]}"
+_INEQUIVALENT = re.compile(r"inequivalent arg '([\w-]{1,60})'.* but current is (.{1,80})")
+_VALUE = re.compile(r"the value '([^']{0,60})'")

@@ -43,11 +43,13 @@ class Line(NamedTuple):
 
 
 # How the library's own lines begin; they have no other fields.
-_OWN = re.compile(
+_HEAD = (
     rb'\{"uuid":"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",'
-    rb'"event":"[^"\\]+","distinct_id":"[^"\\]+",'
+    rb'"event":"%b","distinct_id":"%b",'
     rb'"timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z","properties":\{'
 )
+_OWN = re.compile(_HEAD % ((rb'(?:[^"\\]|\\.)+',) * 2))
+_PLAIN = re.compile(_HEAD % ((rb'[^"\\]+',) * 2))  # the same without escapes, at half the price
 _UUID = slice(len(b'{"uuid":"'), len(b'{"uuid":"') + 36)
 _FIELDS = Message._fields
 _MOST_KNOWN = 10_000
@@ -73,7 +75,7 @@ class Reader:
         except ValueError as error:
             raise BadMessage("unreadable", type(error.__cause__ or error).__name__) from None
         rows = [row for row in body.removeprefix(b"\xef\xbb\xbf").split(b"\n") if row.strip()]
-        if self._same and self._all_stay(rows):
+        if rows and self._same and self._all_stay(rows):
             return [Line(row, row) for row in rows]
         lines = [self._line(row, number, delivery) for number, row in enumerate(rows)]
         if all(one.refused == "no_event" for one in lines):
@@ -82,7 +84,7 @@ class Reader:
 
     def _all_stay(self, rows: list[bytes]) -> bool:
         """Return whether all lines are ours and stay as they are: one parse, not hundreds."""
-        if not all(map(_OWN.match, rows)):
+        if not all(map(_PLAIN.match, rows)):
             return False
         if max(map(len, rows), default=0) > self._dialect.limits.event_bytes:
             return False
