@@ -23,7 +23,7 @@ from .delivery import checks
 from .delivery.encoder import BeforeSend, Draft, Encoder
 from .delivery.handler import DeliveryHandler
 from .delivery.ledger import Ledger
-from .delivery.options import EventOptions, Options
+from .delivery.options import EventOptions
 from .delivery.own_records import is_ours
 from .delivery.pipeline import Pipeline, is_configuring
 from .delivery.sender import DeliveryError, OnError
@@ -126,6 +126,9 @@ class PostHogHandler(DeliveryHandler):
         send: False builds and counts events and sends none.
         debug: set the library's own logger to DEBUG: names and sizes, never keys or payloads.
         transport: another `Transport`.
+        broker: the URL of a broker, ``amqp://``, ``redis://`` or ``kafka://``, to which events
+            go instead, for ``posthog-logging relay`` to deliver; ``POSTHOG_BROKER`` where None and
+            neither *host* nor *transport* is given. It needs no key, host or dialect here.
     """
 
     def __init__(
@@ -170,8 +173,11 @@ class PostHogHandler(DeliveryHandler):
         send: bool = True,
         debug: bool = False,
         transport: Transport | None = None,
+        broker: str | None = None,
     ) -> None:
-        options = EventOptions.of(locals())
+        if broker is not None or (host is None and transport is None):
+            broker = checks.broker("broker", broker)
+        options = EventOptions.of(locals(), **_to_broker(broker, timeout))
         ledger = Ledger()
         own = {"$is_server": True, **without_owned(options.properties)}
         if options.disable_geoip:
@@ -423,7 +429,23 @@ def _weakly(reporter: Reporter) -> Callable[[Any, Boundary], Any]:
     return capture
 
 
-def _make_logs(given: Any, options: Options) -> PostHogLogsHandler | None:
+def _to_broker(url: str | None, timeout: float) -> dict[str, Any]:
+    """Return the options that lead to the broker at *url*; none where there is none."""
+    if url is None:
+        return {}
+    from .broker.transport import broker_transport  # no concern of those who have none
+
+    transport = broker_transport(url, checks.seconds("timeout", timeout))
+    dialect = transport.dialect
+    return {
+        "transport": transport,
+        "dialect": dialect,
+        "host": dialect.default_host,
+        "api_key": dialect.name,  # the relay has the key; here it says that there is a way
+    }
+
+
+def _make_logs(given: Any, options: EventOptions) -> PostHogLogsHandler | None:
     """Return what takes records for PostHog Logs, with *options* where nothing else is *given*."""
     own = dict(given) if isinstance(given, Mapping) else {"level": checks.level("logs", given)}
     if own.get("level", 0) is None or not checks.api_key(own.get("api_key", options.api_key)):
@@ -431,6 +453,8 @@ def _make_logs(given: Any, options: Options) -> PostHogLogsHandler | None:
     if "api_key" not in own and not options.dialect.name.startswith("posthog"):
         raise ValueError("logs: a mapping with PostHog's own api_key, and perhaps its host")
     shared = {name: getattr(options, name) for name in _SHARED_WITH_LOGS}
+    if options.broker is not None:  # which takes events only
+        shared.update(host=None, transport=None)
     packed = options.compression and "gzip"  # the only one that the service takes
     return PostHogLogsHandler(**{**shared, "compression": packed, **own})
 

@@ -49,15 +49,17 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names.
 
 #: Packages that are somebody's choice, and that no import of ours may bring along.
 FRIENDS = frozenset(
-    """attrs celery django fastapi flask gevent numpy pydantic pytest redis rich starlette
-    structlog""".split()
+    """attrs celery confluent_kafka django fastapi flask gevent numpy pika pydantic pytest redis
+    rich starlette structlog""".split()
 )
 #: These come along where they are installed: urllib3 looks for those that are not ours.
 CODECS = frozenset({"brotli", "isal", "orjson", "zstandard"})
 #: Parts of the standard library that cost a log call's first import too much.
 HEAVY = frozenset({"asyncio", "http.server", "sqlite3"})
-#: The plugin is pytest's to load; importing the package is what all the others do.
-NOT_ALONE = frozenset({"__init__", "pytest_plugin"})
+#: The plugin is pytest's to load, and an engine the URL's scheme; importing the package is what
+#: all the others do.
+ENGINES = frozenset({"broker.kafka", "broker.rabbitmq", "broker.redis_streams"})
+NOT_ALONE = frozenset({"__init__", "pytest_plugin"}) | ENGINES
 
 
 def name_of(path: Path) -> str:

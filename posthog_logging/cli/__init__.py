@@ -34,6 +34,7 @@ _COMMANDS = {
     "doctor": "doctor",
     "spool": "spool",
     "docs": "docs",
+    "relay": "relay",
 }
 
 _INTERRUPTED = 130
@@ -52,6 +53,8 @@ environment:
   POSTHOG_PROJECT_TOKEN, else POSTHOG_API_KEY
                 the project's key, unless --api-key is given
   POSTHOG_HOST  the base URL, unless --host is given
+  POSTHOG_BROKER
+                the broker, unless --broker is given
   NO_COLOR      set to any value: no colours
 """
 

@@ -31,12 +31,14 @@ from urllib.parse import urlsplit
 
 import requests
 
+from ..broker.address import SCHEMES
+from ..broker.doctor import examine
 from ..delivery import checks
 from ..explain import Carrier, carriers, explain
 from ..inspector.rules import key_fault
 from ..version import VERSION
 from ..wire import DIALECTS, Batch, Dialect, Endpoint, find_dialect
-from . import destination, program
+from . import broker, destination, program
 from .command import FAILED, OK, CommandError
 from .output import Output, harmless
 from .protocols import NOTE, WRONG, Answer, Judgement, judge_get, judge_posthog
@@ -50,6 +52,7 @@ HELP = "look for what keeps events from arriving"
 EPILOG = """\
 examples:
   posthog-logging doctor --app service:configure
+  posthog-logging doctor --broker amqp://user@rabbit/vhost
   posthog-logging doctor --config logging.yaml --explain films --extra '{"distinct_id": "u"}'
 
 exit statuses: 0 nothing is wrong, or with --explain, the call is an event; 1 something is wrong,
@@ -85,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     destination.add_arguments(parser)
     parser.add_argument("--spool", metavar="FOLDER", help="a spool to look into as well")
+    broker.add_arguments(parser)
     program.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print each finding as a line of JSON")
 
@@ -138,15 +142,27 @@ def _examine(options: argparse.Namespace) -> Iterator[Finding]:
     friends = [name for name in _FRIENDS if find_spec(name)]
     parts = [f"posthog-logging {VERSION}", f"Python {python_version()}", *friends]
     yield Finding(WELL, "installed", ", ".join(parts))
-    if _has_program(options):
+    if options.broker is not None:
+        yield from _broker(options)
+    elif _has_program(options):
         yield from _handlers()
         found = [one.handler for one in carriers() if one.handler]
+        found = [own for own in found if not own.host.startswith(tuple(SCHEMES))]  # see --broker
         for own in {(one.host, one.dialect.name): one for one in found}.values():
             yield from _reached(own.host, own.host, own.dialect, None, options.timeout)
     else:
         yield from _destination(options)
     if options.spool is not None:
         yield _spool(options.spool)
+
+
+def _broker(options: argparse.Namespace) -> Iterator[Finding]:
+    """Check the broker, and nothing else: who logs into one needs no key and no host."""
+    try:
+        for verdict, checked, found in examine(broker.address_of(options), options.timeout):
+            yield Finding(verdict, checked, found)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
 
 
 def _destination(options: argparse.Namespace) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from .spool import Spool
 __all__ = [
     "api_key",
     "boolean",
+    "broker",
     "certificate",
     "coding",
     "having",
@@ -222,6 +223,15 @@ def host(value: Any, default: str) -> str:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("host: a URL without a user, a password, a query or a fragment")
     return url
+
+
+def broker(name: str, value: Any) -> str | None:
+    """Return a broker's URL, ``POSTHOG_BROKER`` where *value* is None; None for no broker."""
+    if value is None:
+        value = os.environ.get("POSTHOG_BROKER", "")
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: a URL, not {_kind(value)}")
+    return value.strip() or None
 
 
 def coding(value: Any, dialect: Dialect) -> str | None:

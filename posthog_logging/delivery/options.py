@@ -125,6 +125,7 @@ class EventOptions(Options):
     exceptions: int | None = _checked(checks.level)
     exception_rate: tuple[int, float] | None = _checked(checks.rate)
     exception_hooks: bool = _checked(checks.boolean)
+    broker: str | None = _checked()
 
 
 def is_disabled() -> bool:

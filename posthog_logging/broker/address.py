@@ -1,0 +1,111 @@
+"""
+Where a broker is: a URL whose user and password nothing shows.
+
+The only module that reads one. Errors name the parameter, never what was given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+
+
+__all__ = ["DEFAULT_QUEUE", "SCHEMES", "Address", "address"]
+
+#: Each scheme and the module here that speaks it.
+SCHEMES = {
+    "amqp": "rabbitmq",
+    "amqps": "rabbitmq",
+    "redis": "redis_streams",
+    "rediss": "redis_streams",
+    "kafka": "kafka",
+    "memory": "memory",
+}
+
+#: The queue, stream or topic where the URL names none.
+DEFAULT_QUEUE = "analytics"
+
+
+@dataclass(frozen=True)
+class Address:
+    """
+    A broker and a queue in it.
+
+    ``url`` is for the client library and may hold a password, ``server`` is for everybody.
+    """
+
+    scheme: str
+    server: str
+    queue: str
+    url: str = field(repr=False)
+    settings: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def public(self) -> str:
+        """Server and queue, without user, password and settings."""
+        return f"{self.server}?queue={quote(self.queue)}"
+
+    @property
+    def dead(self) -> str:
+        """The queue of what will never be delivered."""
+        return f"{self.queue}.dead"
+
+    @property
+    def hosts(self) -> str:
+        """The host and port, for Kafka perhaps several."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
+    def credentials(self) -> tuple[str, str]:
+        """Return the user and the password; "" for what is not given."""
+        user, _, password = urlsplit(self.url).netloc.rpartition("@")[0].partition(":")
+        return unquote(user), unquote(password)
+
+    def with_password(self, password: str) -> Address:
+        """Return this address with another password."""
+        parts = urlsplit(self.url)
+        user = parts.netloc.rpartition("@")[0].partition(":")[0]
+        netloc = f"{user}:{quote(password, safe='')}@{self.hosts}"
+        return dataclasses.replace(self, url=urlunsplit(parts._replace(netloc=netloc)))
+
+
+def address(url: str, queue: str | None = None) -> Address:
+    """
+    Return the address that *url* gives; raises ``ValueError`` where it is none.
+
+    Args:
+        queue: the queue, stream or topic; where None the URL's ``queue=``, else ``analytics``.
+    """
+    text = url.strip()
+    try:
+        parts = urlsplit(text)
+        fine = text.isprintable() and " " not in text and bool(parts.netloc)
+        if parts.scheme != "kafka":  # which may have several hosts
+            fine = fine and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine or parts.scheme not in SCHEMES:
+        raise ValueError(
+            f"broker: a URL that begins with {', '.join(f'{name}://' for name in SCHEMES)}"
+        )
+    # A "/", "?" or "#" in a password ends the host's part: what follows would be shown.
+    if "@" in f"{parts.path}{parts.query}" or parts.fragment:
+        raise ValueError(
+            "broker: special characters of the user or password must be percent-encoded"
+        )
+    settings = dict(parse_qsl(parts.query, keep_blank_values=True))
+    named = settings.pop("queue", None)
+    if parts.scheme == "kafka":
+        named = named or unquote(parts.path.strip("/")) or None
+    name = _queue(queue or named or DEFAULT_QUEUE)
+    path = "" if parts.scheme == "kafka" else parts.path.rstrip("/")
+    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
+    url = urlunsplit(parts._replace(query=urlencode(settings)))
+    return Address(parts.scheme, server, name, url, settings)
+
+
+def _queue(name: str) -> str:
+    if not name.isprintable() or not 0 < len(name.encode()) <= 200:
+        raise ValueError("broker: a queue's name has 1 to 200 bytes, all of them printable")
+    return name

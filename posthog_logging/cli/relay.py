@@ -1,0 +1,193 @@
+"""
+Take events out of a broker's queue and deliver them, until told to end.
+
+The programs that log have PostHogHandler(broker="amqp://…") and no key; the key is here alone.
+Run as many relays as you like on one queue. Ctrl-C and SIGTERM end one: it takes nothing more,
+makes one attempt for what it has, acknowledges what was answered and leaves the rest to others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ..broker.engine import Intake, engine_for
+from ..delivery import checks
+from ..wire import Endpoint, find_dialect
+from . import broker, destination
+from .command import FAILED, OK, CommandError
+from .output import Output
+
+
+if TYPE_CHECKING:
+    from ..broker.relay import Plan, Relay
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "deliver what programs have put into a broker's queue"
+
+EPILOG = """\
+examples:
+  posthog-logging relay --broker amqp://relay@rabbit/analytics \\
+      --broker-password-file /run/secrets/rabbit --api-key-file /run/secrets/posthog
+  posthog-logging relay --once
+  posthog-logging relay --listen 127.0.0.1:9464
+
+What will never be delivered goes to the queue's name with ".dead" at its end, with the reason.
+
+exit statuses: 0 told to end, and it did; 1 --drain was too short, or --once lost something;
+2 wrong usage
+"""
+
+_LOOK = 0.1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    broker.add_arguments(parser)
+    parser.add_argument(
+        "--no-declare", action="store_true", help="do not make the queue where it is missing"
+    )
+    parser.add_argument(
+        "--api-key-file", metavar="FILE", help="a file with the project's key alone"
+    )
+    destination.add_arguments(parser)
+    _number("--workers", 4, "how many requests may be on their way at once", parser)
+    _number("--prefetch", 60, "how many messages a worker may hold", parser)
+    _number("--batch", 2000, "how many events a request may have", parser)
+    parser.add_argument(
+        "--drain",
+        type=_seconds,
+        default=25.0,
+        metavar="SECONDS",
+        help="how long the end may take (default 25)",
+    )
+    parser.add_argument("--once", action="store_true", help="end when the queue is empty")
+    parser.add_argument(
+        "--listen",
+        type=_listening,
+        metavar="HOST:PORT",
+        help="answer /healthz, /readyz and /metrics there",
+    )
+    parser.add_argument("--json", action="store_true", help="print the counts as a line of JSON")
+
+
+def _number(name: str, default: int, about: str, parser: argparse.ArgumentParser) -> None:
+    """Add an option that is a whole number from 1 on."""
+    parser.add_argument(
+        name, type=_whole, default=default, metavar="N", help=f"{about} (default {default})"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Relay until told to end, or until nothing is left."""
+    from ..broker.relay import Relay
+
+    output = Output(options.json)
+    plan = _plan(options)
+    stop = threading.Event()
+    with ExitStack() as stack:
+        stack.enter_context(_signals(stop))
+        relay = Relay(plan)
+        if options.listen is not None:
+            stack.callback(_monitor(options, plan, relay).close)
+        relay.start()
+        output.say(f"From {plan.address.public} to {plan.endpoint.host}, {plan.workers} workers.")
+        while not stop.wait(_LOOK) and not (options.once and relay.is_idle()):
+            pass
+        ended = relay.stop(options.drain)
+    counts = relay.ledger.counts
+    output.counts("relayed", counts)
+    output.give({"counts": counts})
+    well = (counts[name] for name in ("delivered", "duplicates", "returned") if name in counts)
+    whole = counts["accepted"] == sum(well)
+    return OK if ended and (whole or not options.once) else FAILED
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    from ..broker.relay import Plan
+
+    try:
+        where = broker.address_of(options)
+        dialect = find_dialect(options.dialect)
+        key = checks.api_key(broker.secret_in(options.api_key_file) or options.api_key)
+        if not key:
+            raise CommandError("no key: give --api-key-file or --api-key, or set POSTHOG_API_KEY")
+        host = dialect.ingestion_host(checks.host(options.host, dialect.default_host), key)
+        coding = "gzip" if "gzip" in dialect.codings else None
+        engine_for(where)  # its package may be missing
+    except (TypeError, ValueError) as error:
+        raise CommandError(str(error)) from None
+    patience = max(60.0, 3 * options.timeout)
+    return Plan(
+        where,
+        dialect,
+        Endpoint(host, key, coding),
+        Intake(options.prefetch, not options.no_declare, patience),
+        options.workers,
+        min(options.batch, dialect.limits.batch_count),
+        options.timeout,
+    )
+
+
+def _monitor(options: argparse.Namespace, plan: Plan, relay: Relay) -> Any:
+    from ..broker.monitor import Monitor
+
+    host, port = options.listen
+    try:
+        monitor = Monitor(host, port, relay.state, patience=plan.timeout + 60.0)
+    except OSError as error:
+        raise CommandError(f"--listen: {host}:{port}: {os.strerror(error.errno or 0)}") from None
+    monitor.start()
+    return monitor
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM set *stop*; a second one ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        stop.set()
+
+    before = {one: signal.signal(one, end) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _whole(text: str) -> int:
+    try:
+        return checks.whole("a number", int(text), 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on, not {text!r}") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        return checks.seconds("a number", float(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number of seconds, not {text!r}") from None
+
+
+def _listening(text: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{text}")
+        if parts.hostname and parts.port is not None and parts.netloc == text:
+            return parts.hostname, parts.port
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"a host and a port such as 127.0.0.1:9464, not {text!r}")
