@@ -44,6 +44,7 @@ _WHY = {
     "no_group": "a group needs a type and a key",
     "no_listener": "no QueueListener of this process reads its queue",
     "no_previous_id": "an alias needs the previous_id",
+    "alias_to_itself": "an alias needs two different ids",
     "not_opted_in": "there is neither a distinct_id nor an event in its extra",
     "opted_out": "opt_out was called on the handler",
     "oversized": "it is too large for the protocol",

@@ -485,7 +485,6 @@ FRIENDS: dict[str, list[Case]] = {
     ],
     "pydantic": [
         Case("pydantic.create_model('Movie', title=(str, ...))(title='Up')", {"title": "Up"}),
-        Case("pydantic.RootModel[list[int]]([1])", [1]),
         Case("pydantic.SecretStr('secret')", "**********"),
         Case("pydantic.AnyUrl('https://example.org/a')", "https://example.org/a"),
     ],

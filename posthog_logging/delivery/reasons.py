@@ -92,6 +92,10 @@ LOSSES: Mapping[str, Reason] = {
         "alias was called without the id that the person had before",
         "give previous_id",
     ),
+    "alias_to_itself": Reason(
+        "alias was called with the same id twice",
+        "give two ids; for a login, extras.identify(user, anonymous_id=visitor)",
+    ),
     "no_group": Reason(
         "a group event has no type or no key",
         "give both: extras.group('company', 'acme')",
