@@ -500,6 +500,7 @@ def test_steps_before_an_exception(page: Page, inspector: Inspector) -> None:
     """The log lines before an exception are listed with time, level, logger and extras."""
     properties = {"$exception_list": [{"type": "E", "value": "v"}], "$exception_steps": STEPS}
     post(inspector, event("$exception", properties=properties))
+    page.shows(".row .name", ["E"])
     page.click(".row .name")
     page.until(lambda: page.all(".before li"))
 
@@ -855,8 +856,8 @@ def test_screen_readers_are_told(page: Page, inspector: Inspector) -> None:
     """New events are announced together, politely; the list says how long it is."""
     post(inspector, event("a"), event("b"))
 
-    page.until(lambda: "2 new events" == page.run("return said.textContent"))
-    assert "polite" == page.one("#said").get_attribute("aria-live")
+    page.until(lambda: "2 new events" == page.run("return spoken.textContent"))
+    assert "polite" == page.one("#spoken").get_attribute("aria-live")
     assert "3" == page.one("#list").get_attribute("aria-rowcount")  # with the columns' heads
     unnamed = """return [...document.querySelectorAll("button, a, input, select, [role=grid]")]
     .filter(one => !(one.innerText || one.textContent || one.labels?.length || one.ariaLabel))

@@ -21,7 +21,7 @@ from .store import Event, Received, Store
 
 __all__ = ["CAPACITY", "SERVERS", "Answer", "Event", "Inspector", "Person", "Received"]
 
-#: How many events are remembered unless somebody says otherwise.
+#: How many events are remembered unless another number is given.
 CAPACITY = 10_000
 
 

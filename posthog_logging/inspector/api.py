@@ -82,7 +82,7 @@ class Api:
         return _json({"event": self._event(event), "request": about, "requests": list(numbers)})
 
     def person(self, query: Query, body: bytes) -> Reply:
-        """Return what identity events said of a person: its ids, and the merges it was part of."""
+        """Return what is known of a person: its ids, and the merges that made it."""
         person = self.store.person(query.get("distinct_id", ""))
         mask = self.store.mask
         return _json(

@@ -23,9 +23,9 @@ function folded(title, name, isOpen, ...inside) {
 }
 
 function verdicts(event) {
-  const said = event.reason ? node("p", { class: "verdict no" }, `Refused: ${shown(event.reason)}`) : node("p", { class: "verdict ok" }, "Accepted");
+  const verdict = event.reason ? node("p", { class: "verdict no" }, `Refused: ${shown(event.reason)}`) : node("p", { class: "verdict ok" }, "Accepted");
   const again = event.duplicate ? [node("p", { class: "verdict hm" }, "Duplicate: this uuid had been accepted before")] : [];
-  return [said, ...event.warnings.map((text) => node("p", { class: "verdict hm" }, shown(text))), ...again];
+  return [verdict, ...event.warnings.map((text) => node("p", { class: "verdict hm" }, shown(text))), ...again];
 }
 
 function who(event) {
@@ -137,13 +137,13 @@ const lines = (list) => (Array.isArray(list) ? list.map(String).slice(0, 20) : [
 function stepList(steps) {
   return node("ol", { class: "before" }, ...steps.slice(-100).filter((one) => one && typeof one === "object").map((one) => {
     const { timestamp, level: name, logger, message, ...more } = one;
-    const extra = Object.entries(more).filter(([key]) => !key.startsWith("$")).map(([key, said]) => `${key}=${inJson(said)}`).join(" ");
+    const extra = Object.entries(more).filter(([key]) => !key.startsWith("$")).map(([key, one]) => `${key}=${inJson(one)}`).join(" ");
     return node("li", {}, node("time", {}, clock(Date.parse(timestamp ?? one.$timestamp))), level(inJson(name ?? one.$level ?? "info").toLowerCase()),
       node("p", {}, node("b", {}, shown(inJson(message ?? one.$message ?? ""), 500)), node("span", {}, ` ${shown(inJson(logger ?? ""), 100)} ${shown(extra, 300)}`)));
   }));
 }
 
-// Logs: the message, then what the program said of it, and where in the code it was at the end.
+// Logs: the message, then the program's own attributes, and where in the code it was at the end.
 
 function logParts(event) {
   const { "exception.stacktrace": trace, "code.stacktrace": called, "code.file.path": path, "code.line.number": line, "code.function.name": name } = event.properties;

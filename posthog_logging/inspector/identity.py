@@ -120,7 +120,7 @@ _NO_ALIAS = "$create_alias without an alias: nothing is merged"
 
 
 def merge_of(event: str, distinct_id: str, properties: Mapping[str, Any]) -> Merge | None:
-    """Return the merge that an event asks for; without person processing there is none."""
+    """Return the merge that an event asks for; None where it asks for none."""
     name = _OTHER_ID.get(event)
     other = properties.get(name) if name else None
     if other in (None, "") or properties.get("$process_person_profile") is False:

@@ -56,7 +56,7 @@ export function titleOf(item) {
   return item.event || (item.kind === "log" ? "(no message)" : "(no name)");
 }
 
-// What says most comes first: what the program gave, then the names of PostHog and of
+// What is worth most comes first: what the program gave, then the names of PostHog and of
 // OpenTelemetry, and where in the code it was at the very end.
 const LATE = /^(logger|service|deployment|telemetry|library|os|host|process|thread|http|url|exception)\./;
 const rank = (name) => (/^code\./.test(name) ? 3 : LATE.test(name) ? 2 : name.startsWith("$") ? 1 : 0);

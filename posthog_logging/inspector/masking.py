@@ -33,25 +33,25 @@ _SHOWN_HEADERS = frozenset(
 _OWN_HEADERS = ("posthog-", "x-posthog-")
 
 # PostHog's keys. Inside a word only with a prefix that no word has, or where what follows is
-# as long and mixed as a key: `graphs_per_week` is none.
+# as long and mixed as a key: `graphs_per_week` is not a key.
 _KEY = r"(?<![^\W_])ph[a-z]_\w{8,}|ph[cx]_\w{8,}|ph[a-z]_(?=\w{0,99}[A-Z0-9])\w{20,}"
 _PASSWORD = r"(?<=://)[^/\s:@]{1,200}:[^/\s@]{1,200}(?=@)"
 _WORD = re.compile(r"[^\s\"'<>]+")
 _SHORTEST = 8  # characters of a key that is masked by value
+_WORDY = 20  # the same for letters alone: what is shorter may be a word of the language
 _MOST_ENCODINGS = 3
 
 
 class Mask:
     """
-    Masks every key in a JSON value; the keys that it is told of, and all that look like one.
+    Masks every key in a JSON value; the given keys, and all that look like one.
 
     Args:
         keys: keys that are masked by value, whatever they look like.
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
-        # What is only letters may be a word of the language; it is masked where its name says so.
-        by_value = [key for key in keys if len(key) >= _SHORTEST and not key.isalpha()]
+        by_value = [key for key in keys if len(key) >= (_WORDY if key.isalpha() else _SHORTEST)]
         alternatives = [*map(re.escape, sorted(by_value, key=len, reverse=True)), _KEY, _PASSWORD]
         self._pattern = re.compile("|".join(alternatives), re.ASCII)
 
@@ -111,7 +111,7 @@ def keys_in(headers: Mapping[str, str], query: Mapping[str, str], payload: Any) 
 
 
 def short(key: str) -> str:
-    """Return enough of a key to tell it from another, and too little to use it."""
+    """Return enough of a key to recognise it, and too little to use it."""
     return f"{key[:4]}…{key[-4:]}" if len(key) >= 16 else "…"
 
 

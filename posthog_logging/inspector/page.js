@@ -125,7 +125,7 @@ function remember(item) {
     state.requests.set(item.number, item);
     if (item.kept) return false; // its events say all of it
   }
-  tell(item, 1);
+  enter(item, 1);
   item.key = ++state.lastKey;
   state.items.push(item);
   if (state.kind !== "person" && isListed(item)) state.view.push(item);
@@ -133,7 +133,7 @@ function remember(item) {
 }
 
 // Count an item in, or out again.
-function tell(item, by) {
+function enter(item, by) {
   change(state.tally, item.kind, by);
   if (!isEvent(item)) return;
   if (item.warnings.length) change(state.tally, "warned", by);
@@ -148,7 +148,7 @@ function change(map, key, by) {
 function forget() {
   const most = 2 * state.capacity; // good and bad ones, as many as the inspector remembers
   if (state.items.length <= most) return 0;
-  for (const old of state.items.splice(0, state.items.length - most)) tell(old, -1);
+  for (const old of state.items.splice(0, state.items.length - most)) enter(old, -1);
   for (const number of state.requests.keys()) {
     if (state.requests.size <= most) break;
     state.requests.delete(number);
@@ -392,7 +392,7 @@ function announce() {
   if (!all || Date.now() - lastSpoken < 3000) return;
   lastSpoken = Date.now();
   state.heard = { all: 0, bad: 0 };
-  $("said").textContent = `${plural(all, "new event")}${bad ? `, ${bad} bad` : ""}`;
+  $("spoken").textContent = `${plural(all, "new event")}${bad ? `, ${bad} bad` : ""}`;
 }
 
 // Chaos, clearing, copying, the theme.
@@ -423,7 +423,7 @@ async function setChaos(wanted) {
   state.chaos = now.always && Object.keys(now.always).length ? now.always : null;
   state.playing = now.playing ?? "";
   draw();
-  $("said").textContent = state.chaos || state.playing ? "Chaos is on" : "Chaos is off";
+  $("spoken").textContent = state.chaos || state.playing ? "Chaos is on" : "Chaos is off";
 }
 
 const noChaos = () => setChaos({ always: null, play: null });

@@ -1,7 +1,7 @@
 // Who is whom: persons as PostHog makes them of what arrived, each with all of its ids.
 
 const OTHER_ID = { __proto__: null, $identify: "$anon_distinct_id", $create_alias: "alias", $merge_dangerously: "alias" };
-const IN_VAIN = /^(cannot_merge|alias to itself)|is dropped$/;
+const IN_VAIN = /^(cannot_merge|alias to itself)|is dropped/;
 
 const byId = new Map();
 let sorted = null; // the persons in order, until one of them changes

@@ -156,7 +156,7 @@ def find_judge(path: str) -> Judge | None:
 
 
 def decide(judge: Judge, asked: Asked, answer: Answer) -> Judged:
-    """Return what *judge* says, changed as *answer* wants it; status 0 is no answer at all."""
+    """Return what *judge* decides, changed as *answer* wants it; status 0 is no answer at all."""
     judged = judge.judge(asked)
     status = answer.status
     if answer.hang:
@@ -209,7 +209,7 @@ class Reading:
         return 0 if self.payload is None else len(self.plain) + _OBJECT_BYTES * _values(self.plain)
 
     def answered(self, body: bytes, found: Sequence[Finding]) -> Judged:
-        """Return a 200 with *body*, for findings of which each says whether it is good."""
+        """Return a 200 with *body*, for findings, of which those without a reason are good."""
         return Judged(
             200,
             JSON,
@@ -276,7 +276,7 @@ def phrase(status: int) -> str:
 
 
 def parsed(plain: bytes, tag: str, prefix: str = "") -> Any:
-    """Return what *plain* says, or refuse it under *tag*; too many values are a 413."""
+    """Return *plain* parsed, or refuse it under *tag*; too many values are a 413."""
     if _values(plain) > _MOST_VALUES:
         raise Refusal(413, "payload_too_large", _TOO_MANY.format("values", _MOST_VALUES))
     try:
@@ -302,7 +302,7 @@ _SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|[eE]\+?\d{3}|\d{309}")
 
 
 def strict_json(body: bytes) -> Any:
-    """Return what *body* says; raises ``ValueError`` where PostHog's parser would."""
+    """Return *body* parsed; raises ``ValueError`` where PostHog's parser would fail."""
     try:
         payload = jsonable.decode(body.decode())
     except RecursionError:
@@ -414,7 +414,7 @@ _OTHER_FORMS = re.compile(
 
 
 def canonical(name: Any) -> str | None:
-    """Return a UUID in lower case and with hyphens, or None for what is none."""
+    """Return a UUID in lower case and with hyphens, or None for anything else."""
     if type(name) is not str:
         return None
     lower = name.lower()

@@ -42,7 +42,7 @@ _FARTHEST = 24 * 3600.0
 _GZIP = b"\x1f\x8b\x08"
 _ID_LENGTHS = {"traceId": 32, "spanId": 16}
 
-# What OTLP says of a record's own fields; attributes and body are the dialect's to read.
+# The types of a record's own fields in OTLP; attributes and body are the dialect's to read.
 _TYPES: Mapping[str, Types] = {
     "timeUnixNano": one_of(str, int),
     "observedTimeUnixNano": one_of(str, int),
@@ -175,13 +175,15 @@ def _warnings(raw: Any, message: Message, now: float) -> tuple[str, ...]:
     """Return what the server changes in a record that it takes (4.1)."""
     record = _record(raw)
     warnings = tuple(
-        f"{name} is not {length} hexadecimal digits: the server forgets it"
+        f"{name} is not {length} hexadecimal digits: the server drops it"
         for name, length in _ID_LENGTHS.items()
         if record.get(name) and len(record[name]) != length
     )
-    moment = parse_strictly(message.timestamp)
-    if moment is None or abs(moment - now) > _FARTHEST:
-        warnings += ("more than 24 hours from now: the server takes its own time",)
+    seconds = parse_strictly(message.timestamp)
+    if seconds is None or abs(seconds - now) > _FARTHEST:
+        warnings += (
+            "more than 24 hours from now: the server takes the time of arrival; check the clock",
+        )
     return warnings
 
 

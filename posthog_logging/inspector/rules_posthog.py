@@ -110,7 +110,7 @@ class PostHogV0:
         )
 
     def refuse(self, status: int, asked: Asked) -> Judged:
-        """Return *status* as V0 says it: in plain text."""
+        """Return *status* in V0's form: plain text."""
         return _refused(Reading(), Refusal(status, phrase(status)))
 
 
@@ -132,7 +132,7 @@ def _check_query(query: Mapping[str, str]) -> None:
 
 
 def _plain(asked: Asked) -> bytes:
-    """Unpack what begins like gzip, or is said to be: V0 sniffs, and knows no other coding."""
+    """Unpack what begins like gzip or is declared as gzip; V0 reads no other coding."""
     if len(asked.body) > _MOST_BYTES:
         raise Refusal(413, "payload_too_large", f"body of more than {_MOST_BYTES} bytes")
     if not asked.body:
@@ -146,7 +146,7 @@ def _plain(asked: Asked) -> bytes:
 
 
 def _coding(asked: Asked) -> str | None:
-    """Return the coding that a request says it has; the query's word goes before the header's."""
+    """Return the coding that a request declares; the query goes before the header."""
     hint = _CODINGS.get(asked.query.get("compression", "").lower())
     return hint or _CODINGS.get(asked.headers.get("content-encoding", ""))
 
@@ -288,7 +288,7 @@ def _stored_id(raw: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return a text as it is, anything else as JSON with sorted keys; null is no text at all."""
+    """Return a text as it is, anything else as JSON with sorted keys; null is empty."""
     if type(value) is str:
         return value
     return "" if value is None else jsonable.encode(_sorted(value)).decode()
@@ -329,21 +329,23 @@ class _RequestNotes:
     def of(cls, head: Mapping[str, Any], asked: Asked) -> _RequestNotes:
         now, sent_at = asked.now, head.get("sent_at")
         if sent_at is None:
-            in_query = int(asked.query.get("_", "0")) / 1000  # milliseconds, as posthog-js says it
+            in_query = int(asked.query.get("_", "0")) / 1000  # milliseconds, from posthog-js
             return cls(now, in_query - now if in_query > _YEAR_2021 else 0.0, ())
-        moment = parse_kindly(sent_at)
-        if moment is None:
-            return cls(now, 0.0, ("sent_at is unreadable: no correction of clock skew",))
-        return cls(now, moment - now, ())
+        seconds = parse_kindly(sent_at)
+        if seconds is None:
+            return cls(now, 0.0, (_UNREADABLE_SENT_AT,))
+        return cls(now, seconds - now, ())
 
     def about(self, raw: Mapping[str, Any]) -> tuple[str, ...]:
         notes = self.general
         properties = raw.get("properties", {})
         text = _distinct_id(raw)
         if is_illegal(text):
-            notes += ("illegal distinct_id: its merges are refused",)
+            notes += (
+                "illegal distinct_id: PostHog refuses its merges; send the user's own id, or none",
+            )
         if len(text) > _LONGEST_ID:
-            notes += (f"distinct_id cut to {_LONGEST_ID} characters",)
+            notes += (f"distinct_id cut to {_LONGEST_ID} characters; send a shorter one",)
         if raw.get("timestamp"):
             skew = 0.0 if properties.get("$ignore_sent_at") else self.skew
             notes += in_the_future(parse_kindly(raw["timestamp"]), skew, self.now)
@@ -353,22 +355,28 @@ class _RequestNotes:
         return notes + warnings_of(raw["event"], _stored_id(raw), properties)
 
 
-def in_the_future(moment: float | None, skew: float, now: float) -> tuple[str, ...]:
+def in_the_future(seconds: float | None, skew: float, now: float) -> tuple[str, ...]:
     """Return what the server makes of a timestamp that it does not believe (1.6)."""
-    if moment is None:
-        return ("unreadable timestamp: the server takes its own",)
-    if moment - skew - now > _FUTURE:
-        return ("timestamp more than 23 hours in the future: the server takes its own",)
+    if seconds is None:
+        return ("unreadable timestamp: the server takes the time of arrival; send RFC 3339",)
+    if seconds - skew - now > _FUTURE:
+        text = "timestamp more than 23 hours in the future: the server takes the time of arrival"
+        return (f"{text}; check the clock",)
     return ()
 
 
+_UNREADABLE_SENT_AT = (
+    "sent_at is unreadable: clock skew is not corrected; send RFC 3339 with an offset"
+)
 _YEAR_2021 = 1_609_459_200.0
 
 
 def about_person(event: str, process: Any) -> tuple[str, ...]:
     """Return what the server makes of an event's wish to have no person."""
     if type(process) is not bool:
-        return ("$process_person_profile is not a boolean: taken as true",)
+        return ("$process_person_profile is not a boolean: the server takes it for true",)
     if event in _PERSONAL and not process:
-        return (f"{event} without person processing is dropped",)
+        return (
+            f"{event} without person processing is dropped; leave $process_person_profile out",
+        )
     return ()

@@ -133,7 +133,7 @@ class PostHogV1:
         return "" if is_small else "ai_event_too_big"
 
     def refuse(self, status: int, asked: Asked) -> Judged:
-        """Return *status* as V1 says it: an object with a tag."""
+        """Return *status* in V1's form: an object with a tag."""
         tag = _TAGS.get(status, f"status_{status}")
         return _refused(Reading(), Refusal(status, tag), asked)
 
@@ -234,7 +234,7 @@ def _check_key(authorization: str) -> None:
 
 
 def _plain(asked: Asked) -> bytes:
-    """Unpack as the header says: V1 sniffs nothing but the two forms of ``deflate`` (2.2)."""
+    """Unpack as the header declares: V1 sniffs nothing but the two forms of ``deflate`` (2.2)."""
     if len(asked.body) > _WIRE_BYTES:
         raise Refusal(413, "payload_too_large", f"body of more than {_WIRE_BYTES} bytes")
     if not asked.body:
@@ -320,13 +320,15 @@ def _warnings(raw: Mapping[str, Any], skew: float, now: float) -> tuple[str, ...
     """Return what the server makes of an event that it takes."""
     warnings: tuple[str, ...] = ()
     if is_illegal(raw["distinct_id"]):
-        warnings += ("illegal distinct_id: person processing is off",)
+        warnings += (
+            "illegal distinct_id: person processing is off for it; send the user's own id",
+        )
     given = raw.get("options")
     options: Mapping[str, Any] = given if isinstance(given, dict) else {}
-    moment = parse_strictly(raw["timestamp"])
-    if moment is not None:
+    seconds = parse_strictly(raw["timestamp"])
+    if seconds is not None:
         is_uncorrected = as_bool(options.get("disable_skew_correction"))
-        warnings += in_the_future(moment, 0.0 if is_uncorrected else skew, now)
+        warnings += in_the_future(seconds, 0.0 if is_uncorrected else skew, now)
     if as_bool(options.get("process_person_profile")) is False:
         warnings += about_person(raw["event"], False)
     properties = raw.get("properties")

@@ -1,7 +1,7 @@
 """
 The Segment family's servers: almost everything gets a 200, and much of it is lost later.
 
-So the answer says little, and the findings say what would become of each call. Where the key
+So the answer means little, and the findings show what would become of each call. Where the key
 is shows which vendor is meant: the vendors share their paths, and differ in limits.
 """
 
@@ -214,7 +214,10 @@ _WARNINGS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         "no context: MetaRouter loses the whole batch",
     ),
     "messageId": (_is_not_an_id, "no messageId of 1 to 100 characters: duplicates are not seen"),
-    "timestamp": (_is_unreadable_time, "unreadable timestamp: the server takes its own"),
+    "timestamp": (
+        _is_unreadable_time,
+        "unreadable timestamp: the server takes the time of arrival; send ISO 8601",
+    ),
 }
 
 
@@ -227,12 +230,12 @@ def _finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Find
     if not isinstance(raw, dict):
         return Finding("", "", "", "", {}, raw, reason, warnings)
     name = canonical(raw.get("messageId")) or _text(raw.get("messageId"))
-    moment = _text(raw.get("timestamp"))
+    time = _text(raw.get("timestamp"))
     read = _read(raw)
     if read is None:
-        return Finding(_text(raw.get("event")), "", name, moment, {}, raw, reason, warnings)
+        return Finding(_text(raw.get("event")), "", name, time, {}, raw, reason, warnings)
     return Finding(
-        read.event, read.distinct_id, name, moment, read.properties, raw, reason, warnings
+        read.event, read.distinct_id, name, time, read.properties, raw, reason, warnings
     )
 
 

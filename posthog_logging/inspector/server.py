@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer a request of any kind."""
         try:
             url = urlsplit(self.path)
-        except ValueError:  # an address in brackets that is none
+        except ValueError:  # not an address in the brackets
             self._send(400, _CLOSE, b"")
             return
         query = dict(parse_qsl(url.query, keep_blank_values=True))
@@ -207,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _read(self) -> bytes | int:
         """
-        Return the request's body, or the status that says why there is none.
+        Return the request's body, or the status of the refusal where it cannot be read.
 
         After such a status the connection must end: nobody knows where the next request begins.
         """

@@ -1,7 +1,7 @@
 """
 Servers that are not PostHog's cloud, each under a name: what stands at an address in real life.
 
-A `Server` says what becomes of a request before the inspector judges it: another answer, or the
+A `Server` decides what becomes of a request before the inspector judges it: another answer, or the
 same request without a header. With them a sender's fallback to the older protocol is tested,
 and tried by hand: ``posthog-logging serve --play old-server``.
 """
@@ -114,7 +114,7 @@ _ALL = (
     Server("rolling", "a rolling deployment: V1, with a 404 now and then", _rolling),
     Server(
         "stripping-proxy",
-        "a proxy that takes the Authorization header away: V1 says missing_authorization",
+        "a proxy that takes the Authorization header away: V1 answers missing_authorization",
         strips=frozenset({"authorization"}),
     ),
 )
@@ -124,7 +124,7 @@ SERVERS: Mapping[str, Server] = MappingProxyType({one.name: one for one in _ALL}
 
 
 def server_of(name: str | None) -> Server | None:
-    """Return the server of that name; raises ``ValueError`` where there is none."""
+    """Return the server of that name; raises ``ValueError`` for an unknown one."""
     if name is None:
         return None
     if name not in SERVERS:

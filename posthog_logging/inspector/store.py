@@ -277,7 +277,7 @@ class Store:
             return event, self._sightings.get(_named(event.uuid), _Sighting()).requests
 
     def person(self, distinct_id: str) -> Person:
-        """Return a copy of what identity events said of the person with *distinct_id*."""
+        """Return a copy of what is known of the person with *distinct_id*."""
         with self._changed:
             person = self._persons.find(distinct_id)
             return replace(person, ids=[*person.ids], merges=[*person.merges])
@@ -368,7 +368,7 @@ def _named(name: str) -> str:
 
 
 def _attempt(headers: Mapping[str, str]) -> int:
-    """Return PostHog V1's attempt, a 32-bit number, or 0 where there is none."""
+    """Return PostHog V1's attempt, a 32-bit number, or 0 without one."""
     text = headers.get("posthog-attempt", "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else 0
 

@@ -1,9 +1,9 @@
 """
 Who may talk to the inspector: programs of this machine, and its own page.
 
-A web page of somebody else must neither read nor write here. A browser says where a request
-comes from: in ``Origin`` with every POST, in ``Sec-Fetch-Site`` with everything. A name that
-was rebound to 127.0.0.1 shows in ``Host``. An SDK sends none of these, and is let in.
+A web page of somebody else must neither read nor write here. A browser declares where a
+request comes from: in ``Origin`` with every POST, in ``Sec-Fetch-Site`` with everything. A name
+that was rebound to 127.0.0.1 shows in ``Host``. An SDK sends none of these, and is let in.
 """
 
 from __future__ import annotations
