@@ -317,7 +317,7 @@ def test_one_complaint_for_all_files_of_a_kind(folder: Path, make: Any, log: Log
     make().append([])
 
     (text,) = log.texts
-    assert f"spool file {paths[0].name} and 4 more is for another host or dialect" in text
+    assert f"{paths[0].name} is for another host or dialect; left alone, like 4 more" in text
     assert f"posthog-logging spool check {folder}" in text
 
 

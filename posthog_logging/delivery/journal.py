@@ -565,10 +565,10 @@ class JournalSpool:
         for problem, paths in problems.items():
             ours = [path.name for path in paths if self._folder.owns(path)]
             if ours:
-                others = f" and {len(ours) - 1} more" if len(ours) > 1 else ""
-                text = f"{ours[0]}{others} {problem}; left alone"
-                advice = f"see posthog-logging spool check {self._folder.path}"
-                self._tell(f"spool: {problem}", f"spool file {text}; {advice}")
+                others = f", like {len(ours) - 1} more" if len(ours) > 1 else ""
+                advice = f"to look into it: posthog-logging spool check {self._folder.path}"
+                text = f"spool file {ours[0]} {problem}; left alone{others}; {advice}"
+                self._tell(f"spool: {problem}", text)
 
 
 def _most_open() -> int:
