@@ -48,6 +48,7 @@ class Log:
             "lose": self._lose,
             "refuse": lambda reason: self._lose(reason, 1),
             "adopt": self._adopt,
+            "duplicate": lambda count: self._lose("duplicates", count),
         }
 
     def _lose(self, reason: str, count: int) -> None:
@@ -340,7 +341,7 @@ def test_a_copy_is_settled_as_one(
         first.close()
 
     assert lines[acked:] == take_all(make())
-    assert {"duplicate": 10} == log.lost
+    assert {"duplicates": 10} == log.lost
     assert [] == files(folder)
 
 

@@ -103,7 +103,7 @@ def _drain(options: argparse.Namespace, folder: str) -> int:
     for dialect, host in sorted({(one.dialect, one.host) for one in _free(folder)}):
         try:
             done.append(_deliver(options, output, folder, dialect, host))
-        except CommandError as error:  # a dialect of a program's own, a host that is none
+        except CommandError as error:  # a dialect of a program's own, an invalid host
             skipped[f"{dialect} to {host}: skipped, {error}"] += 1
     for text in skipped:
         output.say(text)
@@ -149,7 +149,7 @@ def _deliver(
     counts = handler.counts
     output.counts(f"{dialect} to {host}:", counts)
     output.give({"dialect": dialect, "host": host, "counts": counts})
-    arrived = counts["delivered"] + counts.get("duplicate", 0)  # of a copied file, once is enough
+    arrived = counts["delivered"] + counts.get("duplicates", 0)  # of a copied file, once is enough
     return delivered and arrived == counts["accepted"]
 
 
