@@ -35,7 +35,7 @@ from .spool import RECEIPT, Kept, MemorySpool, View, fitting, lines_of
 __all__ = ["JournalSpool", "SegmentInfo", "segments_in"]
 
 # A segment takes what it needs: the first of a process is small, further ones grow.
-_SMALLEST_SEGMENT = 64 * 1024
+_SMALLEST_SEGMENT = 256 * 1024
 _LARGEST_SEGMENT = 4 * 1024 * 1024
 _GROWTH = 4
 _CHUNK = 256 * 1024
