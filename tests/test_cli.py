@@ -1249,9 +1249,126 @@ def test_spool_drain_in_an_outage(
     assert (1, 0, 3) == (failed, delivered, len(inspector.events))
 
 
+def orphans(folder: Path, count: int, host: str, dialect: str = "posthog") -> None:
+    """Leave *count* segments with an event each, as programs do that were killed."""
+    from posthog_logging.delivery.journal import JournalSpool
+
+    model = folder.parent / "model"
+    spool = JournalSpool(model, dialect=dialect, host=host)
+    event = {"event": "x", "distinct_id": "u", "timestamp": "2024-01-02T03:04:05.678Z"}
+    name = "01900000-0000-7000-8000-000000000000"
+    line = json.dumps({"uuid": name, **event, "properties": {}}, separators=(",", ":"))
+    spool.admit(line.encode())
+    spool.close()
+    (path,) = model.iterdir()
+    content = path.read_bytes()
+    path.unlink()
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        mine = content.replace(name.encode(), f"{name[:-6]}{number:06d}".encode())
+        (folder / f"{len(dialect)}-{hash(host) & 0xFFFF:x}{number:04x}-1.ndjson").write_bytes(mine)
+
+
+def test_spool_drain_until_empty(
+    tmp_path: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However many files there are, one drain delivers them all."""
+    folder = tmp_path / "spool"
+    orphans(folder, 300, inspector.url)
+
+    assert 0 == main(["spool", "drain", str(folder), "--api-key", KEY])
+    assert 300 == len({event.uuid for event in inspector.events}) == len(inspector.events)
+    assert [] == list(folder.iterdir())
+    assert "Nothing waits any more." in capsys.readouterr().out
+
+
+def test_spool_drain_skips_and_reports(
+    tmp_path: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files that cannot be delivered hinder no other: they are named, and the status is 1."""
+    folder = tmp_path / "spool"
+    orphans(folder, 3, inspector.url)
+    orphans(folder, 2, inspector.url, dialect="home-made")
+    orphans(folder, 1, "no address")
+
+    assert 1 == main(["spool", "drain", str(folder), "--api-key", KEY])
+    assert 3 == len(inspector.events)
+    shown = capsys.readouterr().out
+    assert f"home-made to {inspector.url}: skipped, dialect:" in shown
+    assert "posthog to no address: skipped, host:" in shown
+    assert "3 events wait still." in shown
+
+
+def test_spool_drain_to_another_host(tmp_path: Path, inspector: Inspector) -> None:
+    """With ``--host`` events go there, whatever address they were meant for."""
+    folder = tmp_path / "spool"
+    orphans(folder, 5, "http://old.invalid")
+    orphans(folder, 5, "https://older.invalid/ingest")
+    orphans(folder, 2, "no address")
+
+    words = ["spool", "drain", str(folder), "--api-key", KEY, "--host", inspector.url]
+
+    assert 0 == main(words)
+    assert 5 == len({event.uuid for event in inspector.events})  # they have the same five
+    assert [] == list(folder.iterdir())
+
+
+def test_spool_check(
+    tmp_path: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every file is named with what it is; damage is status 1."""
+    folder = tmp_path / "spool"
+    orphans(folder, 2, inspector.url)
+    os.mkfifo(folder / "pipe.ndjson")
+    (folder / "notes.txt").write_text("mine")
+    (folder / "1-1-1.new").write_text("")
+    before = sorted(folder.iterdir())
+
+    well = main(["spool", "check", str(folder)])
+    shown = capsys.readouterr().out
+    first = next(path for path in before if path.stat().st_size > 50)
+    first.write_bytes(first.read_bytes().replace(b'"event"', b"\0" * 7))
+    (folder / "1-1-2.ndjson").write_bytes(b"\0" * 100)
+    (folder / "1-1-3.damaged").write_bytes(b"")
+    damaged = main(["spool", "check", str(folder)])
+    wrong = [row for row in capsys.readouterr().out.split("\n") if row.startswith("WRONG")]
+    main(["spool", "check", str(folder), "--json"])
+    told = [json.loads(row) for row in capsys.readouterr().out.split("\n") if row]
+
+    assert (0, 1) == (well, damaged)
+    assert "5 files, 0 with damage." in shown
+    assert [2, 2] == [shown.count("waits"), shown.count("not ours, left alone")]
+    assert ["unreadable", "kept aside", "damaged"] == [row.split()[3].strip(":,") if row.split()[3]
+        != "kept" else "kept aside" for row in wrong]  # fmt: skip
+    assert 3 == sum(one["is_wrong"] for one in told)
+
+
+def test_spool_does_not_wait_for_a_pipe(
+    tmp_path: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pipe or a folder with a segment's name is passed over by every verb."""
+    folder = tmp_path / "spool"
+    orphans(folder, 1, inspector.url)
+    os.mkfifo(folder / "1-1-1.ndjson")
+    os.mkfifo(folder / "events.ndjson")
+    (folder / "1-1-2.ndjson").mkdir()
+
+    statuses = [main(["spool", verb, str(folder), "--api-key", KEY]) for verb in _VERBS]
+
+    assert [0, 1, 0] == statuses
+    assert 1 == len(inspector.events)
+
+
+_VERBS = ("show", "check", "drain")
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
-    [([], "show or drain"), (["empty", "."], "show or drain"), (["show", "/nowhere"], "no such")],
+    [
+        ([], "show, check or"),
+        (["empty", "."], "show, check or"),
+        (["show", "/nowhere"], "no such"),
+    ],
     ids=["nothing", "verb", "folder"],
 )
 def test_spool_wrong_usage(

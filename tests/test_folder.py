@@ -48,6 +48,7 @@ class Log:
             "lose": self._lose,
             "refuse": lambda reason: self._lose(reason, 1),
             "adopt": self._adopt,
+            "duplicate": lambda count: self._lose("duplicates", count),
         }
 
     def _lose(self, reason: str, count: int) -> None:
@@ -317,7 +318,7 @@ def test_one_complaint_for_all_files_of_a_kind(folder: Path, make: Any, log: Log
     make().append([])
 
     (text,) = log.texts
-    assert f"spool file {paths[0].name} and 4 more is for another host or dialect" in text
+    assert f"{paths[0].name} is for another host or dialect; left alone, like 4 more" in text
     assert f"posthog-logging spool check {folder}" in text
 
 
@@ -340,7 +341,7 @@ def test_a_copy_is_settled_as_one(
         first.close()
 
     assert lines[acked:] == take_all(make())
-    assert {"duplicate": 10} == log.lost
+    assert {"duplicates": 10} == log.lost
     assert [] == files(folder)
 
 
@@ -417,7 +418,7 @@ def test_crashes_in_an_outage_take_little(folder: Path, make: Any) -> None:
     """Each process that crashes leaves what it logged, and little more room than that."""
     done = run(CRASHES, folder, 100)
     assert "" == done.stderr
-    assert size_of(folder) < 100 * 64 * 1024 + 1
+    assert size_of(folder) <= 100 * 256 * 1024
 
     small = make()
     small.append([])
@@ -686,7 +687,7 @@ def test_thrown_out_of_a_log_call(state: str, tmp_path: Path) -> None:
         before = len(os.listdir("/dev/fd"))
         lines = [] if state == "first" else lines_from(0, 3)
         if state.startswith("full"):
-            lines = lines_from(0, 140, 400)
+            lines = lines_from(0, 120, 2000)
         for line in lines:
             assert spool.admit(line) is RECEIPT
         if state == "full and prepared":
@@ -694,7 +695,7 @@ def test_thrown_out_of_a_log_call(state: str, tmp_path: Path) -> None:
         if state == "reopened":
             spool.close()
         if state.startswith("full"):
-            more = lines_from(500, 1, 64 * 1024 - 140 * 454 - 200)
+            more = lines_from(500, 1, 256 * 1024 - 120 * 2054 - 200)
             spool.admit(*more)
             lines += more
         came = interrupted(lambda spool=spool: spool.admit(last), number)  # type: ignore[misc]

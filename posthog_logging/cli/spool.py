@@ -1,8 +1,8 @@
 """
-Look into a spool, or deliver what waits there.
+Look into a spool, check its files, or deliver what waits there.
 
-``show`` changes nothing. ``drain`` takes over the files whose writers are gone, each to where it
-was meant to go, and leaves the others to their programs.
+show and check change nothing. drain takes over the files whose writers are gone and delivers
+each to where it was meant to go, or all to --host; files of running programs stay theirs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from . import destination
@@ -19,15 +21,16 @@ from .output import Output, clock
 
 
 if TYPE_CHECKING:
-    from ..delivery.journal import SegmentInfo
+    from ..delivery.folder import SegmentInfo
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "show, or deliver, what waits in a spool"
+HELP = "show, check or deliver what waits in a spool"
 
-USAGE_LINE = "posthog-logging spool [options] {show,drain} FOLDER"
+USAGE_LINE = "posthog-logging spool [options] {show,check,drain} FOLDER"
 
-EPILOG = "exit statuses: 0 done, 1 drain left or lost something, 2 wrong usage"
+EPILOG = """\
+exit statuses: 0 done; 1 check found damage, or drain left or lost something; 2 wrong usage"""
 
 _COLUMNS = ("oldest (UTC)", "events", "bytes", "written by", "dialect", "host", "file")
 
@@ -37,20 +40,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words",
         nargs="*",
-        metavar="{show,drain} FOLDER",
+        metavar="{show,check,drain} FOLDER",
         help="what to do, and the spool's folder",
     )
     parser.add_argument(
         "--api-key", metavar="KEY", help="for drain: the project's key (default POSTHOG_API_KEY)"
+    )
+    parser.add_argument(
+        "--host",
+        metavar="URL",
+        help="for drain: deliver there, also what was meant for another address",
     )
     destination.add_timeout(parser)
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each file")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show or drain."""
+    """Show, check or drain."""
     if len(options.words) != 2 or options.words[0] not in _VERBS:
-        raise CommandError("what and where? Give show or drain, and a folder")
+        raise CommandError("what and where? Give show, check or drain, and a folder")
     verb, folder = options.words
     if not os.path.isdir(folder):
         raise CommandError(f"{folder}: no such folder")
@@ -59,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace, folder: str) -> int:
     output = Output(options.json)
-    segments = _segments(folder)
+    segments = _spools().segments_in(folder)
     for one in segments:
         output.give({**one._asdict(), "path": str(one.path)})
     output.table(_COLUMNS, [_row(one) for one in segments])
@@ -67,38 +75,103 @@ def _show(options: argparse.Namespace, folder: str) -> int:
     return OK
 
 
+def _check(options: argparse.Namespace, folder: str) -> int:
+    """Say of each file what it is; damage is status 1."""
+    output = Output(options.json)
+    findings = _spools().findings_in(folder)
+    rows = []
+    for path, state, is_wrong, info in findings:
+        events = info.events if info else 0
+        output.give({"path": str(path), "state": state, "is_wrong": is_wrong, "events": events})
+        rows.append(("WRONG" if is_wrong else "ok", path.name, f"{events}", state))
+    output.table(("", "file", "events", "state"), rows)
+    wrong = sum(one.is_wrong for one in findings)
+    output.say(f"{len(findings)} files, {wrong} with damage.")
+    return FAILED if wrong else OK
+
+
 def _drain(options: argparse.Namespace, folder: str) -> int:
     """Deliver by destination: a handler takes over only what was meant for its own."""
     output = Output(options.json)
-    free = [one for one in _segments(folder) if not one.in_use and one.events]
-    meant_for = sorted({(one.dialect, one.host) for one in free})
-    done = [_deliver(options, output, folder, *one) for one in meant_for]
-    if not done:
+    options.dialect = "posthog"
+    destination.handler_for(options).close()  # key and host are right, or this is wrong usage
+    if not _free(folder):
         output.say("Nothing waits that has no writer.")
-    return OK if all(done) else FAILED
+        return OK
+    skipped = _readdress(options, folder) if options.host else Counter[str]()
+    done = []
+    for dialect, host in sorted({(one.dialect, one.host) for one in _free(folder)}):
+        try:
+            done.append(_deliver(options, output, folder, dialect, host))
+        except CommandError as error:  # a dialect of a program's own, an invalid host
+            skipped[f"{dialect} to {host}: skipped, {error}"] += 1
+    for text in skipped:
+        output.say(text)
+        output.give({"skipped": text})
+    left = sum(one.events for one in _spools().segments_in(folder))
+    output.say(f"{left} events wait still." if left else "Nothing waits any more.")
+    return OK if all(done) and not skipped else FAILED
+
+
+def _readdress(options: argparse.Namespace, folder: str) -> Counter[str]:
+    """Make all events events for the host that was given; return what cannot be."""
+    place = _spools().Folder(folder)
+    problems = Counter[str]()
+    for one in _free(folder):
+        try:
+            options.dialect = one.dialect
+            with_host = destination.handler_for(options)
+        except CommandError as error:
+            problems[f"{one.dialect}: skipped, {error}"] += 1
+            continue
+        host = with_host.describe().host
+        with_host.close()
+        if host != one.host:
+            place.readdress(one.path, host)
+    return problems
 
 
 def _deliver(
     options: argparse.Namespace, output: Output, folder: str, dialect: str, host: str
 ) -> bool:
-    options.dialect, options.host = dialect, host
-    handler = destination.handler_for(options, spool=folder)
+    """Deliver all that is for one destination; return whether all of it arrived."""
+    given = {**vars(options), "dialect": dialect, "host": host}
+    handler = destination.handler_for(argparse.Namespace(**given), spool=folder)
+    delivered = True
     try:
-        delivered = handler.flush(options.timeout)
+        before: object = None
+        # A handler takes over a few files at a time.
+        while delivered and (now := _count(_free(folder), dialect, host)) != before:
+            before = now
+            delivered = handler.flush(options.timeout)
     finally:
         handler.close()
     counts = handler.counts
     output.counts(f"{dialect} to {host}:", counts)
     output.give({"dialect": dialect, "host": host, "counts": counts})
-    return delivered and counts["delivered"] == counts["accepted"]
+    arrived = counts["delivered"] + counts.get("duplicates", 0)  # of a copied file, once is enough
+    return delivered and arrived == counts["accepted"]
 
 
-def _segments(folder: str) -> Sequence[SegmentInfo]:
+def _count(segments: Iterable[SegmentInfo], dialect: str, host: str) -> int:
+    return sum((one.dialect, one.host) == (dialect, host) for one in segments)
+
+
+def _free(folder: str) -> Sequence[SegmentInfo]:
+    """Return the files that wait and that no program writes or delivers."""
+    return [
+        one
+        for one in _spools().segments_in(folder)
+        if not one.in_use and (one.events or one.broken)
+    ]
+
+
+def _spools() -> ModuleType:
     try:
-        from ..delivery.journal import segments_in
+        from ..delivery import folder
     except ImportError:  # there is no flock on Windows
         raise CommandError("there are no spools on this system") from None
-    return segments_in(folder)
+    return folder
 
 
 def _row(one: SegmentInfo) -> list[str]:
@@ -107,4 +180,4 @@ def _row(one: SegmentInfo) -> list[str]:
     return [oldest, str(one.events), str(one.size), writer, one.dialect, one.host, one.path.name]
 
 
-_VERBS = {"show": _show, "drain": _drain}
+_VERBS = {"show": _show, "check": _check, "drain": _drain}

@@ -20,7 +20,7 @@ from . import segment
 from .segment import DAMAGED, NEW, SUFFIX, Segment
 
 
-__all__ = ["Folder", "SegmentInfo", "segments_in"]
+__all__ = ["Finding", "Folder", "SegmentInfo", "findings_in", "segments_in"]
 
 _NEW_FOR = 60.0  # seconds: nobody takes as long to make a segment
 _MOST_DAMAGED = 16  # files
@@ -43,6 +43,15 @@ class SegmentInfo(NamedTuple):
     size: int
     oldest: str
     broken: int = 0
+
+
+class Finding(NamedTuple):
+    """What one file in a spool's folder is: for people who ask whether all is well."""
+
+    path: Path
+    state: str
+    is_wrong: bool
+    segment: SegmentInfo | None = None
 
 
 class Folder:
@@ -101,6 +110,10 @@ class Folder:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
+    def readdress(self, path: Path, host: str) -> bool:
+        """Make the events in the orphan at *path* events for *host*; return whether it did."""
+        return segment.readdress(path, self.new_path(), host)
+
     def _files(self, suffix: str) -> list[Path]:
         """Return the files with a *suffix*; none where the folder cannot be read."""
         try:
@@ -113,6 +126,42 @@ def segments_in(path: str | os.PathLike[str]) -> list[SegmentInfo]:
     """Return what waits in the spool at *path*, oldest first; changes nothing."""
     found = (_look_into(file) for file in Folder(path).segments())
     return [info for info in found if info is not None]
+
+
+def findings_in(path: str | os.PathLike[str]) -> list[Finding]:
+    """Return what each file in the folder of a spool at *path* is; changes nothing."""
+    folder = Folder(path)
+    return [_judge(folder, file) for file in sorted(folder.path.iterdir(), key=_age)]
+
+
+def _judge(folder: Folder, path: Path) -> Finding:
+    if path.suffix == SUFFIX:
+        info = _look_into(path)
+        if info is not None:
+            state, is_wrong = _state_of(info)
+            return Finding(path, state, is_wrong, info)
+    if not folder.owns(path):
+        return Finding(path, "not ours, left alone", False)
+    state, is_wrong = _STATES[path.suffix]
+    return Finding(path, state, is_wrong)
+
+
+def _state_of(info: SegmentInfo) -> tuple[str, bool]:
+    if info.in_use:
+        return "in use", False
+    if info.broken:
+        return f"damaged: about {info.broken} events are lost, the rest waits", True
+    return ("waits" if info.events else "empty"), False
+
+
+_STATES = {
+    SUFFIX: ("unreadable: its first line is damaged, or somebody else's", True),
+    NEW: ("half made, cleared away by the next program", False),
+    DAMAGED: (
+        "kept aside: what was whole in it is delivered; delete it when you have seen it",
+        True,
+    ),
+}
 
 
 def _look_into(path: Path) -> SegmentInfo | None:

@@ -11,6 +11,7 @@ import os
 import weakref
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..wire import Dialect, family_of
@@ -246,4 +247,5 @@ def _make_spool(options: Options, ledger: Ledger) -> Spool:
         lose=ledger.lose,
         refuse=ledger.refuse,
         adopt=ledger.adopt,
+        duplicate=partial(ledger.add, "duplicates"),
     )

@@ -34,9 +34,10 @@ from .spool import RECEIPT, Kept, MemorySpool, View, fitting, lines_of
 
 __all__ = ["JournalSpool", "SegmentInfo", "segments_in"]
 
-# A segment takes what it needs: the first of a process is small, each further one twice as large.
-_SMALLEST_SEGMENT = 64 * 1024
+# A segment takes what it needs: the first of a process is small, further ones grow.
+_SMALLEST_SEGMENT = 256 * 1024
 _LARGEST_SEGMENT = 4 * 1024 * 1024
+_GROWTH = 4
 _CHUNK = 256 * 1024
 _LOOK_EVERY = 10.0
 _MOST_ADOPTED = 64  # each is an open file
@@ -72,6 +73,7 @@ class JournalSpool:
         lose: called with a reason and the number of lines that were dropped.
         refuse: called with a reason where a line was not even taken in.
         adopt: called with the number of events that were found in orphans.
+        duplicate: called with the number of those that a copy of a segment had once more.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class JournalSpool:
         lose: Callable[[str, int], None] = lambda reason, count: None,
         refuse: Callable[[str], None] = lambda reason: None,
         adopt: Callable[[int], None] = lambda count: None,
+        duplicate: Callable[[int], None] = lambda count: None,
     ) -> None:
         if not os.fspath(path):
             raise ValueError("spool: an empty path; give the path of a folder")
@@ -100,6 +103,7 @@ class JournalSpool:
         self._lose = lose
         self._refuse = refuse
         self._adopted = adopt
+        self._duplicate = duplicate
         self._begin()
 
     def _begin(self) -> None:
@@ -125,7 +129,7 @@ class JournalSpool:
         self._tidy_again_at = 0.0
         self._more_at = math.inf  # 0 where orphans were left for the next look
         self._sync_again_at = 0.0
-        self._untold: deque[Callable[[], None]] = deque()
+        self._news: deque[Callable[[], None]] = deque()
 
     def renew(self) -> None:
         """Begin anew in a forked child: the parent's segments stay the parent's."""
@@ -318,8 +322,8 @@ class JournalSpool:
     def _speak(self) -> None:
         """Say what there is to say, without the lock: whoever listens may log himself."""
         with suppress(IndexError):
-            while self._untold:
-                self._untold.popleft()()
+            while self._news:
+                self._news.popleft()()
 
     # Handing out
 
@@ -359,7 +363,7 @@ class JournalSpool:
     def _lose_rest(self, segment: Segment, reason: str) -> None:
         """Give up the lines of *segment* that were not handed out."""
         lines = segment.lines()
-        self._untold.append(partial(self._lose, reason, lines))
+        self._news.append(partial(self._lose, reason, lines))
         self._gone += lines
         segment.left = 0
         segment.settle(segment.taken, segment.end)
@@ -437,7 +441,7 @@ class JournalSpool:
         except OSError as error:
             self._disk_again_at = time.monotonic() + _RETRY_DISK_AFTER
             why = f"no spool ({error.strerror}); events wait in memory"
-            self._untold.append(partial(self._tell, "spool", why))
+            self._news.append(partial(self._tell, "spool", why))
             return False
 
     def _create(self, size: int) -> bool:
@@ -457,7 +461,7 @@ class JournalSpool:
             if made not in self._segments:
                 made.discard()
             raise
-        self._next_size = min(2 * self._next_size, _LARGEST_SEGMENT)
+        self._next_size = min(_GROWTH * self._next_size, _LARGEST_SEGMENT)
         return True
 
     def _drop(self, segment: Segment) -> int:
@@ -545,7 +549,7 @@ class JournalSpool:
         if orphan.path not in self._left:
             found["adopted"] += orphan.left + orphan.broken
         found["broken"] += orphan.broken
-        found["duplicate"] += orphan.left if is_copy else 0
+        found["duplicates"] += orphan.left if is_copy else 0
         self._left.discard(orphan.path)
         self._seen.add(orphan.digest)
         if orphan.left and not is_copy:
@@ -559,16 +563,18 @@ class JournalSpool:
         """Count what was found; say which files cannot be delivered and what to do."""
         if found["adopted"]:
             self._adopted(found["adopted"])
-        for reason in ("broken", "duplicate"):
-            if found[reason]:
-                self._lose(reason, found[reason])
+        if found["broken"]:
+            self._lose("broken", found["broken"])
+        if found["duplicates"]:
+            self._duplicate(found["duplicates"])
+            self._tell("duplicates", "an event came twice with one uuid; it is sent once")
         for problem, paths in problems.items():
             ours = [path.name for path in paths if self._folder.owns(path)]
             if ours:
-                others = f" and {len(ours) - 1} more" if len(ours) > 1 else ""
-                text = f"{ours[0]}{others} {problem}; left alone"
-                advice = f"see posthog-logging spool check {self._folder.path}"
-                self._tell(f"spool: {problem}", f"spool file {text}; {advice}")
+                others = f", like {len(ours) - 1} more" if len(ours) > 1 else ""
+                advice = f"to look into it: posthog-logging spool check {self._folder.path}"
+                text = f"spool file {ours[0]} {problem}; left alone{others}; {advice}"
+                self._tell(f"spool: {problem}", text)
 
 
 def _most_open() -> int:

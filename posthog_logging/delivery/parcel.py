@@ -128,23 +128,21 @@ class Parcel:
         """Return a parcel of one event that leaves the others behind, another one each time."""
         middle = (len(self.kept) // 2) * (self.failures % 2)
         rest = [*self.kept[:middle], *self.kept[middle + 1 :]]
-        return self.with_(
-            kept=[self.kept[middle]], rest=rest, request_id=_new_id(), attempts=0
-        )
+        return self.with_(kept=[self.kept[middle]], rest=rest, request_id=_new_id(), attempts=0)
 
     def whole(self) -> Parcel:
         """Return the parcel with what a probe left behind, and the probe last."""
         if not self.rest:
             return self
-        return self.with_(
-            kept=[*self.rest, *self.kept], rest=(), request_id=_new_id(), attempts=0
-        )
+        return self.with_(kept=[*self.rest, *self.kept], rest=(), request_id=_new_id(), attempts=0)
 
     def left_behind(self) -> Parcel | None:
         """Return what a probe left behind, without the probe; None where that is nothing."""
         if not self.rest:
             return None
-        return self.with_(kept=self.rest, rest=(), request_id=_new_id(), attempts=0, not_before=0.0)
+        return self.with_(
+            kept=self.rest, rest=(), request_id=_new_id(), attempts=0, not_before=0.0
+        )
 
     def halves(self, apart: bool = False) -> list[Parcel]:
         """Return two parcels that share the budget; each is a request of its own."""

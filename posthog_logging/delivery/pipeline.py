@@ -303,13 +303,15 @@ class Pipeline:
         if due is None:
             due = self._sender.spool.rest
         worker.idle = True
+        roused = bool(self.queue)
         if not self.is_wanted() and due != 0.0:
             self._room.settle()
             self._note_room()
-            worker.sleep(_NAP if due is None else min(due, _NAP))
+            roused = worker.sleep(_NAP if due is None else min(due, _NAP))
         worker.idle = False
         end = monotonic() + self._linger
-        while 0 < len(self.queue) < _BACKLOG and not self._requests and monotonic() < end:
+        # Not by the queue: what a spool made safe stands in none.
+        while roused and len(self.queue) < _BACKLOG and not self._requests and monotonic() < end:
             worker.sleep(self._linger / 4)
 
     def _serve(self, bounded: bool = False) -> bool:

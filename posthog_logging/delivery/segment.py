@@ -41,6 +41,7 @@ __all__ = [
     "is_faked",
     "is_locked",
     "read",
+    "readdress",
     "trim",
 ]
 
@@ -295,6 +296,30 @@ def read(path: Path, fd: int) -> tuple[Segment, dict[str, Any], bytes] | None:
     return segment, header, data[segment.acked : segment.end].partition(b"\n")[0]
 
 
+def readdress(path: Path, new: Path, host: str) -> bool:
+    """
+    Move what waits in the orphan at *path* to a segment at *new*, for another *host*.
+
+    Returns False where it is in use or no segment. A kill amid it leaves a copy, no gap.
+    """
+    old = Segment(path)
+    try:
+        data = os.pread(old.fd, os.fstat(old.fd).st_size, 0) if old.lock() else b""
+        header = _header_in(data)
+        if header is None or not _take_stock(old, data, data.index(b"\n") + 1, header):
+            return False
+        first_line = header_line({**header, "host": host})
+        made = Segment(new)
+        made.create(len(first_line) + old.end - old.acked, first_line)
+        if made.map is not None:
+            made.map.write(data[old.acked : old.end])
+        made.release()
+        path.unlink(missing_ok=True)
+        return True
+    finally:
+        old.abandon()
+
+
 def is_locked(fd: int) -> bool:
     """Return whether somebody has locked the segment in an open file."""
     try:
@@ -307,7 +332,8 @@ def is_locked(fd: int) -> bool:
 
 def header_line(header: dict[str, Any]) -> bytes:
     """Return the first line: its last value has room for any offset, to be written in place."""
-    return jsonable.encode(header)[:-1] + b"," + _MARK + b"%*d}\n" % (_DIGITS, 0)
+    fields = {key: value for key, value in header.items() if key != "acked"}
+    return jsonable.encode(fields)[:-1] + b"," + _MARK + b"%*d}\n" % (_DIGITS, 0)
 
 
 def is_faked() -> bool:

@@ -382,7 +382,9 @@ class Sender:
             if twin.line == one.line or _timeless(twin.line) == _timeless(one.line):
                 self.spool.ack([one])
                 self._ledger.add("duplicates")
-                self._ledger.tell("duplicates", "an event came twice with one uuid; it is sent once")
+                self._ledger.tell(
+                    "duplicates", "an event came twice with one uuid; it is sent once"
+                )
                 return
         parts.append({name: one})
 
@@ -565,9 +567,7 @@ class Sender:
         self._keep(parcel, answer, trouble, now)
         return []
 
-    def _charged(
-        self, parcel: Parcel, answer: _Answer, trouble: _Trouble, now: float
-    ) -> Parcel:
+    def _charged(self, parcel: Parcel, answer: _Answer, trouble: _Trouble, now: float) -> Parcel:
         """Return *parcel* with one failure more, but for a wait that the server asked for."""
         failed = parcel.failed(self._passed)
         if trouble in (_Trouble.KEY, _Trouble.ADDRESS):
@@ -605,9 +605,7 @@ class Sender:
             self._schedule = self._schedule.failed(now, rules, answer.wait, self._uniform)
             self._in_trouble = True
 
-    def _tell_trouble(
-        self, parcel: Parcel, answer: _Answer, trouble: _Trouble, why: str
-    ) -> None:
+    def _tell_trouble(self, parcel: Parcel, answer: _Answer, trouble: _Trouble, why: str) -> None:
         said = summary(answer.response)
         if parcel.apart and not self._in_trouble:
             self._ledger.tell(

@@ -128,7 +128,7 @@ class Spool(Protocol):
         """How many lines `admit` has made safe, ever, in this process."""
 
     def evict(self, count: int) -> list[bytes]:
-        """Drop and return the oldest lines that only memory has and nobody took; at most *count*."""
+        """Drop and return the oldest lines that only memory has and nobody took, or *count*."""
 
     def forget(self) -> list[bytes]:
         """Drop and return all that only memory has, also what was handed out."""

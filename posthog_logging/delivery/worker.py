@@ -135,9 +135,9 @@ class Worker:
 
     # What the thread does
 
-    def sleep(self, timeout: float) -> None:
-        """Sleep for *timeout* seconds at most, or until a caller rouses."""
-        self._wake.acquire(timeout=max(0.0, timeout))
+    def sleep(self, timeout: float) -> bool:
+        """Sleep for *timeout* seconds at most, or until a caller rouses; return whether one did."""
+        return self._wake.acquire(timeout=max(0.0, timeout))
 
     def _live(self) -> None:
         with self._claim:
