@@ -210,13 +210,20 @@ class Analytics:
         properties: Mapping[str, Any] | None = None,
         *,
         boundary: Boundary = MANUAL,
+        level: str | int | None = None,
     ) -> str | None:
         """Report *error*, or the exception that is being handled, to error tracking."""
-        return self.handler.capture_exception(error, boundary, distinct_id, properties)
+        return self.handler.capture_exception(
+            error, boundary, distinct_id, properties, level=level
+        )
 
     def flush(self, timeout: float | None = None) -> bool:
         """Make one attempt now for everything that waits; return whether nothing is left."""
         return self.handler.flush(timeout)
+
+    async def aflush(self, timeout: float | None = None) -> bool:
+        """Do as `flush` does, and let the event loop of asyncio or trio go on meanwhile."""
+        return await self.handler.aflush(timeout)
 
     def join(self) -> None:
         """Deliver what waits: the ancestors' word for `close`."""

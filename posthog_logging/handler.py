@@ -15,10 +15,11 @@ import weakref
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from . import context, extras
-from .context import Bound
+from .context import Bound, Holder, Kept, takers
 from .delivery import checks
 from .delivery.encoder import BeforeSend, Draft, Encoder
 from .delivery.handler import DeliveryHandler
@@ -31,7 +32,9 @@ from .delivery.spool import Spool
 from .delivery.transport import Transport
 from .delivery.voice import logger
 from .errors.exception_list import MANUAL, Boundary, without_owned
-from .errors.reporter import ExceptHooks, Reporter
+from .errors.frames import in_app_rule
+from .errors.hooks import ExceptHooks
+from .errors.reporter import Reporter
 from .events.identifiers import Tell
 from .events.levels import level_of
 from .events.message import Message, Refused
@@ -44,6 +47,7 @@ from .events.records import (
     is_event,
     text_of,
 )
+from .events.span import span_ids
 from .logs import PostHogLogsHandler
 from .version import LIBRARY, VERSION
 from .wire import Dialect
@@ -52,6 +56,9 @@ from .wire import Dialect
 __all__ = ["DeliveryError", "PostHogHandler", "observe"]
 
 _OWNED = {"$lib": LIBRARY, "$lib_version": VERSION}
+
+# These state what was, whatever becomes of a transaction.
+_NEVER_HELD = frozenset({"$exception", "$identify", "$create_alias", "$http_log"})
 
 Observer = Callable[[Message], None]
 
@@ -119,6 +126,14 @@ class PostHogHandler(DeliveryHandler):
         exception_rate: how many exceptions of one type may go at once, and how many more a
             second; None: all of them.
         exception_hooks: whether what nobody catches is reported, in any thread.
+        exception_messages: whether log calls without ``exc_info`` are reported, too, from the
+            level of *exceptions* on, and from ERROR where that is True.
+        exception_steps: how many of the last log records, INFO and above, and events of the
+            same context go along with an exception.
+        in_app_include: modules, with those inside them, whose frames are the project's own;
+            where a frame is in both lists the longer name wins.
+        in_app_exclude: modules whose frames are not.
+        trace: whether events get the ids of OpenTelemetry's active span, where it is in use.
         logs: whether every record goes to PostHog Logs, too; or the least level of those that
             do, or a mapping of options for the `PostHogLogsHandler` that takes them. What it
             does not name is as here.
@@ -168,6 +183,11 @@ class PostHogHandler(DeliveryHandler):
         exceptions: bool | int | str = False,
         exception_rate: tuple[int, float] | None = (10, 1.0),
         exception_hooks: bool = False,
+        exception_messages: bool = False,
+        exception_steps: int = 0,
+        in_app_include: Iterable[str] = (),
+        in_app_exclude: Iterable[str] = (),
+        trace: bool = False,
         logs: bool | int | str | Mapping[str, Any] = False,
         sync_mode: bool = False,
         send: bool = True,
@@ -182,6 +202,12 @@ class PostHogHandler(DeliveryHandler):
         own = {"$is_server": True, **without_owned(options.properties)}
         if options.disable_geoip:
             own.setdefault("$geoip_disable", True)
+        release = os.environ.get("POSTHOG_RELEASE_ID", "").strip()
+        if release:
+            own.setdefault("$release_id", release)
+        self._trace = options.trace
+        self._holder: Holder | None = None
+        self._was_closed = False
         self._encoder = Encoder(
             options.dialect,
             ledger,
@@ -191,14 +217,16 @@ class PostHogHandler(DeliveryHandler):
             hooks=options.before_send,
         )
         #: Makes events of exceptions; `capture_exception` is its front.
-        self.reporter = Reporter(
-            self._take, self.refuse, self._is_deaf, options.exceptions, options.exception_rate
-        )
+        self.reporter = _make_reporter(self._take, self.refuse, self._is_deaf, options)
         #: Takes records for PostHog Logs; None where they are not wanted.
         self.logs = _make_logs(logs, options)
-        # Whether any record may be more than it looks like: an exception, or a log.
-        self._sees_every_record = self.logs is not None or self.reporter.level is not None
-        self._has_short_way = options.send and not options.debug and self._encoder.takes_drafts
+        # Whether any record may be more than it looks like: an exception, a step, or a log.
+        self._sees_every_record = self.logs is not None or self.reporter.sees_every_record
+        self._has_short_way = (
+            options.send
+            and not (options.debug or options.trace or options.exception_steps)
+            and self._encoder.takes_drafts
+        )
         hooks = ExceptHooks(_weakly(self.reporter)) if options.exception_hooks else None
         on_open = bool if hooks is None else hooks.install
         super().__init__(level, options, ledger, self._encoder.lines, on_open)
@@ -208,6 +236,7 @@ class PostHogHandler(DeliveryHandler):
         if hooks is not None:
             hooks.install()
             weakref.finalize(self, hooks.remove).atexit = False
+        takers.add(self)
 
     def handle(self, record: logging.LogRecord) -> Any:
         """
@@ -292,7 +321,7 @@ class PostHogHandler(DeliveryHandler):
             found = fields_in_message(record)
         if found is None:
             return None
-        bound = bound_to(record)
+        bound = self._with_span(bound_to(record))
         message = self._encoder.message(found.fields, found.name, record.created, bound, tell)
         self._dialect.line(message)  # which refuses what is too large
         return message
@@ -308,7 +337,10 @@ class PostHogHandler(DeliveryHandler):
             name: the event's name where *fields* has none.
             created: epoch seconds; now where None.
         """
-        return self._take(fields, time.time() if created is None else created, name=name)
+        created = time.time() if created is None else created
+        if self.reporter.steps is not None:
+            self.reporter.steps.event(fields, name, created)
+        return self._take(fields, created, name=name)
 
     def capture_exception(
         self,
@@ -316,21 +348,38 @@ class PostHogHandler(DeliveryHandler):
         boundary: Boundary = MANUAL,
         distinct_id: Any = None,
         properties: Mapping[str, Any] | None = None,
+        *,
+        level: str | int | None = None,
     ) -> str | None:
         """
         Report *error* to error tracking; return its event's uuid, None if it was refused.
 
         An exception is reported once, however many see it pass: then the uuid is the first
-        report's. What is no exception is reported as one that says what it is.
+        report's. Raised again, it is reported again. What is no exception is reported as one
+        that says what it is.
 
         Args:
             error: the exception; the one that is being handled where None.
             boundary: where it was caught; see `posthog_logging.errors.exception_list`.
             distinct_id: whom it happened to; who is bound in the context where None.
             properties: further properties of the event.
+            level: how bad it is, by a level's name or number; as the boundary says where None.
         """
-        return self.reporter.capture(
-            sys.exc_info()[1] if error is None else error, boundary, distinct_id, properties
+        error = sys.exc_info()[1] if error is None else error
+        return self.reporter.capture(error, boundary, distinct_id, properties, level)
+
+    def hold_by(self, holder: Holder | None) -> None:
+        """Let *holder* decide when each event goes on; None lets them go at once."""
+        self._holder = holder
+        self._has_short_way = False
+
+    def is_in_use(self) -> bool:
+        """Return whether it is open, or closed and still some logger's."""
+        loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+        return (
+            not self._was_closed
+            or self._pipeline.is_open
+            or any(self in getattr(one, "handlers", ()) for one in loggers)
         )
 
     def _is_deaf(self) -> bool:
@@ -349,20 +398,59 @@ class PostHogHandler(DeliveryHandler):
             self._take_nothing()
             return None
         try:
-            message = self._encoder.message(fields, name, created, bound or context.current())
-            if _observers and not self._observed(message):
-                return None
-            line = self._dialect.line(message)
-            if not self._sends:
-                raise Refused("send_is_off")
-            if self._debugs:
-                logger.debug("event %r, %d bytes", message.event, len(line))
-            return message.uuid if self._pipeline.put(line) else None
+            bound = bound or context.current()
+            message = self._encoder.message(fields, name, created, self._with_span(bound))
+            holder = None if bound is None else bound.holder
+            if (holder or self._holder) is None or message.event in _NEVER_HELD:
+                return self._hand_over(message)
+            return message.uuid if self._hold(message, holder) else None
         except Refused as refused:
             self._ledger.refuse(refused.reason, refused.detail)
         except Exception as error:  # a log call never raises, whatever is wrong with it or us
             self._ledger.refuse("internal_error", type(error).__name__)
         return None
+
+    def _with_span(self, bound: Bound | None) -> Bound | None:
+        """Return *bound* with the active span's ids, where they are asked for."""
+        ids = span_ids() if self._trace else None
+        if not ids:
+            return bound
+        bound = bound or Bound()
+        return bound._replace(properties={**ids, **bound.properties})
+
+    def _hand_over(self, message: Message, line: bytes | None = None) -> str | None:
+        """Queue *message*, after those who look on; raises `Refused` where it may not go."""
+        if _observers and not self._observed(message):
+            return None
+        line = self._dialect.line(message) if line is None else line
+        if not self._sends:
+            raise Refused("send_is_off")
+        if self._debugs:
+            logger.debug("event %r, %d bytes", message.event, len(line))
+        return message.uuid if self._pipeline.put(line) else None
+
+    def _hold(self, message: Message, holder: Holder | None) -> bool:
+        """Let *holder* keep the line of *message*, then the handler's own; return whether."""
+        line = self._dialect.line(message)
+        kept = Kept(partial(self._let_go, message, line), self._drop, len(line))
+        if holder is not None and self._holder is not None:
+            kept = Kept(partial(self._holder.keep, kept), kept.refuse, len(line))
+        first = holder or self._holder
+        return first is not None and first.keep(kept)
+
+    def _let_go(self, message: Message, line: bytes) -> None:
+        """Queue what was held back."""
+        try:
+            if not self._is_deaf():
+                self._hand_over(message, line)
+        except Refused as refused:
+            self._ledger.refuse(refused.reason, refused.detail)
+        except Exception as error:
+            self._ledger.refuse("internal_error", type(error).__name__)
+
+    def _drop(self, reason: str) -> None:
+        """Count what was held back and did not happen, which is no loss to warn of."""
+        self._ledger.refuse(reason, tell=reason != "rolled_back")
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the stdlib's
         """Set what makes the bodies of logs; events need no formatter."""
@@ -384,6 +472,7 @@ class PostHogHandler(DeliveryHandler):
         """
         if self._excepthooks is not None and not is_configuring():
             self._excepthooks.remove()
+        self._was_closed = True
         super().close(timeout)
 
     def opt_out(self) -> None:
@@ -415,6 +504,27 @@ class PostHogHandler(DeliveryHandler):
         if self._opted_out:
             self._ledger.refuse("no_api_key", tell=False)
         return not self._opted_out
+
+
+def _make_reporter(
+    take: Callable[..., str | None],
+    refuse: Callable[[str, str], None],
+    is_deaf: Callable[[], bool],
+    options: EventOptions,
+) -> Reporter:
+    if options.exception_messages and options.exceptions is None:
+        raise ValueError("exception_messages: needs exceptions=True or a level")
+    return Reporter(
+        take,
+        refuse,
+        is_deaf,
+        options.exceptions,
+        options.exception_rate,
+        messages=options.exception_messages,
+        steps=options.exception_steps,
+        in_app=in_app_rule(options.in_app_include, options.in_app_exclude),
+        secrets=[options.api_key],
+    )
 
 
 def _weakly(reporter: Reporter) -> Callable[[Any, Boundary], Any]:

@@ -7,7 +7,6 @@ Every record passes the gates of sdk-specs ``logs`` in their order: not opted ou
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import sys
@@ -27,8 +26,9 @@ from .delivery.own_records import is_ours
 from .delivery.sender import OnError
 from .delivery.spool import Spool
 from .delivery.transport import Transport
-from .errors.exception_list import exception_from_text
-from .errors.reporter import fields_and_message, traceback_in
+from .errors.limits import Bucket
+from .errors.reporter import fields_and_message
+from .errors.tracebacks import raised_in, traceback_in
 from .events.exc_info import normalise_exc_info
 from .events.identifiers import clean_id, stamp
 from .events.levels import level_of
@@ -38,7 +38,7 @@ from .events.span import active_span
 from .wire.otlp import LOGS, LogsDialect
 
 
-__all__ = ["PostHogLogsHandler", "RateCap"]
+__all__ = ["PostHogLogsHandler"]
 
 BeforeSend = Callable[["dict[str, Any]"], "dict[str, Any] | None"]
 
@@ -128,7 +128,10 @@ class PostHogLogsHandler(DeliveryHandler):
     ) -> None:
         self._hooks = checks.hooks("before_send", before_send)
         self._fails_open = checks.boolean("fail_open", fail_open)
-        self._cap = RateCap(rate_cap, rate_window)
+        self._most = checks.whole("rate_cap", rate_cap, -(2**63))
+        self._window = float(rate_window)
+        capped = self._most > 0 and self._window > 0
+        self._cap = Bucket(self._most, self._window, self._most) if capped else None
         dialect = LogsDialect(
             service_name=service_name,
             service_version=service_version,
@@ -204,12 +207,12 @@ class PostHogLogsHandler(DeliveryHandler):
             raise Refused("blank_log")
         for hook in self._hooks:
             log = self._hooked(hook, log)
-        number = self._cap(time.monotonic())
+        number = self._cap.take(time.monotonic()) if self._cap else 0
         if number == 1:
             logger.warning(
                 "more than %d logs in %g seconds: the rest of them is not taken, but counted",
-                self._cap.most,
-                self._cap.window,
+                self._most,
+                self._window,
             )
         if number:
             raise Refused("rate_limited")
@@ -230,43 +233,6 @@ class PostHogLogsHandler(DeliveryHandler):
         if found is None or blank:
             raise Refused("before_send")
         return found
-
-
-class RateCap:
-    """
-    Count what comes within each window; the first to come after one opens the next.
-
-    No lock: `setdefault` and `next` are atomic, so of two threads at a window's end one
-    opens, and both count in, the same new one.
-
-    Args:
-        most: how many pass within a window; 0 or less: all.
-        window: how long one is, in seconds; 0 or less: there is none.
-    """
-
-    def __init__(self, most: int, window: float) -> None:
-        self.most = checks.whole("rate_cap", most, -(2**63))
-        self.window = float(window)
-        self._open = _Window(float("-inf"))
-        self._on = self.most > 0 and self.window > 0
-
-    def __call__(self, now: float) -> int:
-        """Return 0 for what may pass, else the how-manieth too many it is in its window."""
-        if not self._on:
-            return 0
-        current = self._open
-        while not 0 <= now - current.began < self.window:  # below 0: the clock was set back
-            current = self._open = current.next.setdefault("", _Window(now))
-        return max(0, next(current.numbers) - self.most)
-
-
-class _Window:
-    """One window: when it began, the numbers to draw in it, and which one comes after it."""
-
-    def __init__(self, began: float) -> None:
-        self.began = began
-        self.numbers = itertools.count(1)
-        self.next: dict[str, _Window] = {}
 
 
 def _surroundings(record: logging.LogRecord, bound: Bound) -> dict[str, Any]:
@@ -311,11 +277,10 @@ def _raised(record: logging.LogRecord) -> dict[str, str]:
     text = traceback_in(record)
     if not text:
         return {}
-    parsed = exception_from_text(text)
-    first = parsed["$exception_list"][0]
+    first = raised_in(text)[0]
     return {
-        "exception.type": ".".join(filter(None, [first.get("module"), first["type"]])),
-        "exception.message": first["value"],
+        "exception.type": ".".join(filter(None, [first.module, first.type])),
+        "exception.message": first.value,
         "exception.stacktrace": text,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import io
 import logging
@@ -166,6 +167,8 @@ def test_wsgi(look: Looks) -> None:
         "$request_method": "GET",
         "$request_path": "/play",
         "$current_url": "http://127.0.0.1/play?page=2",
+        "$host": "127.0.0.1",
+        "$pathname": "/play",
         "$user_agent": "curl",
         "$raw_user_agent": "curl",
         "$ip": "192.0.2.7",
@@ -335,6 +338,8 @@ def test_asgi(look: Looks) -> None:
         "$request_method": "POST",
         "$request_path": "/play/é",
         "$current_url": "https://example.org/play/%C3%A9?page=2",
+        "$host": "example.org",
+        "$pathname": "/play/é",
         "$user_agent": "curl",
         "$raw_user_agent": "curl",
         "$ip": "192.0.2.7",
@@ -395,7 +400,7 @@ class Waiting(Reports):
         self.flushed += 1
 
 
-def live(application: Any, handler: Any) -> list[str]:
+def live(application: Any, handler: Any, **options: Any) -> list[str]:
     """Run a lifespan as a server does; return what the application answered."""
     moments = iter(["lifespan.startup", "lifespan.shutdown"])
     answers: list[str] = []
@@ -406,7 +411,7 @@ def live(application: Any, handler: Any) -> list[str]:
     async def send(event: dict[str, Any]) -> None:
         answers.append(event["type"])
 
-    served = asgi.PostHogMiddleware(application, handler=handler)
+    served = asgi.PostHogMiddleware(application, handler=handler, **options)
     asyncio.run(served({"type": "lifespan"}, receive, send))  # type: ignore[arg-type]
     return answers
 
@@ -425,26 +430,31 @@ async def fails_to_start(scope: Any, receive: Any, send: Any) -> None:
     raise ValueError("no database")
 
 
-@pytest.mark.parametrize("application", [lives, knows_no_lifespan], ids=lambda one: one.__name__)
-def test_asgi_delivers_at_the_end_of_the_lifespan(application: Any) -> None:
-    """What waits is delivered before the server ends, also for an application without lifespan."""
+@pytest.mark.parametrize(
+    ("application", "options"), [(lives, {}), (knows_no_lifespan, {"lifespan": True})]
+)
+def test_asgi_delivers_at_the_end_of_the_lifespan(application: Any, options: Any) -> None:
+    """What waits is delivered before the server ends, and where asked to for one without."""
     handler = Waiting()
 
     assert ["lifespan.startup.complete", "lifespan.shutdown.complete"] == live(
-        application, handler
+        application, handler, **options
     )
     assert 1 == handler.flushed
 
 
-@pytest.mark.parametrize(
-    ("application", "handler"),
-    [(fails_to_start, Waiting()), (knows_no_lifespan, None)],
-    ids=["start", "no handler"],
-)
-def test_asgi_failing_lifespan(application: Any, handler: Any) -> None:
+@pytest.mark.parametrize("options", [{}, {"lifespan": True}], ids=["default", "lifespan"])
+def test_asgi_failing_start(options: Any) -> None:
     """An application that fails to start fails to start."""
-    with pytest.raises(ValueError, match=r"no database|only http"):
-        live(application, handler)
+    with pytest.raises(ValueError, match="no database"):
+        live(fails_to_start, Waiting(), **options)
+
+
+@pytest.mark.parametrize("handler", [None, Waiting()], ids=["no handler", "handler"])
+def test_asgi_without_a_lifespan(handler: Any) -> None:
+    """An application that knows no lifespan says so to the server, as without us."""
+    with pytest.raises(ValueError, match="only http"):
+        live(knows_no_lifespan, handler)
 
 
 @pytest.mark.parametrize(
@@ -638,6 +648,8 @@ def test_django(django: Any, url: str) -> None:
     assert {
         **PROPERTIES,
         "$request_path": url,
+        "$pathname": url,
+        "$host": "testserver",
         "$current_url": f"http://testserver{url}",
     } == SEEN.last
     assert context.current() is None
@@ -828,6 +840,59 @@ def test_celery_exceptions(celery: Any) -> None:
     run_next(celery)
 
     assert [("failed", TASK, "user-1")] == celery.reports.seen
+
+
+def test_celery_structlog(celery: Any, look: Looks) -> None:
+    """Whom a structlog program has bound is who the task is about, unless we know better."""
+    structlog = pytest.importorskip("structlog")
+    with structlog.contextvars.bound_contextvars(distinct_id="of structlog"):
+        celery.look.delay()
+        with context.identity("ours"):
+            celery.look.delay()
+    run_next(celery)
+    run_next(celery)
+
+    assert ["of structlog", "ours"] == look.ids
+
+
+def test_celery_steps(celery: Any, make_handler: Callable[..., Any], inspector: Any) -> None:
+    """A task begins without steps of others, and leaves none behind, an eager one too."""
+    handler = make_handler(exception_steps=9)
+    handler.accept({"event": "before the task"})
+
+    @celery.task(name="stepping")  # type: ignore[untyped-decorator, unused-ignore]
+    def stepping() -> None:
+        handler.accept({"event": "in the task"})
+        handler.capture_exception(ValueError("inside"))
+
+    stepping.apply()
+    handler.capture_exception(ValueError("outside"))
+    assert handler.flush(10)
+
+    assert {"inside": ["in the task"], "outside": ["before the task"]} == {
+        event.properties["$exception_message"]: [
+            step["$message"] for step in event.properties["$exception_steps"]
+        ]
+        for event in inspector.events
+        if event.event == "$exception"
+    }
+
+
+def test_celery_eager_in_a_block(
+    celery: Any, make_handler: Callable[..., Any], inspector: Any
+) -> None:
+    """What an eager task logs inside a block that is rolled back did not happen either."""
+    handler = make_handler()
+
+    @celery.task(name="eager")  # type: ignore[untyped-decorator, unused-ignore]
+    def eager() -> None:
+        handler.accept({"event": "in the task"})
+
+    with contextlib.suppress(KeyError), context.held():
+        eager.apply()
+        raise KeyError
+
+    assert 1 == handler.counts["rolled_back"]
 
 
 class Unsayable:

@@ -24,7 +24,8 @@ import pytest
 
 from posthog_logging import Analytics, Listener, MessageHandler, PostHogHandler, context
 from posthog_logging.errors.exception_list import CONTEXT_FREE, MANUAL, middleware
-from posthog_logging.errors.reporter import ExceptHooks, Reporter
+from posthog_logging.errors.hooks import ExceptHooks
+from posthog_logging.errors.reporter import Reporter
 from posthog_logging.inspector import Inspector
 from posthog_logging.structlog import PostHogProcessor
 
@@ -576,6 +577,76 @@ def test_once_among_threads(make_handler: MakeHandler) -> None:
     assert 1 == handler.counts["accepted"]
 
 
+def test_a_dropped_report_leaves_no_mark(
+    make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector
+) -> None:
+    """Where the first report of an exception is dropped, the next who meets it reports it."""
+    seen: list[Any] = []
+
+    def drops_the_first(event: dict[str, Any]) -> Any:
+        seen.append(event)
+        return event if len(seen) > 1 else None
+
+    handler = make_handler(exceptions=True, before_send=drops_the_first)
+    error = raised(PaymentError("no"))
+    make_log(handler).error("first", exc_info=error)
+    first = handler.capture_exception(error)
+
+    (event,) = sent(handler, inspector)
+
+    assert event.uuid == first == handler.capture_exception(error)
+    assert 1 == handler.counts["before_send"]
+
+
+def test_a_report_that_was_held_back_leaves_no_mark(clock: Any) -> None:
+    """Neither does the rate: when there is room again, the exception is reported."""
+    held_back: list[str] = []
+    reporter = Reporter(
+        lambda said, created, bound: str(said["uuid"]),
+        lambda reason, detail: held_back.append(reason),
+        lambda: False,
+        rate=(1, 1.0),
+        clock=clock,
+    )
+    error = raised(PaymentError("no"))
+    reporter.capture(raised(PaymentError("takes the token")))
+
+    assert reporter.capture(error) is None
+    assert reporter.capture(error) is None
+    clock.advance(1.0)
+    assert reporter.capture(error) is not None
+    assert ["rate_limited"] * 2 == held_back
+
+
+def test_raised_again(make_handler: MakeHandler, make_log: MakeLog) -> None:
+    """One exception object that is raised three times is three failures, within the rate."""
+    kept = PaymentError("kept by a module")
+    handler = make_handler(exceptions=True, exception_rate=(2, 0))
+    log = make_log(handler)
+    for _ in range(3):
+        try:
+            raise kept
+        except PaymentError:
+            log.exception("it failed")
+            log.warning("and was met again", exc_info=True)
+
+    # The third is held back both times that it is met: it bears no mark.
+    assert (4, 2) == (handler.counts["accepted"], handler.counts["rate_limited"])
+
+
+def test_nothing_on_the_exception(make_handler: MakeHandler, make_log: MakeLog) -> None:
+    """Neither an exception nor a record shows anything of ours."""
+    handler = make_handler(exceptions=True, exception_messages=True)
+    seen: list[logging.LogRecord] = []
+    handler.addFilter(lambda record: seen.append(record) or True)
+    error = raised(PaymentError("no"))
+    make_log(handler).error("it failed", exc_info=error)
+    make_log(handler).error("it failed")
+
+    assert {} == vars(error)
+    assert all(set(vars(one)) == set(vars(logging.makeLogRecord({}))) for one in seen)
+
+
 def test_a_mark_travels(make_handler: MakeHandler) -> None:
     """An exception that was reported can still be pickled, and says what it said."""
     error = PaymentError("card refused")
@@ -584,6 +655,255 @@ def test_a_mark_travels(make_handler: MakeHandler) -> None:
     copy = pickle.loads(pickle.dumps(error))
 
     assert ("card refused",) == copy.args
+
+
+# How bad, and whose
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [("warning", "warning"), (logging.CRITICAL, "fatal"), ("shiny", "error"), (None, "error")],
+)
+def test_capture_level(
+    level: Any, expected: str, make_handler: MakeHandler, inspector: Inspector
+) -> None:
+    """A level may be given by name or number; one that is not known is the boundary's."""
+    analytics = Analytics(make_handler())
+    analytics.capture_exception(PaymentError(), level=level)
+
+    (event,) = sent(analytics.handler, inspector)
+
+    assert expected == event.properties["$exception_level"]
+
+
+def test_in_app(make_handler: MakeHandler, inspector: Inspector) -> None:
+    """Modules that are included or excluded decide; the nearer name wins, whole names count."""
+    code = compile("def go(): 1/0", __file__, "exec")
+    ours = {}
+    for module in ("shop", "shop.vendor", "shop.vendor.ours", "shopping", "other.deep"):
+        names: dict[str, Any] = {"__name__": module}
+        exec(code, names)
+        handler = make_handler(
+            in_app_include=["shop.vendor.ours"], in_app_exclude=["shop.vendor", "other"]
+        )
+        try:
+            names["go"]()
+        except ZeroDivisionError as error:
+            handler.capture_exception(error)
+        assert handler.flush(10)
+        event = inspector.events[-1]
+        frames = event.properties["$exception_list"][0]["stacktrace"]["frames"]
+        ours[module] = frames[-1]["in_app"]
+
+    assert {
+        "shop": True,
+        "shop.vendor": False,
+        "shop.vendor.ours": True,
+        "shopping": True,
+        "other.deep": False,
+    } == ours
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"in_app_include": "shop"}, "in_app_include"),
+        ({"in_app_exclude": [1]}, "in_app_exclude"),
+        ({"exception_steps": -1}, "exception_steps"),
+        ({"exception_steps": True}, "exception_steps"),
+        ({"exception_messages": "yes"}, "exception_messages"),
+        ({"exception_messages": True}, "exception_messages"),
+        ({"trace": 1}, "trace"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], name: str) -> None:
+    """What an option cannot be is refused by its name."""
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: "):
+        PostHogHandler("phc_test", **options)
+
+
+# Keys
+
+
+KEY = "phc_keyOfThisProject"
+OTHER = "phx_aPersonalKeyThatIsNotOurs"
+
+
+def test_keys_are_masked(
+    make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector, tmp_path: Path
+) -> None:
+    """Keys in source lines, messages and steps stay here; a write key that is known does, too."""
+    source = f"handler = Handler('{KEY}', other='{OTHER}')\ndef go():\n    raise OSError('x{KEY}')"
+    names: dict[str, Any] = {"__name__": "keys"}
+    path = tmp_path / "keys.py"
+    path.write_text(source)
+    exec(compile(source, str(path), "exec"), {"Handler": lambda *a, **b: None} | names, names)
+    PostHogHandler("segmentWriteKey", dialect="segment", send=False).close()
+    handler = make_handler(KEY, exceptions=True, exception_steps=5)
+    log = make_log(handler)
+    log.info("configured with %s", KEY, extra={"key": "segmentWriteKey"})
+    try:
+        names["go"]()
+    except OSError as error:
+        log.exception("with %s and segmentWriteKey it failed", OTHER)
+        handler.capture_exception(KeyError(KEY).with_traceback(error.__traceback__))
+
+    events = sent(handler, inspector)
+    text = json.dumps([event.properties for event in events])
+
+    assert 2 == len(events)
+    assert [] == [key for key in (KEY, OTHER, "segmentWriteKey") if key in text]
+    assert "Handler('[masked]', other='[masked]')" in text
+    assert "raise OSError('x[masked]')" in text
+    assert "configured with [masked]" in text
+
+
+# Errors that are only logged
+
+
+def test_messages(make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector) -> None:
+    """An error that is only logged is reported: by logger and message, with its log call."""
+    handler = make_handler(exceptions="WARNING", exception_messages=True)
+    log = make_log(handler)
+    log.warning("gateway %s is down", "a", extra={"order": "o-1"})
+    log.error("gateway %s is down", "b")
+    log.info("nothing is wrong")
+
+    warning, error = sent(handler, inspector)
+    (entry,) = error.properties["$exception_list"]
+
+    assert {
+        "$exception_type": log.name,
+        "$exception_message": "gateway b is down",
+        "$exception_level": "error",
+        "$exception_source": "python.logging",
+        "message": "gateway b is down",
+    }.items() <= error.properties.items()
+    assert ("warning", "o-1") == (
+        warning.properties["$exception_level"],
+        warning.properties["order"],
+    )
+    assert {"type": "logger", "handled": True, "synthetic": True} == mechanism(error)
+    (frame,) = entry["stacktrace"]["frames"]
+    assert ("test_messages", __name__) == (frame["function"], frame["module"])
+    assert 'log.error("gateway %s is down", "b")' == frame["context_line"].strip()
+    assert (
+        error.properties["$exception_fingerprint"]
+        == (warning.properties["$exception_fingerprint"])
+    )
+
+
+def test_fingerprints(make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector) -> None:
+    """The template and the logger group, not what it was filled in with; a given one wins."""
+    handler = make_handler(exceptions=True, exception_messages=True)
+    one, other = make_log(handler), make_log(handler)
+    for log, template in ((one, "%s is down"), (one, "%s is up"), (other, "%s is down")):
+        log.error(template, "a")
+        log.error(template, "b")
+    one.error("mine", extra={"$exception_fingerprint": "of my own"})
+
+    prints = [event.properties["$exception_fingerprint"] for event in sent(handler, inspector)]
+
+    assert "of my own" == prints.pop()
+    assert prints[::2] == prints[1::2]
+    assert 3 == len(set(prints))
+
+
+def test_messages_once(make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector) -> None:
+    """Each record once, however many loggers have the handler; what was raised is no message."""
+    handler = make_handler(exceptions="ERROR", exception_messages=True)
+    log = make_log(handler)
+    child = log.getChild("inner")
+    child.addHandler(handler)
+    error = raised(PaymentError("no"))
+    child.error("only logged")
+    child.error("raised", exc_info=error)
+    child.error("met again", exc_info=error)
+    child.exception("nothing was raised")
+
+    messages = [event.properties["message"] for event in sent(handler, inspector)]
+    child.handlers.clear()
+
+    assert ["only logged", "raised", "nothing was raised"] == messages
+
+
+def test_messages_are_rated(make_handler: MakeHandler, make_log: MakeLog) -> None:
+    """A storm of one logger is held back, and another logger's goes."""
+    handler = make_handler(exceptions=True, exception_messages=True, exception_rate=(3, 0))
+    loud, quiet = make_log(handler), make_log(handler)
+    for number in range(100):
+        loud.error("storm %d", number)
+    quiet.error("one")
+    quiet.warning("below ERROR, where exceptions=True")
+
+    assert (101, 97) == (handler.counts["accepted"], handler.counts["rate_limited"])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"msg": "no place", "pathname": "/nowhere.py", "lineno": 0},
+        {"msg": "%d", "args": ("no number",)},
+        {"msg": None},
+        {"msg": 7, "name": ""},
+        {"msg": "x" * 100_000},
+        {"msg": "\ud800\0"},
+        {"msg": {"event": "of structlog"}},
+        {"msg": "from another thread", "thread": 0},
+        {"msg": "formatted by a queue", "args": None},
+        {"msg": "an event", "distinct_id": "user-1", "properties": {"a": 1}},
+    ],
+    ids=lambda record: str(record["msg"])[:20],
+)
+def test_any_message(
+    record: dict[str, Any], make_handler: MakeHandler, inspector: Inspector
+) -> None:
+    """Whatever an error's record is, it is reported, and the server takes the event."""
+    handler = make_handler(exceptions=True, exception_messages=True)
+    fields = {"levelno": 40, "levelname": "ERROR", "thread": threading.get_ident(), **record}
+    handler.handle(logging.makeLogRecord(fields))
+
+    (event,) = sent(handler, inspector)
+
+    assert event.properties["$exception_type"]
+    assert len(event.properties["$exception_message"]) <= 8192
+    assert "internal_error" not in handler.counts
+
+
+def test_structlog_messages(make_handler: MakeHandler, inspector: Inspector) -> None:
+    """structlog's errors are reported, too, under the logger that they name."""
+    handler = make_handler(exceptions=True, exception_messages=True)
+    tap = PostHogProcessor(handler)
+    tap(None, "error", {"event": "gateway is down", "logger": "shop", "order": "o-1"})
+    tap(None, "critical", {"event": "gateway is down"})
+    tap(None, "warning", {"event": "slow"})
+
+    first, second = sent(handler, inspector)
+
+    assert ("shop", "o-1") == (first.properties["$exception_type"], first.properties["order"])
+    assert ("structlog", "fatal") == (
+        second.properties["$exception_type"],
+        second.properties["$exception_level"],
+    )
+    assert "structlog.processor" == first.properties["$exception_source"]
+
+
+def test_structlog_identity(
+    make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector
+) -> None:
+    """Whom a structlog program has bound is whom an exception happened to, unless we know."""
+    handler = make_handler(exceptions=True)
+    log = make_log(handler)
+    with structlog.contextvars.bound_contextvars(distinct_id="of structlog"):
+        log.error("it failed", exc_info=PaymentError())
+        with context.identity("ours"):
+            log.error("it failed", exc_info=PaymentError())
+    log.error("it failed", exc_info=PaymentError())
+
+    first, second, third = sent(handler, inspector)
+
+    assert ("of structlog", "ours") == (first.distinct_id, second.distinct_id)
+    assert third.properties["$process_person_profile"] is False
 
 
 # Storms

@@ -72,7 +72,7 @@ NOT_YET = frozenset(
     """cli/importing.py delivery/checks.py delivery/encoder.py
     delivery/ledger.py events/jsonable.py events/message.py handler.py inspector/answers.py
     inspector/masking.py inspector/rules.py inspector/rules_segment.py inspector/timestamps.py
-    listener.py logs.py middleware/asgi.py middleware/django.py middleware/wsgi.py
+    listener.py logs.py
     wire/__init__.py wire/compression.py wire/otlp.py wire/segment.py""".split()
 )
 

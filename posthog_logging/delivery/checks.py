@@ -33,6 +33,7 @@ __all__ = [
     "host",
     "level",
     "mapping",
+    "names",
     "one_of",
     "optional",
     "proxies",
@@ -156,6 +157,16 @@ def mapping(name: str, value: Any) -> Mapping[str, Any]:
     if not all(isinstance(key, str) for key in value):
         raise TypeError(f"{name}: a mapping whose keys are strings")
     return {key: value[key] for key in value}  # by key: so dictConfig's resolve ext://
+
+
+def names(name: str, value: Any) -> tuple[str, ...]:
+    """Return *value* as a tuple if it is an iterable of strings."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: a list of strings, not {_kind(value)}")
+    found = tuple(value)
+    if not all(isinstance(one, str) and one for one in found):
+        raise TypeError(f"{name}: a list of strings, and not all of the list are")
+    return found
 
 
 def headers(value: Any) -> Mapping[str, str]:

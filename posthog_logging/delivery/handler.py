@@ -24,6 +24,7 @@ from .sender import Sender
 from .spool import MemorySpool, Spool
 from .transport import RequestsTransport, diverted
 from .voice import speak_up
+from .waiting import in_thread
 
 
 __all__ = ["DeliveryHandler", "Description"]
@@ -125,6 +126,10 @@ class DeliveryHandler(logging.Handler):
         asked = [(one, one.begin_to_flush(limit)) for one in self._pipelines()]
         done = [one.end_flush(request) for one, request in asked]
         return all(done)
+
+    async def aflush(self, timeout: float | None = None) -> bool:
+        """Do as `flush` does, and let the event loop of asyncio or trio go on meanwhile."""
+        return await in_thread(self.flush, timeout)
 
     def close(self, timeout: float | None = None) -> None:
         """

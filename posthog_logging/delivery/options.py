@@ -125,6 +125,11 @@ class EventOptions(Options):
     exceptions: int | None = _checked(checks.level)
     exception_rate: tuple[int, float] | None = _checked(checks.rate)
     exception_hooks: bool = _checked(checks.boolean)
+    exception_messages: bool = _checked(checks.boolean)
+    exception_steps: int = _checked(checks.whole, 0)
+    in_app_include: tuple[str, ...] = _checked(checks.names)
+    in_app_exclude: tuple[str, ...] = _checked(checks.names)
+    trace: bool = _checked(checks.boolean)
     broker: str | None = _checked()
 
 

@@ -129,6 +129,13 @@ LOSSES: Mapping[str, Reason] = {
         "more exceptions of one type, or more log lines, came than the limit allows",
         "raise exception_rate or rate_cap, or mend what raises so often",
     ),
+    "rolled_back": Reason(
+        "the event was held back in a block or a transaction that was rolled back"
+    ),
+    "held_full": Reason(
+        "one block or transaction held back more than 10,000 events, or 32 MiB",
+        "end blocks and transactions sooner, or log after their end",
+    ),
     "send_is_off": Reason("send=False is set, which builds and counts events and sends none"),
     "no_api_key": Reason(
         "there is no key to send with",

@@ -7,21 +7,16 @@ not known is left out, never null, and whatever was cut to fit says so where it 
 
 from __future__ import annotations
 
-import linecache
-import os
-import re
-import sys
-import sysconfig
-
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
-from ..events.exc_info import attribute_of, is_error_type, is_true
+from ..events.exc_info import attribute_of, is_error_type
 from ..events.levels import level_at, number_of
-from ..events.span import active_span
+from ..events.span import span_ids
+from .frames import InApp, Sources, Step, both_ends, describe, is_in_app, stack_steps, walk
+from .limits import clip
+from .tracebacks import Raised, raised_in
 
 
 __all__ = [
@@ -34,18 +29,15 @@ __all__ = [
     "TASK",
     "THREAD_EXCEPTHOOK",
     "Boundary",
-    "RateLimit",
     "exception_from_text",
     "exception_properties",
-    "is_in_app",
     "mechanism",
+    "message_properties",
     "middleware",
     "normalise_level",
-    "task",
     "without_owned",
 ]
 
-InApp = Callable[[str, str], bool]
 Entry = dict[str, Any]
 
 
@@ -71,11 +63,6 @@ THREAD_EXCEPTHOOK = Boundary("error", "onuncaughtexception", False, "python.thre
 def middleware(source: str, *, handled: bool = False) -> Boundary:
     """Return the boundary of a request: an exception escapes it, or a handler consumed it."""
     return Boundary("error", "middleware", handled, source)
-
-
-def task(source: str) -> Boundary:
-    """Return the boundary of a background task that failed."""
-    return Boundary("error", "task", False, source)
 
 
 def normalise_level(level: Any) -> str | None:
@@ -108,10 +95,8 @@ _ENTRIES = 50
 _MEMBERS = 1000  # reads of group members, shared by all groups of one event (sdk-specs)
 _FRAMES, _FRAMES_IN_ALL = 100, 500
 _MESSAGE, _MESSAGES_IN_ALL = 8 * 1024, 64 * 1024
-_LINE, _LINES_IN_ALL, _LINES_AROUND = 1024, 192 * 1024, 5
+_TRACEBACK = 32 * 1024
 _NAME = 200
-_SOURCE_FILE = 2 * 1024 * 1024
-_TEXT = 256 * 1024
 _UNREADABLE = "[unreadable exception]"
 
 
@@ -136,7 +121,7 @@ def exception_properties(
         stack: the current frame, for something that has no traceback: makes it synthetic.
         fingerprint: the caller's own grouping.
         supplied: typed mechanism fields of an integration; the valid ones win.
-        in_app: tells by module and path whether code is the project's; see `is_in_app`.
+        in_app: decides by module and path whether code is the project's; see `is_in_app`.
     """
     try:
         entries = _entries(error, traceback, stack, _safely(in_app))
@@ -171,15 +156,8 @@ def _event(
         **{key: value for key, value in known.items() if _is_text(value)},
         "$exception_type": first["type"],
         "$exception_message": first["value"],
-        **_span_ids(),
+        **span_ids(),
     }
-
-
-def _span_ids() -> dict[str, Any]:
-    return {key: value for key, value in active_span().items() if key in _SPAN_IDS}
-
-
-_SPAN_IDS = frozenset({"$trace_id", "$span_id"})
 
 
 def _is_text(value: Any) -> bool:
@@ -238,14 +216,14 @@ def _entries(
     """Return the entries of *error* and all that it was caused by, parents first."""
     links = _tree(error) if isinstance(error, BaseException) else [_Link(error)]
     frames = min(_FRAMES, _FRAMES_IN_ALL // len(links))
-    sources = _Sources()
+    sources = Sources()
     entries = []
     for number, link in enumerate(links):
         own = traceback if number == 0 and traceback else attribute_of(link.error, "__traceback__")
-        steps = _both_ends(_walk(own), frames)
+        steps = both_ends(walk(own), frames)
         invented = number == 0 and not steps and stack is not None
         if invented:
-            steps = _stack_steps(stack, frames)
+            steps = stack_steps(stack, frames)
         entry = _described(link.error, min(_MESSAGE, _MESSAGES_IN_ALL // len(links)))
         entry["mechanism"]["synthetic"] |= invented
         _add_frames(entry, steps, in_app, sources)
@@ -253,6 +231,30 @@ def _entries(
         entries.append(entry)
     sources.spend()
     return entries
+
+
+def _add_frames(entry: Entry, steps: list[Step | int], in_app: InApp, sources: Sources) -> None:
+    frames = [describe(step, in_app) for step in steps]
+    if frames:
+        entry["stacktrace"] = {"type": "raw", "frames": frames}
+    for frame, step in zip(reversed(frames), reversed(steps), strict=True):
+        if not isinstance(step, int):
+            sources.want(frame, step)
+
+
+def _safely(in_app: InApp | None) -> InApp:
+    """Return *in_app* such that it cannot raise; where it does, the usual rule decides."""
+
+    def decided(module: str, path: str) -> bool:
+        for rule in (in_app, is_in_app):
+            try:
+                if rule is not None:
+                    return bool(rule(module, path))
+            except Exception:  # the caller's, or a working directory that was deleted
+                continue
+        return False
+
+    return decided
 
 
 def _described(error: Any, most: int) -> Entry:
@@ -264,7 +266,7 @@ def _described(error: Any, most: int) -> Entry:
     entry = _entry(_type_name(type(error)), _message(error, most), synthetic=False)
     module = attribute_of(type(error), "__module__")
     if _is_text(module) and module != "builtins":
-        entry["module"] = _clip(module, _NAME)
+        entry["module"] = clip(module, _NAME)
     return entry
 
 
@@ -317,7 +319,7 @@ def _children(
 
 def _type_name(kind: type) -> str:
     name = attribute_of(kind, "__qualname__")
-    return _clip(name, _NAME) if _is_text(name) else "Exception"
+    return clip(name, _NAME) if _is_text(name) else "Exception"
 
 
 def _message(error: Any, most: int) -> str:
@@ -329,403 +331,64 @@ def _message(error: Any, most: int) -> str:
     notes = attribute_of(error, "__notes__") if isinstance(error, BaseException) else None
     if isinstance(notes, list):
         text = "\n".join([text, *(note for note in notes[:_ENTRIES] if isinstance(note, str))])
-    return _clip(text, most)
-
-
-def _clip(text: str, most: int) -> str:
-    """Return *text* in at most *most* bytes of UTF-8, saying how much is missing."""
-    start = text[:most].encode("utf-8", "replace")
-    if len(text) <= most and len(start) <= most:
-        return str.__str__(text)
-    note = f"[cut: of {len(text)} characters]"
-    return start[: max(most - len(note), 0)].decode("utf-8", "ignore") + note
-
-
-class _Step(NamedTuple):
-    """One frame on the way to the crash, and the line that it was at."""
-
-    frame: FrameType
-    lineno: int | None
-
-
-def _walk(traceback: Any) -> Iterator[_Step]:
-    """Yield the frames from where it was caught to where it was raised."""
-    while isinstance(traceback, TracebackType):
-        if not _is_hidden(traceback.tb_frame):
-            yield _Step(traceback.tb_frame, traceback.tb_lineno)
-        traceback = traceback.tb_next
-
-
-def _stack_steps(stack: FrameType | None, most: int) -> list[_Step | int]:
-    """Return the way to *stack* without the calls of `logging` and of this library at its end."""
-    while stack is not None and _is_machinery(stack.f_code.co_filename):
-        stack = stack.f_back
-    steps = []
-    while stack is not None:
-        if not _is_hidden(stack):
-            steps.append(_Step(stack, stack.f_lineno))
-        stack = stack.f_back
-    return _both_ends(reversed(steps), most)
-
-
-def _is_machinery(path: str) -> bool:
-    return path.startswith(_OWN) or os.path.dirname(path).endswith(f"{os.sep}logging")
-
-
-_HIDDEN = ("__tracebackhide__", "__traceback_hide__")
-
-
-def _is_hidden(frame: FrameType) -> bool:
-    """Return whether the frame asks to be left out, as pytest and Sentry let it."""
-    code = frame.f_code
-    for name in _HIDDEN:
-        # The names are looked at first: the locals of a frame are a copy, made at each look.
-        if name in code.co_varnames or name in code.co_names or name in code.co_cellvars:
-            return is_true(frame.f_locals.get(name))
-    return False
-
-
-def _both_ends(steps: Iterable[Any], most: int) -> list[Any]:
-    """Return *steps* with the middle replaced by the number of those left out, *most* in all."""
-    rest = iter(steps)
-    first = list(islice(rest, most // 2))
-    last: deque[Any] = deque(maxlen=most - len(first))
-    left_out = 0
-    for step in rest:
-        left_out += len(last) == last.maxlen
-        last.append(step)
-    if not left_out:
-        return [*first, *last]
-    last.popleft()
-    return [*first, left_out + 1, *last]
-
-
-def _add_frames(entry: Entry, steps: list[_Step | int], in_app: InApp, sources: _Sources) -> None:
-    frames = [_gap(s) if isinstance(s, int) else _live_frame(s, in_app) for s in steps]
-    if frames:
-        entry["stacktrace"] = {"type": "raw", "frames": frames}
-    for frame, step in zip(reversed(frames), reversed(steps), strict=True):
-        if not isinstance(step, int):
-            sources.want(frame, step)
-
-
-def _live_frame(step: _Step, in_app: InApp) -> Entry:
-    code = step.frame.f_code
-    module = step.frame.f_globals.get("__name__")
-    known = module if isinstance(module, str) else ""
-    return _frame(code.co_filename, code.co_name, step.lineno, known, in_app)
-
-
-def _gap(left_out: int) -> Entry:
-    """Return the frame that says how many are missing; not `in_app`, so no issue groups by it."""
-    return {
-        "platform": "python",
-        "filename": "[cut]",
-        "function": f"[cut: {left_out} frames]",
-        "in_app": False,
-    }
-
-
-def _frame(path: str, function: str, lineno: int | None, module: str, in_app: InApp) -> Entry:
-    """Return one frame without its source; *module* is empty where it is not known."""
-    frame: Entry = {
-        "platform": "python",
-        "filename": _filename(path, module),
-        "function": _clip(function, _NAME) or "<unknown>",
-        "in_app": in_app(module, path),
-    }
-    if lineno is not None and lineno >= 0:
-        frame["lineno"] = lineno
-    if module:
-        frame["module"] = _clip(module, _NAME)
-    if os.path.isabs(path) and len(path) <= 2 * _NAME:
-        frame["abs_path"] = path
-    return frame
-
-
-def _filename(path: str, module: str) -> str:
-    """Return *path* from the top package of *module* on, or only its last part."""
-    parts = path.replace("\\", "/").split("/")
-    names = module.split(".")
-    if os.path.splitext(parts[-1])[0] == "__init__":
-        names = [*names, "__init__"]
-    tail = [*parts[-len(names) : -1], os.path.splitext(parts[-1])[0]]
-    return _path_end("/".join(parts[-len(names) :]) if tail == names else parts[-1]) or "<unknown>"
-
-
-def _path_end(path: str) -> str:
-    """Return the end of a path: that is where two paths differ."""
-    return path.encode("utf-8", "replace")[-_NAME:].decode("utf-8", "ignore")
-
-
-def _under(path: str) -> str:
-    return os.path.normcase(os.path.abspath(path)).rstrip(os.sep) + os.sep
-
-
-_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_PACKAGES = ("site-packages", "dist-packages")
-_STDLIB = tuple(
-    {
-        _under(resolve(place))
-        for place in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
-        for resolve in (os.path.abspath, os.path.realpath)
-    }
-)
-_PREFIXES = tuple({_under(prefix) for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix)})
-
-
-def is_in_app(module: str, path: str, root: str | None = None) -> bool:
-    """
-    Return whether code is the project's own; the first rule that applies decides.
-
-    Code without a file is the project's only in ``__main__``; installed packages, the standard
-    library and this library are not; what is under *root* (or the working directory) is; and
-    so is all else that does not lie in the interpreter's own folders.
-    """
-    if path.startswith("<"):
-        return module == "__main__" and not path.startswith("<frozen")
-    if any(part in _PACKAGES for part in path.replace("\\", "/").split("/")):
-        return False
-    place = os.path.normcase(os.path.abspath(path))
-    if place.startswith((*_STDLIB, os.path.normcase(_OWN))):
-        return False
-    return place.startswith(_under(root or os.getcwd())) or not place.startswith(_PREFIXES)
-
-
-def _safely(in_app: InApp | None) -> InApp:
-    """Return *in_app* such that it cannot raise; where it does, the usual rule decides."""
-
-    def told(module: str, path: str) -> bool:
-        for rule in (in_app, is_in_app):
-            try:
-                if rule is not None:
-                    return bool(rule(module, path))
-            except Exception:  # the caller's, or a working directory that was deleted
-                continue
-        return False
-
-    return told
-
-
-class _Sources:
-    """The source lines around frames: read once a file, within what one event has room for."""
-
-    def __init__(self) -> None:
-        self._wanted: list[tuple[Entry, _Step]] = []
-        self._files: dict[str, list[str]] = {}
-
-    def want(self, frame: Entry, step: _Step) -> None:
-        """Note that *frame* is to get its lines, after those that asked before it."""
-        self._wanted.append((frame, step))
-
-    def spend(self) -> None:
-        """Give the frames their lines, as far as there is room."""
-        room = _LINES_IN_ALL
-        for frame, step in self._wanted:
-            around, at = self._around(step)
-            room -= sum(map(len, around))
-            if room < 0:
-                return
-            if around:
-                frame["pre_context"] = around[:at]
-                frame["context_line"] = around[at]
-                frame["post_context"] = around[at + 1 :]
-
-    def _around(self, step: _Step) -> tuple[list[str], int]:
-        """Return the lines around a frame's, and which of them is its own."""
-        path = step.frame.f_code.co_filename
-        if path not in self._files:
-            self._files[path] = _source_of(path, step.frame.f_globals)
-        lines = self._files[path]
-        at = (step.lineno or 0) - 1
-        if not 0 <= at < len(lines):
-            return [], 0
-        first = max(at - _LINES_AROUND, 0)
-        around = lines[first : at + 1 + _LINES_AROUND]
-        return [_clip(line.rstrip("\r\n"), _LINE) for line in around], at - first
-
-
-def _source_of(path: str, names: dict[str, Any]) -> list[str]:
-    """Return the lines of a module, or none where it is not safe or not possible to read it."""
-    try:
-        if os.path.exists(path):
-            # A FIFO or a device would block the caller, a huge file would stay in the cache.
-            if not os.path.isfile(path) or os.path.getsize(path) > _SOURCE_FILE:
-                return []
-            linecache.checkcache(path)
-        elif not path.startswith("<") and "__loader__" not in names:
-            return []  # `linecache` would look for it all over sys.path
-        return linecache.getlines(path, names)
-    except Exception:  # whatever a foreign loader raises
-        return []
-
-
-_TRACEBACK = "Traceback (most recent call last):"
-_STACK = "Stack (most recent call last):"
-_JOINTS = {
-    "The above exception was the direct cause of the following exception:": "cause",
-    "During handling of the above exception, another exception occurred:": "context",
-}
-_FRAME = re.compile(r'  File "(?P<path>.*)", line (?P<line>\d+), in (?P<function>.*)')
-_REPEATED = re.compile(r"  \[Previous line repeated (\d+) more times?\]")
-_RAISED = re.compile(r"(?P<name>[^\W\d][\w.<>]*)(?:: (?P<value>.*))?")
-_MARKS = re.compile(r"[\s^~]*")
-# The text of a group: its own part is boxed once, its members are boxed more than once.
-_BOXED = re.compile(r"  [+|] ?")
-_MEMBER = re.compile(r"(?: {4,}[+|]|  \+-)")
+    return clip(text, most)
 
 
 def exception_from_text(
-    text: str,
-    boundary: Boundary = LOGGER,
-    *,
-    level: str | int | None = None,
-    in_app: InApp | None = None,
+    text: str, boundary: Boundary = LOGGER, *, level: str | int | None = None
 ) -> dict[str, Any]:
     """
     Return the properties of the ``$exception`` event for a traceback that is only text.
 
-    A stock ``QueueHandler`` leaves no more: the formatted message with the traceback below it.
-    It is marked synthetic. What is no traceback is an ``Exception`` with its first line.
+    It is marked synthetic, and its text is the property ``traceback``: frames are not guessed
+    at. What is no traceback is an ``Exception`` with its first line.
     """
     try:
-        entries = _entries_in(str.__str__(text)[-_TEXT:], _safely(in_app))
+        whole = str.__str__(text)
+        found = raised_in(whole)[:_ENTRIES]
     except Exception:  # not a text at all
-        entries = [_entry("Exception", _UNREADABLE, synthetic=True)]
-    return _event(entries, boundary, level)
-
-
-def _entries_in(text: str, in_app: InApp) -> list[Entry]:
-    """Return the entries of the tracebacks in *text*, where the outermost comes last."""
-    blocks: list[tuple[str, list[str]]] = [("", [])]
-    for line in _unboxed(text.splitlines()):
-        if line.strip() in _JOINTS:
-            blocks.append((_JOINTS[line.strip()], []))
-        elif line == _STACK:
-            break
-        else:
-            blocks[-1][1].append(line)
-    if _TRACEBACK not in blocks[-1][1]:
-        first = next((line.strip() for line in text.splitlines() if line.strip()), "")
-        return [_entry("Exception", _clip(first, _MESSAGE), synthetic=True)]
-    blocks = blocks[-_ENTRIES:]
+        return _event([_entry("Exception", _UNREADABLE, synthetic=True)], boundary, level)
     entries = []
-    source = ""
-    for number, (joint, lines) in enumerate(reversed(blocks)):
-        entry = _entry_in(lines, _FRAMES_IN_ALL // len(blocks), in_app)
-        _link(entry, number, source, number - 1)
-        source = joint
+    for number, raised in enumerate(found):
+        entry = _entry_of_text(raised, min(_MESSAGE, _MESSAGES_IN_ALL // len(found)))
+        _link(entry, number, raised.source, number - 1)
         entries.append(entry)
-    return entries
+    return {**_event(entries, boundary, level), "traceback": _end_of(whole)}
 
 
-def _unboxed(lines: list[str]) -> list[str]:
-    """Return the lines of a group's text without its box and its members; others as they are."""
-    if not any("Exception Group Traceback" in line for line in lines):
-        return lines
-    own = [_BOXED.sub("", line, count=1) for line in lines if not _MEMBER.match(line)]
-    return [line.replace(f"Exception Group {_TRACEBACK}", _TRACEBACK) for line in own]
+def _end_of(text: str) -> str:
+    """Return the end of a traceback, where the outermost exception stands."""
+    if len(text) <= _TRACEBACK:
+        return text
+    return f"[cut: of {len(text)} characters]\n{text[-_TRACEBACK:]}"
 
 
-def _entry_in(lines: list[str], most: int, in_app: InApp) -> Entry:
-    """Return the entry of one traceback: frames, then type and value to the end."""
-    start = lines.index(_TRACEBACK) + 1 if _TRACEBACK in lines else 0
-    end = start
-    while end < len(lines) and (not lines[end] or lines[end].startswith(" ")):
-        end += 1
-    raised = _RAISED.fullmatch(lines[end]) if end < len(lines) else None
-    name, value = (raised["name"], raised["value"] or "") if raised else ("Exception", "")
-    more = lines[end + 1 if raised else end :]
-    text = "\n".join([value, *more] if raised else more).rstrip()
-    module, _, kind = name.rpartition(".") if "<" not in name else ("", "", name)
-    entry = _entry(_clip(kind or name, _NAME), _clip(text, _MESSAGE), synthetic=True)
-    if module:
-        entry["module"] = _clip(module, _NAME)
-    frames = _both_ends(_frames_in(lines[start:end], in_app), min(most, _FRAMES))
-    if frames:
-        parsed = [_gap(frame) if isinstance(frame, int) else frame for frame in frames]
-        entry["stacktrace"] = {"type": "raw", "frames": parsed}
+def _entry_of_text(raised: Raised, most: int) -> Entry:
+    entry = _entry(clip(raised.type, _NAME), clip(raised.value, most), synthetic=True)
+    if raised.module:
+        entry["module"] = clip(raised.module, _NAME)
     return entry
 
 
-def _frames_in(lines: list[str], in_app: InApp) -> Iterator[Entry]:
-    """Yield the frames of a traceback's text, each with the line below it."""
-    for number, line in enumerate(lines):
-        found = _FRAME.fullmatch(line[: 4 * _LINE])
-        repeated = _REPEATED.fullmatch(line)
-        if repeated:
-            yield _gap(int(repeated[1]))
-        elif found:
-            frame = _frame(found["path"], found["function"], int(found["line"]), "", in_app)
-            below = lines[number + 1] if number + 1 < len(lines) else ""
-            if below.startswith("    ") and not _MARKS.fullmatch(below):
-                frame["context_line"] = _clip(below.strip(), _LINE)
-            yield frame
-
-
-class RateLimit:
+def message_properties(
+    name: str,
+    message: str,
+    *,
+    level: str | int | None = None,
+    site: FrameType | None = None,
+    boundary: Boundary = LOGGER,
+    in_app: InApp | None = None,
+) -> dict[str, Any]:
     """
-    Let through *burst* exceptions of a type at once, then *refill* a second.
+    Return the properties of the ``$exception`` event for an error that was only logged.
 
-    No lock: ``deque.pop`` hands each token out once, to whichever thread or signal handler
-    asks first. Beyond *most* types, those that come new share one bucket.
+    Args:
+        name: the logger's name, which is the type.
+        message: what was logged, which is the value.
+        site: the frame of the log call, where it is known.
     """
-
-    def __init__(self, burst: int = 10, refill: float = 1.0, most: int = 256) -> None:
-        self._burst = burst
-        self._refill = refill
-        self._most = most
-        self._buckets: dict[str, _Bucket] = {}
-
-    def allow(self, type_name: str, now: float) -> bool:
-        """Return whether one more exception of that type may go, at *now* on any steady clock."""
-        bucket = self._buckets.get(type_name) or self._new(type_name, now)
-        return bucket.take(now, self._refill)
-
-    def _new(self, type_name: str, now: float) -> _Bucket:
-        if len(self._buckets) >= self._most:
-            self._forget(now)
-        if len(self._buckets) >= self._most:
-            type_name = ""  # no type is called that
-        return self._buckets.setdefault(type_name, _Bucket(self._burst, now))
-
-    def _forget(self, now: float) -> None:
-        """Forget the buckets that are full again: a new one would be the same."""
-        for name, bucket in list(self._buckets.items()):
-            if bucket.is_full(now, self._refill):
-                self._buckets.pop(name, None)
-
-
-class _Bucket:
-    """The tokens of one type; whoever takes the time of the last refill may refill."""
-
-    def __init__(self, burst: int, now: float) -> None:
-        self._tokens: deque[None] = deque([None] * burst, maxlen=burst)
-        self._refilled = deque([now], maxlen=1)
-
-    def take(self, now: float, refill: float) -> bool:
-        """Take a token, if there is one."""
-        self._fill(now, refill)
-        try:
-            self._tokens.pop()
-        except IndexError:
-            return False
-        return True
-
-    def is_full(self, now: float, refill: float) -> bool:
-        """Return whether all tokens are there."""
-        self._fill(now, refill)
-        return len(self._tokens) == self._tokens.maxlen
-
-    def _fill(self, now: float, refill: float) -> None:
-        try:
-            since = self._refilled.pop()
-        except IndexError:
-            return  # another thread, or the call that this one interrupts, is at it
-        try:
-            earned = int(max(now - since, 0) * refill)
-            self._tokens.extend([None] * min(earned, self._tokens.maxlen or 0))
-            # Never later than now: a clock that was set back must not stop the refill.
-            since = min(since + earned / refill, now) if earned else min(since, now)
-        finally:
-            self._refilled.append(since)
+    entry = _entry(clip(name, _NAME) or "Exception", clip(message, _MESSAGE), synthetic=True)
+    sources = Sources()
+    _add_frames(entry, [Step(site, site.f_lineno)] if site else [], _safely(in_app), sources)
+    sources.spend()
+    return _event([entry], boundary, level)

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 
-__all__ = ["active_span"]
+__all__ = ["active_span", "span_ids"]
 
 
 def active_span() -> dict[str, Any]:
@@ -27,3 +27,8 @@ def active_span() -> dict[str, Any]:
         }
     except Exception:  # half imported, or a foreign span
         return {}
+
+
+def span_ids() -> dict[str, Any]:
+    """Return ``$trace_id`` and ``$span_id`` of the active span, or nothing."""
+    return {key: value for key, value in active_span().items() if key != "$trace_flags"}

@@ -8,11 +8,11 @@ without a *handler*; with one, its end is where the handler delivers.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Unpack
 
-from .. import context
-from ..context import Bound
-from .request import STATUS, Front, bound_to, url_of
+from ..delivery.waiting import in_thread
+from .front import Front, Options
+from .request import Request, url_of
 
 
 __all__ = ["PostHogMiddleware"]
@@ -32,97 +32,94 @@ class PostHogMiddleware:
 
     Args:
         app: the application.
-        handler: a `PostHogHandler` that reports exceptions which escape the application, and
-            that delivers what waits when the lifespan ends. Uvicorn needs that: it ends by
-            raising its signal again, of which the process dies without running ``atexit``.
-        user: called with the scope, returns the authenticated user's id or None, or is
-            ``async`` and does; it wins over the header's. What it raises is told, and the
-            request is served. Whatever it looks at must have run outside of this middleware.
+        lifespan: True takes part in the lifespan in place of an application that knows none,
+            as Django: then there is an end of it at which the *handler* can deliver.
+        options: see `posthog_logging.middleware.front.Options`; callables get the scope. The
+            *handler* also delivers what waits when the lifespan ends. Uvicorn needs that: it
+            ends by raising its signal again, of which the process dies without ``atexit``.
+            Whatever *user* looks at must have run outside of this middleware.
     """
 
     def __init__(
-        self,
-        app: Application,
-        *,
-        handler: Any = None,
-        user: Callable[[Scope], Any] | None = None,
+        self, app: Application, *, lifespan: bool = False, **options: Unpack[Options]
     ) -> None:
         self._app = app
-        self._handler = handler
-        self._front = Front("asgi.middleware", handler, user)
+        self._stands_in = lifespan
+        self._front = Front("asgi.middleware", _read, **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or whatever else *scope* is."""
-        if scope["type"] == "lifespan" and self._handler is not None:
-            await _Lifespan(self._handler).live(self._app, scope, receive, send)
-            return
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan" and self._front.handler is not None:
+            await self._live(scope, receive, send)
+        elif scope["type"] != "http" or self._front.ignores(scope):
             await self._app(scope, receive, send)
-            return
+        else:
+            await self._serve(scope, receive, send)
 
-        async def sent(event: Event) -> None:
-            if event["type"] == "http.response.start":
-                context.bind(**{STATUS: event.get("status")})
-            await send(event)
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with await self._front.begin_async(scope) as served:
 
-        with await self._front.identified_async(scope, _described):
-            try:
-                await self._app(scope, receive, sent)
-            except Exception as error:
-                self._front.report(error)
-                raise
+            async def sent(event: Event) -> None:
+                if event["type"] == "http.response.start":
+                    served.answered(event.get("status"))
+                await send(event)
 
+            await self._app(scope, receive, sent)
 
-class _Lifespan:
-    """One lifespan of an application, or in place of one that knows none, as Django."""
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Live through a lifespan, and deliver before the server learns that it has ended."""
+        untouched = True
 
-    def __init__(self, handler: Any) -> None:
-        self._handler = handler
-        self._untouched = True
-
-    async def live(self, app: Application, scope: Scope, receive: Receive, send: Send) -> None:
         async def received() -> Event:
-            self._untouched = False
+            nonlocal untouched
+            untouched = False
             return await receive()
 
         async def sent(event: Event) -> None:
-            self._untouched = False
+            nonlocal untouched
+            untouched = False
             if event["type"].startswith("lifespan.shutdown"):
-                await self._deliver()
+                await in_thread(self._front.handler.flush)
             await send(event)
 
         try:
-            await app(scope, received, sent)
+            await self._app(scope, received, sent)
         except Exception:
-            if not self._untouched:
+            if not (untouched and self._stands_in):
                 raise
-            await self._stand_in(receive, sent)
-
-    async def _stand_in(self, receive: Receive, send: Send) -> None:
-        for moment in ("startup", "shutdown"):
-            await receive()
-            await send({"type": f"lifespan.{moment}.complete"})
-
-    async def _deliver(self) -> None:
-        import asyncio
-
-        await asyncio.to_thread(self._handler.flush)
+            for moment in ("startup", "shutdown"):
+                await receive()
+                await sent({"type": f"lifespan.{moment}.complete"})
 
 
-def _described(scope: Scope) -> Bound:
-    headers = {name.lower(): value for name, value in scope.get("headers") or ()}
+def _read(scope: Scope) -> Request:
+    headers: dict[bytes, bytes] = {}
+    for name, value in scope.get("headers") or ():
+        key = name.lower()
+        # A header may come in parts, and a cookie does in HTTP/2 (RFC 9113, 8.2.3).
+        between = b"; " if key == b"cookie" else b", "
+        earlier = headers.get(key) if key in _IN_PARTS else None
+        headers[key] = value if earlier is None else earlier + between + value
     path = scope.get("path") or "/"
     host = headers.get(b"host") or _server(scope)
     client = scope.get("client") or (None,)
-    return bound_to(
-        distinct_id=headers.get(b"x-posthog-distinct-id"),
-        session_id=headers.get(b"x-posthog-session-id"),
-        method=scope.get("method"),
-        path=path,
-        url=url_of(scope.get("scheme", "http"), host, path, scope.get("query_string")),
-        user_agent=headers.get(b"user-agent"),
-        ip=client[0],
+
+    def header(name: str) -> Any:
+        value = headers.get(name.encode())
+        return value.decode("latin-1") if isinstance(value, bytes) else value
+
+    return Request(
+        scope.get("method"),
+        path,
+        url_of(scope.get("scheme", "http"), host, path, scope.get("query_string")),
+        host,
+        scope.get("query_string"),
+        client[0],
+        header,
     )
+
+
+_IN_PARTS = frozenset({b"cookie", b"forwarded", b"x-forwarded-for"})
 
 
 def _server(scope: Scope) -> str | None:

@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 
 from .. import context
-from ..context import Bound, identity
+from ..context import Bound
+from ..errors import steps
 from ..errors.exception_list import TASK
 from ..events import jsonable
 
@@ -51,8 +52,8 @@ def connect(handler: Any = None) -> None:
 
 
 def _send(headers: MutableMapping[str, Any] | None = None, **_: Any) -> None:
-    bound = context.current()
-    if headers is None or bound is None:
+    bound = context.with_structlog()
+    if headers is None or not any(bound):
         return
     fields = jsonable.encode([bound.distinct_id, dict(bound.properties)]).decode()
     if len(fields) > _LONGEST:  # the properties are too much: who it was goes all the same
@@ -63,16 +64,15 @@ def _send(headers: MutableMapping[str, Any] | None = None, **_: Any) -> None:
 def _begin(task: Any = None, **_: Any) -> None:
     """Bind what travelled; on top of what is bound, where a task runs inside another."""
     request = task.request
-    distinct_id, properties = _received(request)
-    mine = identity(distinct_id, **properties)
-    mine.__enter__()
-    setattr(request, _RUNNING, mine)
+    setattr(request, _RUNNING, (context.enter(_received(request)), steps.begin_anew()))
 
 
 def _end(task: Any = None, **_: Any) -> None:
-    mine = getattr(task.request, _RUNNING, None)
-    if mine is not None:
-        mine.__exit__(None, None, None)
+    running = getattr(task.request, _RUNNING, None)
+    if running is not None:
+        token, trail = running
+        context.leave(token)
+        steps.end(trail)
 
 
 def _received(request: Any) -> Bound:

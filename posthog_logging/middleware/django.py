@@ -2,7 +2,7 @@
 `PostHogMiddleware` in Django's own style, for synchronous and asynchronous stacks alike.
 
 It never touches ``request.user``, which in an asynchronous stack may not be touched, unless
-a *user* of yours does.
+your *user* does.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ from __future__ import annotations
 import contextvars
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, Unpack
 
 from .. import context
-from ..context import Bound
-from .request import STATUS, Front, from_environ
+from ..context import Bound, Kept
+from ..delivery.checks import boolean
+from .front import Front, Options, Served
+from .request import Request, environ_request
 
 
-__all__ = ["PostHogMiddleware"]
+__all__ = ["PostHogMiddleware", "Transactions", "on_commit"]
+
+_MOST = 10_000  # events, and what else waits, for one transaction
 
 
 class PostHogMiddleware:
@@ -33,10 +37,10 @@ class PostHogMiddleware:
 
     Args:
         get_response: Django's.
-        handler: a `PostHogHandler` that reports exceptions which become a 500.
-        user: called with the request, returns the authenticated user's id or None; in an
-            asynchronous stack it may be ``async``. It wins over the header's. What it raises
-            is told, and the request is served.
+        on_commit: True lets the events that a request logs inside ``atomic`` wait for the
+            commit; see `Transactions`.
+        options: see `posthog_logging.middleware.front.Options`; callables get the request. The
+            *handler* reports exceptions which become a 500.
     """
 
     sync_capable = True
@@ -46,13 +50,14 @@ class PostHogMiddleware:
         self,
         get_response: Callable[[Any], Any],
         *,
-        handler: Any = None,
-        user: Callable[[Any], Any] | None = None,
+        on_commit: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
         self._get_response = get_response
-        self._front = Front("django.middleware", handler, user)
+        holder = Transactions() if boolean("on_commit", on_commit) else None
+        self._front = Front("django.middleware", _read, holder=holder, **options)
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
@@ -61,17 +66,86 @@ class PostHogMiddleware:
         """Serve one request; in an asynchronous stack, return what serves it."""
         if self._is_async:
             return self._serve(request)
-        with self._front.identified(request, _described):
-            return _followed(self._get_response(request))
+        if self._front.ignores(request):
+            return self._get_response(request)
+        with self._front.begin(request) as served:
+            return _followed(self._get_response(request), served)
 
     async def _serve(self, request: Any) -> Any:
-        with await self._front.identified_async(request, _described):
-            return _followed(await self._get_response(request))
+        if self._front.ignores(request):
+            return await self._get_response(request)
+        with await self._front.begin_async(request) as served:
+            return _followed(await self._get_response(request), served)
 
     def process_exception(self, request: Any, exception: Exception) -> None:
         """Report what a view raised, if Django answers it with a 500."""
-        if not isinstance(exception, _answers()):
+        if not isinstance(exception, _answers()) and not self._front.ignores(request):
             self._front.report(exception)
+
+
+def on_commit(handler: Any) -> None:
+    """
+    Let the events that go to *handler* from inside ``atomic`` wait for the commit.
+
+    For what is no request: tasks, commands, and programs without the middleware.
+    """
+    handler.hold_by(Transactions())
+
+
+class Transactions:
+    """
+    Hold the events of a database transaction until ``transaction.on_commit``.
+
+    An event waits for the connections that are inside ``atomic`` in its thread: several
+    databases must all commit. It is dropped, and counted as ``rolled_back``, where one rolls
+    back, also to a savepoint around the event; and where Django's ``TestCase`` never commits.
+    Outside of ``atomic`` it goes on at once. For one transaction 10,000 of them wait; more
+    are refused, and counted as ``held_full``.
+    """
+
+    def keep(self, kept: Kept) -> bool:
+        """Let *kept* go when all that is open was committed."""
+        waiting = _open_connections()
+        if not waiting:
+            kept.let_go()
+            return True
+        if any(len(connection.run_on_commit) >= _MOST for connection in waiting):
+            kept.refuse("held_full")
+            return False
+        left = [len(waiting)]
+        for connection in waiting:
+            connection.on_commit(_Commit(kept, left))
+        return True
+
+
+class _Commit:
+    """
+    What Django is to do after a commit; it forgets this where there is none.
+
+    Args:
+        left: how many commits are still to come, in a list that they share.
+    """
+
+    def __init__(self, kept: Kept, left: list[int]) -> None:
+        self._kept: Kept | None = kept
+        self._left = left
+
+    def __call__(self) -> None:
+        kept, self._kept = self._kept, None
+        self._left[0] -= 1
+        if kept is not None and not self._left[0]:
+            kept.let_go()
+
+    def __del__(self) -> None:
+        if self._kept is not None:
+            self._kept.refuse("rolled_back")
+
+
+def _open_connections() -> list[Any]:
+    """Return the connections that are in a transaction, of this thread."""
+    from django.db import connections
+
+    return [one for one in connections.all(initialized_only=True) if one.in_atomic_block]
 
 
 def _answers() -> tuple[type[Exception], ...]:
@@ -87,17 +161,17 @@ def _answers() -> tuple[type[Exception], ...]:
     )
 
 
-def _described(request: Any) -> Bound:
+def _read(request: Any) -> Request:
     try:
-        url = request.build_absolute_uri()
+        url, host = request.build_absolute_uri(), request.get_host()
     except Exception:  # a host that is not among ALLOWED_HOSTS, which is Django's to refuse
-        url = None
-    return from_environ(request.META, url)
+        url = host = None
+    return environ_request(request.META, url, host)
 
 
-def _followed(response: Any) -> Any:
+def _followed(response: Any, served: Served) -> Any:
     """Return *response*; a streamed body is made in the request's context, where it is sent."""
-    context.bind(**{STATUS: response.status_code})
+    served.answered(response.status_code)
     # A file is left alone: wrapped, it would lose the server's own way of sending it.
     if response.streaming and getattr(response, "file_to_stream", None) is None:
         content = response.streaming_content
@@ -117,12 +191,13 @@ def _follow(content: Iterator[bytes], around: contextvars.Context) -> Iterator[b
 async def _follow_async(
     content: AsyncIterator[bytes], bound: Bound | None
 ) -> AsyncIterator[bytes]:
-    distinct_id, properties = bound or Bound()
     while True:
         # Not around the `yield`: who iterates has a context of its own between two steps.
-        with context.identity(distinct_id, **properties):
-            try:
-                chunk = await content.__anext__()
-            except StopAsyncIteration:
-                return
+        token = context.enter(bound or Bound())
+        try:
+            chunk = await content.__anext__()
+        except StopAsyncIteration:
+            return
+        finally:
+            context.leave(token)
         yield chunk

@@ -1,31 +1,72 @@
 """
 What a request says of who sent it, whatever the framework: cleaned, bounded, never raising.
 
-The id in a header is attribution, never authentication: anybody can send any. The rules are
-those of sdk-specs ``tracing-headers``.
+The id in a header or a cookie is attribution, never authentication: anybody can send any. The
+rules are those of sdk-specs ``tracing-headers``.
 """
 
 from __future__ import annotations
 
-import inspect
 import re
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
-from urllib.parse import quote
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, quote, urlsplit
 
-from ..context import Bound, identity
-from ..delivery.ledger import Ledger
-from ..errors.exception_list import middleware
+from ..context import Bound
+from .addresses import client_address
+from .cookie import visitor
 
 
-__all__ = ["STATUS", "Front", "bound_to", "clean", "environ_path", "from_environ", "url_of"]
+__all__ = [
+    "STATUS",
+    "Identities",
+    "Request",
+    "clean",
+    "describe",
+    "environ_path",
+    "environ_request",
+    "url_of",
+]
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # C0 and C1
 _LONGEST = 1000
+_QUERY = 4096
+_UTM = ("utm_source", "utm_medium", "utm_campaign", "utm_content", "utm_term")
 
 #: The one property that is known only when the answer begins.
 STATUS = "$response_status"
+
+
+class Request(NamedTuple):
+    """
+    One request as it came, before anything is cleaned.
+
+    *header* returns a header's text by its name in small letters, None where there is none.
+    """
+
+    method: Any
+    path: Any
+    url: Any
+    host: Any
+    query: Any
+    peer: Any
+    header: Callable[[str], Any]
+
+
+class Identities(NamedTuple):
+    """
+    Where the identity of a request is looked for.
+
+    Args:
+        headers: whether ``X-PostHog-Distinct-Id`` and ``X-PostHog-Session-Id`` count.
+        cookie: whether posthog-js' cookie does; the project's token for that project's alone.
+        proxies: how many proxies in front are trusted to tell the client's address.
+    """
+
+    headers: bool = True
+    cookie: bool | str = False
+    proxies: int = 0
 
 
 def clean(value: Any) -> str | None:
@@ -47,40 +88,96 @@ def _is_undecoded(text: str) -> bool:
     return not text.isascii() and max(text) <= "\xff"
 
 
-def bound_to(
-    *,
-    distinct_id: Any = None,
-    session_id: Any = None,
-    method: Any = None,
-    path: Any = None,
-    url: Any = None,
-    user_agent: Any = None,
-    ip: Any = None,
-) -> Bound:
+def describe(request: Request, identities: Identities) -> Bound:
     """Return the identity and the properties that a request amounts to; empty ones left out."""
-    agent = clean(user_agent)
+    header = request.header
+    agent = clean(header("user-agent"))
+    referrer, domain = _referrer(clean(header("referer")))
+    address = client_address(
+        clean(request.peer),
+        header("x-forwarded-for"),
+        header("forwarded"),
+        identities.proxies,
+    )
+    distinct_id, session_id, anonymous_id = _identity(request, identities)
+    path = clean(request.path)
     properties = {
-        "$session_id": clean(session_id),
-        "$request_method": clean(method),
-        "$request_path": clean(path),
-        "$current_url": clean(url),
+        "$session_id": session_id,
+        "$request_method": clean(request.method),
+        "$request_path": path,
+        "$current_url": clean(request.url),
+        "$host": clean(request.host),
+        "$pathname": path,
+        "$referrer": referrer,
+        "$referring_domain": domain,
         "$user_agent": agent,
         "$raw_user_agent": agent,  # the name under which PostHog's own transformations look
-        "$ip": clean(ip),
+        "$ip": address,
+        **dict(_campaign(request.query)),
     }
-    return Bound(clean(distinct_id), {key: value for key, value in properties.items() if value})
+    given = {key: value for key, value in properties.items() if value}
+    return Bound(distinct_id, given, anonymous_id)
 
 
-def from_environ(environ: Mapping[str, Any], url: Any) -> Bound:
-    """Return what a WSGI environ, or Django's ``META``, says."""
-    return bound_to(
-        distinct_id=environ.get("HTTP_X_POSTHOG_DISTINCT_ID"),
-        session_id=environ.get("HTTP_X_POSTHOG_SESSION_ID"),
-        method=environ.get("REQUEST_METHOD"),
-        path=environ_path(environ),
-        url=url,
-        user_agent=environ.get("HTTP_USER_AGENT"),
-        ip=environ.get("REMOTE_ADDR"),
+def _identity(
+    request: Request, identities: Identities
+) -> tuple[str | None, str | None, str | None]:
+    """Return the id, the session, and the id again where it may be an anonymous one."""
+    distinct_id = session_id = None
+    if identities.headers:
+        distinct_id = clean(request.header("x-posthog-distinct-id"))
+        session_id = clean(request.header("x-posthog-session-id"))
+    token = identities.cookie if isinstance(identities.cookie, str) else None
+    found = visitor(request.header("cookie"), token) if identities.cookie else None
+    if found is None:
+        return distinct_id, session_id, distinct_id
+    own = clean(found.distinct_id)
+    is_person = found.is_person and distinct_id in (None, own)
+    distinct_id = distinct_id or own
+    session_id = session_id or clean(found.session_id)
+    return distinct_id, session_id, None if is_person else distinct_id
+
+
+def _referrer(text: str | None) -> tuple[str | None, str | None]:
+    """Return a referrer without user and password, and its host."""
+    if text is None:
+        return None, None
+    try:
+        parts = urlsplit(text)
+        host = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=host).geturl(), host or None
+    except ValueError:  # of a port, or of brackets
+        return None, None
+
+
+def _campaign(query: Any) -> Iterator[tuple[str, str]]:
+    """Yield the parameters of a campaign."""
+    text = query.decode("latin-1") if isinstance(query, bytes) else query
+    if not isinstance(text, str) or "utm_" not in text:
+        return
+    try:
+        found = parse_qsl(text[:_QUERY], max_num_fields=100)
+    except ValueError:  # too many fields
+        return
+    for name, value in found:
+        if name in _UTM:
+            yield name, clean(value) or ""
+
+
+def environ_request(environ: Mapping[str, Any], url: Any, host: Any) -> Request:
+    """Return the request of a WSGI environ, or of Django's ``META``."""
+
+    def header(name: str) -> Any:
+        return environ.get(f"HTTP_{name.upper().replace('-', '_')}")
+
+    return Request(
+        environ.get("REQUEST_METHOD"),
+        environ_path(environ),
+        url,
+        host,
+        environ.get("QUERY_STRING"),
+        environ.get("REMOTE_ADDR"),
+        header,
     )
 
 
@@ -96,73 +193,3 @@ def url_of(scheme: Any, host: Any, path: str, query: Any) -> str | None:
         return None
     asked = "" if query is None else f"?{query}"
     return f"{scheme}://{host}{quote(path, safe='/:@!$&()*+,;=~%')}{asked}"
-
-
-class Front:
-    """
-    What all the middlewares do alike: ask for the user, report what escapes, raise nothing.
-
-    Args:
-        source: where exceptions are caught, in PostHog's words: ``django.middleware``.
-        handler: a `PostHogHandler` that reports the exceptions that escape a request.
-        user: called with the request, returns the authenticated user's id, or None; it wins
-            over the header's.
-    """
-
-    def __init__(self, source: str, handler: Any, user: Callable[[Any], Any] | None) -> None:
-        self._boundary = middleware(source)
-        self._handler = handler
-        self._user = user
-        self._told = Ledger()
-
-    def identified(self, request: Any, describe: Callable[[Any], Bound]) -> identity:
-        """Return the identity that holds while *request* is served."""
-        return self._merged(request, describe, self._ask(request))
-
-    async def identified_async(self, request: Any, describe: Callable[[Any], Bound]) -> identity:
-        """Do as `identified` does, for a *user* that may be ``async``."""
-        user = self._ask(request, wait=True)
-        if inspect.isawaitable(user):
-            user = await self._wait(user)
-        return self._merged(request, describe, user)
-
-    def report(self, error: Exception) -> None:
-        """Hand an exception that escapes the request to the handler, if one reports any."""
-        capture = getattr(self._handler, "capture_exception", None)
-        if capture is None:
-            return
-        try:
-            capture(error, self._boundary)
-        except Exception as failure:  # the request's own exception is the one to raise
-            self._tell("report", failure)
-
-    def _merged(self, request: Any, describe: Callable[[Any], Bound], user: Any) -> identity:
-        try:
-            bound = describe(request)
-        except Exception as failure:  # a request that is not as its specification says
-            self._tell("request", failure)
-            bound = Bound()
-        return identity(bound.distinct_id if user is None else user, **bound.properties)
-
-    def _ask(self, request: Any, *, wait: bool = False) -> Any:
-        if self._user is None:
-            return None
-        try:
-            user = self._user(request)
-            if inspect.iscoroutine(user) and not wait:
-                user.close()
-                raise TypeError("an async user needs an async application")
-            return user
-        except Exception as failure:
-            self._tell("user", failure)
-            return None
-
-    async def _wait(self, user: Awaitable[Any]) -> Any:
-        try:
-            return await user
-        except Exception as failure:
-            self._tell("user", failure)
-            return None
-
-    def _tell(self, what: str, failure: Exception) -> None:
-        self._told.tell(what, f"{self._boundary.source}: {what} failed: {type(failure).__name__}")

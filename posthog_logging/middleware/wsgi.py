@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextvars
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Unpack
 
-from .. import context
-from ..context import Bound
-from .request import STATUS, Front, clean, environ_path, from_environ, url_of
+from .front import Front, Options, Served
+from .request import Request, clean, environ_path, environ_request, url_of
 
 
 __all__ = ["PostHogMiddleware"]
@@ -31,50 +30,49 @@ class PostHogMiddleware:
 
     Args:
         app: the application.
-        handler: a `PostHogHandler` that reports exceptions which escape the application.
-        user: called with the environ, returns the authenticated user's id or None; it wins
-            over the header's. What it raises is told, and the request is served.
+        options: see `posthog_logging.middleware.front.Options`; callables get the environ.
     """
 
-    def __init__(
-        self,
-        app: Application,
-        *,
-        handler: Any = None,
-        user: Callable[[Environ], Any] | None = None,
-    ) -> None:
+    def __init__(self, app: Application, **options: Unpack[Options]) -> None:
         self._app = app
-        self._front = Front("wsgi.middleware", handler, user)
+        self._front = Front("wsgi.middleware", _read, **options)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
+        if self._front.ignores(environ):
+            return self._app(environ, start_response)
         around = contextvars.copy_context()
-        body = around.run(self._serve, environ, start_response)
+        served, body = around.run(self._serve, environ, start_response)
         if _is_at_rest(body, environ):
+            around.run(served.end)
             return body
-        return _Body(body, around, self._front)
+        return (_SizedBody if hasattr(body, "__len__") else _Body)(body, around, served)
 
-    def _serve(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def _serve(
+        self, environ: Environ, start_response: Callable[..., Any]
+    ) -> tuple[Served, Iterable[bytes]]:
+        served = self._front.begin(environ)
+
         def started(status: str, *rest: Any, **more: Any) -> Any:
-            context.bind(**_status(status))
+            served.answered(_status(status))
             return start_response(status, *rest, **more)
 
-        self._front.identified(environ, _described).__enter__()  # the context is ours alone
         try:
-            return self._app(environ, started)
+            return served, self._app(environ, started)
         except Exception as error:
-            self._front.report(error)
+            served.failed(error)
+            served.end()
             raise
 
 
 class _Body:
     """A body that is made while it is sent, each step in the request's own context."""
 
-    def __init__(self, body: Iterable[bytes], around: contextvars.Context, front: Front) -> None:
+    def __init__(self, body: Any, around: contextvars.Context, served: Served) -> None:
         self._body = body
         self._iterator: Iterator[bytes] | None = None
         self._around = around
-        self._front = front
+        self._served = served
 
     def __iter__(self) -> _Body:
         return self
@@ -84,9 +82,12 @@ class _Body:
 
     def close(self) -> None:
         """Close the application's body, as PEP 3333 asks."""
-        close = getattr(self._body, "close", None)
-        if close is not None:
-            self._around.run(close)
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                self._around.run(close)
+        finally:
+            self._around.run(self._served.end)
 
     def _step(self) -> bytes:
         try:
@@ -96,8 +97,15 @@ class _Body:
         except StopIteration:
             raise
         except Exception as error:
-            self._front.report(error)
+            self._served.failed(error)
             raise
+
+
+class _SizedBody(_Body):
+    """One of which a server can tell how many parts it has, and so the length of one part."""
+
+    def __len__(self) -> int:
+        return len(self._body)
 
 
 def _is_at_rest(body: Any, environ: Environ) -> bool:
@@ -106,13 +114,14 @@ def _is_at_rest(body: Any, environ: Environ) -> bool:
     return isinstance(body, (list, tuple, *([wrapper] if isinstance(wrapper, type) else [])))
 
 
-def _described(environ: Environ) -> Bound:
+def _read(environ: Environ) -> Request:
     host = clean(environ.get("HTTP_HOST")) or environ.get("SERVER_NAME")
     scheme = environ.get("wsgi.url_scheme", "http")
     path = environ_path(environ).encode("latin-1", "replace").decode("utf-8", "replace")
-    return from_environ(environ, url_of(scheme, host, path, environ.get("QUERY_STRING")))
+    url = url_of(scheme, host, path, environ.get("QUERY_STRING"))
+    return environ_request(environ, url, host)
 
 
-def _status(line: Any) -> dict[str, int]:
+def _status(line: Any) -> int | None:
     code = line[:3] if isinstance(line, str) else ""
-    return {STATUS: int(code)} if code.isdecimal() else {}
+    return int(code) if code.isdecimal() else None

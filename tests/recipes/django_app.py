@@ -72,5 +72,8 @@ if not settings.configured:
     )
 
 application = get_wsgi_application()
-# Uvicorn's exit delivers by this; the identity is the middleware's above.
-asgi_application = asgi.PostHogMiddleware(get_asgi_application(), handler=log.handlers[0])
+# Uvicorn's exit delivers by this, since Django itself knows no lifespan; the identity is the
+# middleware's above.
+asgi_application = asgi.PostHogMiddleware(
+    get_asgi_application(), handler=log.handlers[0], lifespan=True
+)

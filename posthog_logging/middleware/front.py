@@ -1,0 +1,255 @@
+"""
+What all the middlewares do alike: say who it is, report what escapes, log the request.
+
+Nothing here raises into the application, and the application's own exceptions pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import time
+
+from collections.abc import Callable, Mapping
+from contextvars import Token
+from typing import Any, TypedDict
+
+from .. import context
+from ..context import Bound, Holder
+from ..delivery import checks
+from ..delivery.ledger import Ledger
+from ..errors import steps
+from ..errors.exception_list import middleware
+from .request import STATUS, Identities, Request, describe
+
+
+__all__ = ["Front", "Options", "Served", "is_asset"]
+
+_ASSETS = frozenset(
+    """avif bmp css eot gif ico jpeg jpg js map mjs mp3 mp4 ogg otf png svg ttf wasm webm
+    webmanifest webp woff woff2""".split()
+)
+
+
+def is_asset(path: str) -> bool:
+    """Return whether *path* ends as those of images, fonts, scripts and style sheets do."""
+    name, dot, ending = path.rpartition("/")[2].rpartition(".")
+    return bool(name and dot) and ending.lower() in _ASSETS
+
+
+class Options(TypedDict, total=False):
+    """
+    What every middleware takes.
+
+    Each callable is given the request as the framework has it: the environ, the scope, or
+    Django's request. What one raises is logged once, by name, and the request is served. In an
+    asynchronous application *user* and *properties* may be ``async``.
+
+    Keys:
+        handler: a `PostHogHandler` that reports exceptions which escape the application.
+        user: returns the authenticated user's id, or None; it wins over header and cookie.
+        trust_headers: False ignores the identity and session that headers name.
+        cookie: True takes identity and session from posthog-js' cookie, where no header names
+            them; a project's token takes them from that project's alone.
+        trusted_proxies: how many proxies in front are trusted: the address is the one so far
+            from the right of ``X-Forwarded-For``, or of ``Forwarded``; the peer's where 0.
+        properties: returns a mapping of further properties of the request's events.
+        filter: returns True for a request that is none of our business: it passes untouched.
+        http_log: True sends PostHog's ``$http_log`` for each request, by the *handler*:
+            personless, under a hash of address, host and user agent.
+        is_asset: called with the path; what it returns True for is not logged.
+    """
+
+    handler: Any
+    user: Callable[[Any], Any] | None
+    trust_headers: bool
+    cookie: bool | str
+    trusted_proxies: int
+    properties: Callable[[Any], Any] | None
+    filter: Callable[[Any], Any] | None
+    http_log: bool
+    is_asset: Callable[[str], Any]
+
+
+class Front:
+    """
+    One middleware's options, checked, and what it does with a request.
+
+    Args:
+        source: where exceptions are caught, in PostHog's words: ``django.middleware``.
+        read: returns the `Request` that the framework's is.
+        holder: decides when the events of a request go on.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        read: Callable[[Any], Request],
+        *,
+        handler: Any = None,
+        user: Callable[[Any], Any] | None = None,
+        trust_headers: bool = True,
+        cookie: bool | str = False,
+        trusted_proxies: int = 0,
+        properties: Callable[[Any], Any] | None = None,
+        filter: Callable[[Any], Any] | None = None,  # noqa: A002 - the stdlib's word
+        http_log: bool = False,
+        is_asset: Callable[[str], Any] = is_asset,
+        holder: Holder | None = None,
+    ) -> None:
+        self.handler = handler
+        self._boundary = middleware(source)
+        self._read = read
+        self._user = _callable("user", user)
+        self._properties = _callable("properties", properties)
+        self._filter = _callable("filter", filter)
+        self._is_asset = _callable("is_asset", is_asset) if http_log else None
+        if checks.boolean("http_log", http_log) and not hasattr(handler, "accept"):
+            raise ValueError("http_log: needs a handler, which sends the events")
+        self._identities = Identities(
+            checks.boolean("trust_headers", trust_headers),
+            cookie if isinstance(cookie, str) and cookie else checks.boolean("cookie", cookie),
+            checks.whole("trusted_proxies", trusted_proxies, 0),
+        )
+        self._holder = holder
+        self._notices = Ledger()
+
+    def ignores(self, request: Any) -> bool:
+        """Return whether *request* is none of our business."""
+        return self._filter is not None and bool(self._call("filter", self._filter, request))
+
+    def begin(self, request: Any) -> Served:
+        """Bind who sent *request*, until the `Served` that is returned ends."""
+        user = self._ask("user", self._user, request)
+        return self._served(request, user, self._ask("properties", self._properties, request))
+
+    async def begin_async(self, request: Any) -> Served:
+        """Do as `begin` does, for callables that may be ``async``."""
+        user = await self._ask_async("user", self._user, request)
+        properties = await self._ask_async("properties", self._properties, request)
+        return self._served(request, user, properties)
+
+    def report(self, error: BaseException) -> None:
+        """Hand an exception that escapes the request to the handler, if one reports any."""
+        capture = getattr(self.handler, "capture_exception", None)
+        if capture is not None:
+            self._call("report", capture, error, self._boundary)
+
+    def log(self, seen: Bound, path: str, status: int | None, duration: float) -> None:
+        """Send ``$http_log`` for a request that ended, unless it was for an asset."""
+        if self._is_asset is None or self._call("is_asset", self._is_asset, path):
+            return
+        kept = {key: seen.properties[key] for key in _LOGGED if key in seen.properties}
+        whose = ":".join(str(kept.get(key, "")) for key in ("$ip", "$host", "$raw_user_agent"))
+        fields = {
+            "event": "$http_log",
+            "distinct_id": f"http_log_{hashlib.sha256(whose.encode()).hexdigest()[:32]}",
+            "properties": {
+                **kept,
+                "$process_person_profile": False,
+                "method": seen.properties.get("$request_method"),
+                "duration_ms": round(duration * 1000, 3),
+                **({} if status is None else {"status_code": status}),
+            },
+        }
+        self._call("http_log", self.handler.accept, fields)
+
+    def _served(self, request: Any, user: Any, properties: Any) -> Served:
+        seen = self._call("request", self._seen, request) or Bound()
+        bound = seen
+        if user is not None:
+            context.remember_person(user)
+            bound = bound._replace(distinct_id=user)
+        if isinstance(properties, Mapping):
+            own = self._call("properties", dict, properties) or {}
+            named = {key: value for key, value in own.items() if isinstance(key, str)}
+            bound = bound._replace(properties={**bound.properties, **named})
+        elif properties is not None:
+            self._tell("properties", TypeError())
+        return Served(self, seen, bound._replace(holder=self._holder))
+
+    def _seen(self, request: Any) -> Bound:
+        return describe(self._read(request), self._identities)
+
+    def _ask(self, what: str, ask: Callable[[Any], Any] | None, request: Any) -> Any:
+        found = None if ask is None else self._call(what, ask, request)
+        if inspect.iscoroutine(found):
+            found.close()
+            self._tell(what, TypeError("an async one needs an async application"))
+            return None
+        return found
+
+    async def _ask_async(self, what: str, ask: Callable[[Any], Any] | None, request: Any) -> Any:
+        found = None if ask is None else self._call(what, ask, request)
+        if not inspect.isawaitable(found):
+            return found
+        try:
+            return await found
+        except Exception as failure:
+            self._tell(what, failure)
+            return None
+
+    def _call(self, what: str, call: Callable[..., Any], *args: Any) -> Any:
+        """Return what *call* returns; where it raises, None, and that is logged once."""
+        try:
+            return call(*args)
+        except Exception as failure:
+            self._tell(what, failure)
+            return None
+
+    def _tell(self, what: str, failure: Exception) -> None:
+        self._notices.tell(what, f"{self._boundary.source}: {what} failed: {type(failure).__name__}")
+
+
+# What of a request's properties ``$http_log`` has.
+_LOGGED = """$current_url $host $pathname $referrer $referring_domain $ip $raw_user_agent
+utm_source utm_medium utm_campaign utm_content utm_term""".split()
+
+
+class Served:
+    """One request, from its beginning to its end: what is bound in it ends with it."""
+
+    def __init__(self, front: Front, seen: Bound, bound: Bound) -> None:
+        self._front = front
+        self._seen = seen
+        self._began = time.perf_counter()
+        self._status: int | None = None
+        self._trail = steps.begin_anew()
+        self._token: Token[Bound | None] | None = context.enter(bound)
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, Exception):
+            self.failed(error)
+        self.end()
+
+    def answered(self, status: Any) -> None:
+        """Note the status with which the answer begins."""
+        if isinstance(status, int):
+            self._status = status
+            context.bind(**{STATUS: status})
+
+    def failed(self, error: BaseException) -> None:
+        """Report what escapes the application; before an answer it becomes a 500."""
+        if self._status is None:
+            self._status = 500
+        self._front.report(error)
+
+    def end(self) -> None:
+        """Unbind what was bound, forget the steps, and log the request; once."""
+        token, self._token = self._token, None
+        if token is None:
+            return
+        duration = time.perf_counter() - self._began
+        context.leave(token)
+        steps.end(self._trail)
+        path = self._seen.properties.get("$pathname", "")
+        self._front.log(self._seen, path, self._status, duration)
+
+
+def _callable(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}: a callable, not a value of type {type(value).__name__}")
+    return value
