@@ -1064,15 +1064,15 @@ def test_entries_of_the_dead_are_claimed(
 ) -> None:
     """What a relay that was killed has held is another's after a while; the living keep theirs."""
     where = make_queue("redis")
-    dead, living = consumers(where, patience=2.0), consumers(where, patience=2.0)
+    dead, living = consumers(where, patience=1.2), consumers(where, patience=1.2)
     dead.fetch(1, 0.01)
     publishers(where).publish([envelope(neutral(1))], 10.0)
     assert fetch(dead)
     publishers(where).publish([envelope(neutral(2))], 10.0)
     (own,) = fetch(living)
-    other = consumers(where, patience=2.0)
+    other = consumers(where, patience=1.2)
     came: list[Delivery] = []
-    deadline = time.monotonic() + 6.0  # three times the patience
+    deadline = time.monotonic() + 3.6  # three times the patience
     while time.monotonic() < deadline:
         came += living.fetch(10, 0.05) + other.fetch(10, 0.05)
 

@@ -28,7 +28,7 @@ __all__ = ["BrokerSpool"]
 _SUSPECT_AFTER = 10
 
 _DEAD_WITHIN = 15.0
-_AT_ONCE = 32  # messages a look
+_AT_ONCE = 64  # messages a look, at most
 
 
 class _Held:
@@ -81,6 +81,7 @@ class BrokerSpool:
         self._held: dict[int, _Held] = {}  # all that is not settled, by identity, oldest first
         self._ready: deque[tuple[_Held, int]] = deque()  # with where to go on in each
         self._count = 0
+        self._lines_each = 100.0  # how many lines the messages have that come, about
         self._revision = consumer.revision
 
     def __len__(self) -> int:
@@ -100,7 +101,7 @@ class BrokerSpool:
         if self._count >= self._batch:
             self._consumer.fetch(0, 0.0)
             return self._consumer.revision == self._revision
-        found = self._consumer.fetch(_AT_ONCE, timeout)
+        found = self._consumer.fetch(self._wanted(), timeout)
         end = self._clock() + self._linger
         while found:
             for delivery in found:
@@ -108,13 +109,19 @@ class BrokerSpool:
             left = end - self._clock()
             found = []
             if left > 0 and self._count < self._batch:
-                found = self._consumer.fetch(_AT_ONCE, left)
+                found = self._consumer.fetch(self._wanted(), left)
         return self._consumer.revision == self._revision
+
+    def _wanted(self) -> int:
+        """Return how many messages make a batch: what one worker takes, no other can send."""
+        missing = self._batch - self._count
+        return max(1, min(_AT_ONCE, round(missing / self._lines_each)))
 
     def _take_in(self, delivery: Delivery) -> None:
         self.redelivered += delivery.before > 0
         try:
             found = self._reader.read(delivery)
+            self._lines_each += (len(found) - self._lines_each) / 8
         except BadMessage as bad:
             self._bury(delivery, bad.reason, bad.detail)
             return
