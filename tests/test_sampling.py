@@ -58,30 +58,32 @@ print("".join(str(int(is_in_sample(f"user-{n}", 0.3))) for n in range(40)))
 
 def test_rates_by_name() -> None:
     """A name without a rate is kept whole, and says nothing of one."""
-    sampler = Sampler.of({"page seen": 0.1, "never": 0}, silent)
+    sampler = Sampler.of({"page seen": 0.1, "never": 0})
     assert sampler is not None
 
-    assert [0.1, 0.0, None] == [sampler.rate_of(event(n)) for n in ("page seen", "never", "x")]
+    found = [sampler.rate_of(event(name), silent) for name in ("page seen", "never", "x")]
+
+    assert [0.1, 0.0, None] == found
 
 
 @pytest.mark.parametrize("name", EXEMPT)
 def test_what_is_never_a_sample(name: str) -> None:
     """Who somebody is, and what went wrong, is always sent."""
-    by_name = Sampler.of(dict.fromkeys(EXEMPT, 0.0), silent)
-    by_call = Sampler.of(lambda event: 0.0, silent)
+    by_name = Sampler.of(dict.fromkeys(EXEMPT, 0.0))
+    by_call = Sampler.of(lambda event: 0.0)
     assert by_name is not None
     assert by_call is not None
 
-    assert (None, None) == (by_name.rate_of(event(name)), by_call.rate_of(event(name)))
+    assert [None, None] == [one.rate_of(event(name), silent) for one in (by_name, by_call)]
     assert is_exempt(name)
 
 
 def test_a_callable() -> None:
     """It is given the event, and returns a rate, or None for all of it."""
-    sampler = Sampler.of(lambda event: {"a": 0.5, "b": True}.get(event["event"]), silent)
+    sampler = Sampler.of(lambda event: {"a": 0.5, "b": True}.get(event["event"]))
     assert sampler is not None
 
-    assert [0.5, 1.0, None] == [sampler.rate_of(event(name)) for name in "abc"]
+    assert [0.5, 1.0, None] == [sampler.rate_of(event(name), silent) for name in "abc"]
 
 
 @pytest.mark.parametrize("found", [2, -1, math.nan, "x", [], ZeroDivisionError("x")])
@@ -94,10 +96,10 @@ def test_a_callable_that_fails(found: Any) -> None:
             raise found
         return found
 
-    sampler = Sampler.of(find, lambda topic, text: told.append(text))
+    sampler = Sampler.of(find)
     assert sampler is not None
 
-    assert sampler.rate_of(event()) is None
+    assert sampler.rate_of(event(), lambda topic, text: told.append(text)) is None
     assert 1 == len(told)
     assert told[0].startswith("sample failed, the event is kept: ")
 
@@ -120,7 +122,7 @@ def test_a_callable_that_fails(found: Any) -> None:
 def test_bad_rates(given: Any, kind: type[Exception]) -> None:
     """A rate that is none says which it is, at once."""
     with pytest.raises(kind, match=r"^sample: "):
-        Sampler.of(given, silent)
+        Sampler.of(given)
 
 
 def test_the_ceiling() -> None:

@@ -20,7 +20,7 @@ from .voice import logger
 __all__ = ["NOT_LOSSES", "Ledger", "logger"]
 
 #: The keys of `Ledger.counts` that are no loss; every other key is a reason for one.
-NOT_LOSSES = frozenset({"accepted", "adopted", "delivered", "waiting", "retried"})
+NOT_LOSSES = frozenset({"accepted", "adopted", "delivered", "waiting", "retried", "scrubbed"})
 
 
 class Ledger:

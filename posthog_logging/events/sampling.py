@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .message import IDENTITY_EVENTS
+from .typed import rate
 
 
-__all__ = ["Ceiling", "Sampler", "is_exempt", "is_in_sample", "rate"]
+__all__ = ["Ceiling", "Sampler", "is_exempt", "is_in_sample"]
 
 #: Given an event as ``before_send`` gets it, returns the share of people that is kept.
-Rate = Callable[[dict[str, Any]], float]
+Rate = Callable[[dict[str, Any]], "float | None"]
 
 #: What is known of a person, and what went wrong, is never a sample.
 _EXEMPT = IDENTITY_EVENTS | {"$exception"}
@@ -38,50 +39,38 @@ def is_in_sample(distinct_id: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def rate(name: str, value: Any) -> float:
-    """Return *value* if it is a share, from 0 to 1; *name* is the parameter's, for the error."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: a rate from 0 to 1, not a value of type {type(value).__name__}")
-    if not 0 <= value <= 1:  # also not a number
-        raise ValueError(f"{name}: {value} is not a rate from 0 to 1")
-    return float(value)
-
-
 class Sampler:
     """
     Keeps the events of a share of the people.
 
     Args:
         rates: the share for each event's name; all others are kept whole.
-        find: returns the share of an event instead, 1 or None for all of it.
-        tell: called with a topic and a text where *find* fails; such an event is kept.
+        find: returns the share of an event instead, None where it has none.
     """
 
-    def __init__(
-        self,
-        rates: Mapping[str, float],
-        find: Rate | None = None,
-        tell: Callable[[str, str], None] = lambda topic, text: None,
-    ) -> None:
-        self.rates = rates
+    def __init__(self, rates: Mapping[str, float], find: Rate | None = None) -> None:
+        self._rates = rates
         self._find = find
-        self._tell = tell
 
-    def rate_of(self, event: dict[str, Any]) -> float | None:
-        """Return the share of *event* that is kept; None where nothing was said of it."""
+    def rate_of(self, event: dict[str, Any], tell: Callable[[str, str], None]) -> float | None:
+        """
+        Return the share of *event* that is kept; None where it has none.
+
+        Where the callable fails the event has none, which *tell* is called with.
+        """
         if is_exempt(event["event"]):
             return None
         if self._find is None:
-            return self.rates.get(event["event"])
+            return self._rates.get(event["event"])
         try:
             found = self._find(event)
             return None if found is None else rate("sample", float(found))
         except Exception as error:
-            self._tell("sample", f"sample failed, the event is kept: {type(error).__name__}")
+            tell("sample", f"sample failed, the event is kept: {type(error).__name__}")
             return None
 
     @classmethod
-    def of(cls, given: Any, tell: Callable[[str, str], None]) -> Sampler | None:
+    def of(cls, given: Any) -> Sampler | None:
         """
         Return the sampler that an option means: a mapping of names to rates, or a callable.
 
@@ -90,7 +79,7 @@ class Sampler:
         if given is None:
             return None
         if callable(given):
-            return cls({}, given, tell)
+            return cls({}, given)
         if not isinstance(given, Mapping):
             raise TypeError(
                 "sample: a mapping of names to rates, or a callable,"

@@ -145,6 +145,35 @@ class Scrubber:
         #: Keys that are known to name nothing that is replaced; it only grows, up to a bound.
         self.harmless: set[str] = set()
 
+    @classmethod
+    def of(
+        cls, given: Any, rules: Callable[[str], Replace | None] | None = None
+    ) -> Scrubber | None:
+        """
+        Return the scrubber that an option means; None where there is nothing to replace.
+
+        True is the built-in names, a list of names adds to them, a callable decides for each
+        key, False is only *rules*. Raises ``TypeError`` and ``ValueError``.
+        """
+        if given is False:
+            return None if rules is None else cls(rules=rules, built_in=False)
+        if given is True:
+            return cls(rules=rules)
+        if callable(given):
+            return cls(decide=given, rules=rules)
+        names = [given] if isinstance(given, str) else given
+        if not isinstance(names, Iterable) or isinstance(names, (bytes, Mapping)):
+            raise TypeError(
+                "scrub: True, False, further names or a callable,"
+                f" not a value of type {type(given).__name__}"
+            )
+        names = list(names)
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("scrub: the further names are strings, and not all of these are")
+        if not all("".join(words_of(name)) for name in names):
+            raise ValueError("scrub: each name has a letter or a digit in it")
+        return cls(names, rules=rules)
+
     def is_harmless(self, properties: Mapping[str, Any]) -> bool:
         """Return whether no key of *properties*, at the first level, names what is replaced."""
         return self.harmless.issuperset(properties) or all(map(self._is_harmless, properties))

@@ -17,10 +17,17 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CodeType
 from typing import Annotated, Any, TypeVar
 
-from .sampling import rate
 
-
-__all__ = ["Declaration", "DistinctId", "declaration_of", "declared_in", "event", "expand"]
+__all__ = [
+    "Declaration",
+    "DistinctId",
+    "declaration_of",
+    "declared_in",
+    "event",
+    "expand",
+    "rate",
+    "rates",
+]
 
 _Declared = TypeVar("_Declared", bound=Callable[..., Any])
 _MARK = "__posthog_event__"
@@ -186,15 +193,22 @@ def declared_in(module: str) -> list[Declaration]:
     return sorted(own, key=lambda one: (one.name, one.module))
 
 
-def expand(
-    fields: Mapping[str, Any], name: Any
-) -> tuple[Mapping[str, Any], Any, Declaration | None]:
-    """Return *fields* and *name* as of a plain event, and the declaration of a typed one."""
+def expand(fields: Mapping[str, Any], name: Any) -> tuple[Mapping[str, Any], Any]:
+    """Return *fields* and *name*; where either holds a typed event, as those of a plain one."""
     for value in (name, fields.get("event")):
         declaration = None if value is None else declaration_of(value)
         if declaration is not None:
-            return declaration.expand(value, fields), "", declaration
-    return fields, name, None
+            return declaration.expand(value, fields), ""
+    return fields, name
+
+
+def rate(name: str, value: Any) -> float:
+    """Return *value* if it is a share, from 0 to 1; *name* is the parameter's, for the error."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: a rate from 0 to 1, not a value of type {type(value).__name__}")
+    if not 0 <= value <= 1:  # also not a number
+        raise ValueError(f"{name}: {value} is not a rate from 0 to 1")
+    return float(value)
 
 
 def _check_name(name: Any) -> None:
