@@ -499,6 +499,8 @@ def _make_logs(given: Any, options: EventOptions) -> PostHogLogsHandler | None:
 
 # What `logs=` takes over from the handler of events.
 _SHARED_WITH_LOGS = (
+    "scrub",
+    "pseudonymise",
     "api_key",
     "host",
     "timeout",

@@ -24,7 +24,7 @@ from ..events.identifiers import Tell, are_plain, is_plain, stamp
 from ..events.jsonable import is_flat, snapshot, within_limits
 from ..events.message import IDENTITY_EVENTS, Message, Refused, assemble
 from ..events.records import STANDARD, text_of
-from ..events.typed import expand
+from ..events.typed import expand, rates
 from ..wire import Dialect
 from .gate import Gate
 from .ledger import Ledger
@@ -82,6 +82,7 @@ class Encoder:
         self._any_id = bool(getattr(dialect, "any_id", False))
         self._hooks = hooks
         self._caller = threading.local()  # its `frame` is that of the hooks, while they run
+        self._is_known = self._gate.is_known
         whole = bool(hooks) or self._gate.wants_messages
         self._template = None if whole else _template(dialect, {**defaults, **owned}, self._gate)
 
@@ -185,7 +186,8 @@ class Encoder:
                 and type(distinct_id) is str
                 and type(name) is str
                 and type(created) is float
-                and self._gate.is_plain(name, properties)
+                and name not in rates
+                and (self._is_known(properties) or self._gate.is_plain(name, properties))
             ):
                 # The slice lets go of orjson's buffer, which is many times larger than the text.
                 return created, name, distinct_id, None, snapshot(properties)[1:]

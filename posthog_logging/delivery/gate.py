@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..events.message import Message, Refused, Tell
+from ..events.identifiers import Tell
+from ..events.message import Message, Refused
 from ..events.pseudonyms import Pseudonyms
 from ..events.sampling import Ceiling, Sampler, is_exempt, is_in_sample
 from ..events.scrub import Scrubber
@@ -54,19 +55,21 @@ class Gate:
         self._watch = watch
         self._for_person = pseudonyms.for_person if pseudonyms is not None else None
         self.scrubber = scrubber
+        #: The quick half of `is_plain`, a call of C: true is certain where the name is no matter.
+        self.is_known: Callable[[Mapping[str, Any]], bool] = (
+            bool if scrubber is None else scrubber.harmless.issuperset
+        )
 
     @property
     def wants_messages(self) -> bool:
         """Whether every event must be seen as a whole before the log call returns."""
-        return bool(self._sampler or self._ceiling or self._watch or self._for_person)
+        given = self._sampler, self._ceiling, self._watch, self._for_person
+        return any(one is not None for one in given)
 
     def is_plain(self, name: str, properties: Mapping[str, Any]) -> bool:
         """Return whether there is nothing to decide about an event but its values."""
-        scrubber = self.scrubber
         return name not in rates and (
-            scrubber is None
-            or scrubber.harmless.issuperset(properties)
-            or scrubber.is_harmless(properties)
+            self.scrubber is None or self.scrubber.is_harmless(properties)
         )
 
     def may_have_secret(self, chunk: bytes) -> bool:
@@ -101,7 +104,9 @@ class Gate:
     def _sampled(self, message: Message, tell: Tell) -> Message:
         if (self._sampler is None and message.event not in rates) or is_exempt(message.event):
             return message
-        rate = self._sampler.rate_of(message._asdict(), tell) if self._sampler else None
+        rate = (
+            self._sampler.rate_of(message._asdict(), tell) if self._sampler is not None else None
+        )
         if rate is None:
             rate = rates.get(message.event)
         if rate is None:

@@ -53,8 +53,8 @@ class Pseudonyms:
 
         Raises `TypeError` and `ValueError`, which name the option and never quote a key.
         """
-        if given is None:
-            return None
+        if given is None or isinstance(given, Pseudonyms):
+            return given
         return cls({name: _checked(name, key) for name, key in _pairs(given)})
 
 

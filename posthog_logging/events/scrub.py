@@ -153,9 +153,11 @@ class Scrubber:
         Return the scrubber that an option means; None where there is nothing to replace.
 
         True is the built-in names, a list of names adds to them, a callable decides for each
-        key, False is only *rules*. Raises ``TypeError`` and ``ValueError``.
+        key, False is only *rules*, as None is. Raises ``TypeError`` and ``ValueError``.
         """
-        if given is False:
+        if isinstance(given, Scrubber):
+            return given
+        if given is False or given is None:
             return None if rules is None else cls(rules=rules, built_in=False)
         if given is True:
             return cls(rules=rules)
@@ -199,15 +201,17 @@ class Scrubber:
         properties = jsonable.decode(b"{" + rest)
         return self.scrubbed(properties)[0] is not properties
 
-    def scrubbed(self, properties: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    def scrubbed(
+        self, properties: dict[str, Any], prose: bool = False
+    ) -> tuple[dict[str, Any], int]:
         """
         Return *properties* without secrets, and how many there were.
 
         It is the same object where nothing had to be replaced. Values that are no plain JSON
-        are made so, since their fields have names, too. Reports of exceptions are read as
-        prose: `password=…` in a message is a secret there.
+        are made so, since their fields have names, too. Where they are *prose*, and in reports
+        of exceptions, `password=…` in the middle of a text is a secret, too.
         """
-        walk = _Walk(self, prose="$exception_list" in properties)
+        walk = _Walk(self, prose=prose or "$exception_list" in properties)
         try:
             found = walk.object(properties, 0)
         except Exception:  # endless, huge, or changed meanwhile: what is sent is bounded
@@ -357,12 +361,15 @@ class _Walk:
         return SCRUBBED
 
     def _json(self, text: str, depth: int) -> str | None:
-        """Return a JSON text without secrets, None where *text* is not JSON."""
+        """Return a JSON text without secrets, None where it is not JSON, or too deep or large."""
+        left, self._left = self._left, _MOST_VALUES
         try:
             value = jsonable.decode(text)
-        except ValueError:
+            found = self._visit(value, depth + 1)
+        except (ValueError, RecursionError):
             return None
-        found = self._visit(value, depth + 1)
+        finally:
+            self._left = left
         return text if found is value else jsonable.encode(found).decode()
 
     def _parameter(self, match: re.Match[str], depth: int) -> str:
