@@ -23,7 +23,7 @@ from .delivery.ledger import logger
 from .events.jsonable import jsonable
 from .events.message import Message
 from .events.schema import Problem, problems
-from .events.typed import Declaration, DistinctId, declared_in, event
+from .events.typed import Declaration, DistinctId, declared_as, declared_in, event
 from .events.typed_schema import schema_of
 
 
@@ -183,16 +183,19 @@ class Watch:
             logger.warning("%r %s; further ones of this name are not reported", name, text)
 
     def _wrong_with(self, message: Message) -> str:
-        declared = [one for one in declared_in("") if one.name == message.event]
+        declared = declared_as(message.event)
         if not declared:
             return "is not in the plan"
         try:
-            planned = self._planned_for(declared[0])
-            found = problems(planned.schema, jsonable(message.properties)) if planned else []
+            properties = jsonable(message.properties)
+            planned = [*filter(None, map(self._planned_for, declared))]
+            found = [problems(one.schema, properties) for one in planned]
         except Exception as error:
             return f"cannot be checked: {type(error).__name__}"
-        # The value may be anything: the log is told its field only.
-        return f"does not fit: {found[0].field} may be {found[0].may}" if found else ""
+        if not found or not all(found):
+            return ""
+        field, _, may = found[0][0]  # what came may be anything, and is not for the log
+        return f"does not fit: {field} may be {may}"
 
     def _planned_for(self, declaration: Declaration) -> PlannedEvent | None:
         key = id(declaration)

@@ -22,6 +22,7 @@ __all__ = [
     "Declaration",
     "DistinctId",
     "declaration_of",
+    "declared_as",
     "declared_in",
     "event",
     "expand",
@@ -191,6 +192,11 @@ def declared_in(module: str) -> list[Declaration]:
         for declaration in declarations.values()
     ]
     return sorted(own, key=lambda one: (one.name, one.module))
+
+
+def declared_as(name: str) -> list[Declaration]:
+    """Return what is declared under the event's *name*, in whichever modules."""
+    return [own[name] for own in _declared.copy().values() if name in own]
 
 
 def expand(fields: Mapping[str, Any], name: Any) -> tuple[Mapping[str, Any], Any]:
