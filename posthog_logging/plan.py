@@ -9,7 +9,6 @@ declaring and sending events needs neither.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import json
 import os
@@ -153,6 +152,8 @@ class Plan:
         return [Finding(event, one, str(one)) for one in found]
 
     def _unplanned(self, event: str) -> str:
+        import difflib  # which costs more than all the rest of this module
+
         near = difflib.get_close_matches(event, self.events, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"not in the plan {self.name}{hint}"

@@ -21,10 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_gate import Sent
 
-from posthog_logging import event
+from posthog_logging import PostHogHandler, event
 from posthog_logging.cli import main
 from posthog_logging.events.schema import describe, problems
 from posthog_logging.events.schema_diff import changes_in, is_narrower
+from posthog_logging.inspector import Inspector
 from posthog_logging.plan import DistinctId, Plan, PlanError
 
 
@@ -284,6 +285,7 @@ import sys
 sys.modules["pydantic"] = None
 import dataclasses, logging
 from posthog_logging import event, PostHogHandler
+from posthog_logging.inspector import Inspector
 from posthog_logging.plan import Plan, PlanError
 
 @event("e")
@@ -439,7 +441,8 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """
 import dataclasses
 from typing import Literal
-from posthog_logging import event
+from posthog_logging import PostHogHandler, event
+from posthog_logging.inspector import Inspector
 from posthog_logging.plan import DistinctId
 
 @event("movie played", since="1.2", sample=0.5)
@@ -458,6 +461,7 @@ class DoorOpened:
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     return tmp_path
 
 
@@ -574,3 +578,46 @@ def test_wrong_usage(words: list[str], text: str, capsys: pytest.CaptureFixture[
     """One sentence, and the status of wrong usage."""
     assert 2 == main(["plan", *words])
     assert text in capsys.readouterr().err
+
+
+# The inspector.
+
+
+def test_the_inspector_marks() -> None:
+    """What is not as planned is accepted with a warning, and what never came is listed."""
+    with Inspector(plan=PLAN) as inspector:
+        handler = PostHogHandler("phc_test", inspector.url)
+        for name, movie in (("movie played", "1"), ("movie played", 5), ("movie plaid", "1")):
+            handler.accept({"event": name, "distinct_id": "u", "properties": {"movie_id": movie}})
+        handler.close()
+        warnings = [list(one.warnings) for one in inspector.events]
+        missing = inspector.counts()["missing"]
+        inspector.reset()
+
+        assert [] == warnings[0]
+        assert ["plan: movie_id: expected a string, got 5"] == warnings[1]
+        assert "plan: not in the plan test_plan; did you mean 'movie played'?" == warnings[2][0]
+        assert sorted({*FITTING} - {"movie played", "ticket sold"}) == missing
+        assert "movie played" in inspector.counts()["missing"]
+
+
+@pytest.mark.usefixtures("program")
+def test_serve_with_a_plan(capfd: pytest.CaptureFixture[str]) -> None:
+    """The command takes a plan, says what never came, and refuses what is not a plan."""
+    program = "import posthog_logging; posthog_logging.Analytics().capture('u', 'door opened')"
+    command = [
+        "serve",
+        "--port",
+        "0",
+        "--plan",
+        "cinema_plan",
+        "--",
+        sys.executable,
+        "-c",
+        program,
+    ]
+
+    assert 0 == main(command)
+    assert "Planned, and never came: movie played" in capfd.readouterr().err
+    assert 2 == main(["serve", "--port", "0", "--plan", "nothing.like.this"])
+    assert "cannot be imported" in capfd.readouterr().err
