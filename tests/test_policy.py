@@ -6,6 +6,8 @@ import dataclasses
 import math
 import random
 
+from typing import Any
+
 import pytest
 
 from hypothesis import given

@@ -12,6 +12,7 @@ tried ever more seldom, and given up after `_LAST_STRIKE` failures, half a day o
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
 import random

@@ -21,9 +21,9 @@ from ..events import jsonable
 from ..events.levels import LEVELS, level_at, number_of
 from ..events.message import Message, Refused
 from ..version import LIBRARY, VERSION
+from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from .answers import doubt, object_in
 from .compression import compress, decompress
-from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from .posthog import V0
 
 

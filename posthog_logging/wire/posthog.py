@@ -19,9 +19,9 @@ from typing import Any
 from ..events import jsonable
 from ..events.message import OPTIONS, Message, Refused
 from ..version import LIBRARY, VERSION
+from .dialect import Batch, Dialect, Endpoint, Limits, Request, Response, Results, Rules
 from .answers import doubt, object_in
 from .compression import CODINGS, compress, decompress
-from .dialect import Batch, Dialect, Endpoint, Limits, Request, Response, Results, Rules
 
 
 __all__ = ["AI_PATH", "POSTHOG", "V0", "V1", "PostHogDialect", "refuse_authorization"]

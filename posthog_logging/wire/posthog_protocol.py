@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Protocol as Interface
 from urllib.parse import urlsplit
 
-from .answers import is_page, object_in
 from .dialect import Dialect, Endpoint, Response
+from .answers import is_page, object_in
 from .posthog import AI_PATH, V1_PATH, PostHogDialect
 
 

@@ -22,9 +22,9 @@ from ..events.identifiers import clean_id
 from ..events.message import Message, Refused
 from ..events.timestamps import parse_timestamp
 from ..version import LIBRARY, VERSION
+from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from .answers import doubt, object_in
 from .compression import compress, decompress
-from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from .posthog import CONTEXT_PROPERTIES
 
 
