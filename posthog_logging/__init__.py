@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import context, extras
 from .analytics import Analytics
+from .events.typed import event
 from .handler import DeliveryError, PostHogHandler
 from .listener import Listener, MessageHandler
 from .logs import PostHogLogsHandler
@@ -19,6 +20,7 @@ __all__ = [
     "PostHogHandler",
     "PostHogLogsHandler",
     "context",
+    "event",
     "extras",
 ]
 

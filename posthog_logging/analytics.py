@@ -72,14 +72,14 @@ class Analytics:
     def capture(
         self,
         distinct_id: Any = None,
-        event: str | None = None,
+        event: object = None,
         properties: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
         timestamp: Any = None,
         message_id: Any = None,
         **more: Any,
     ) -> str | None:
-        """Say that *distinct_id* did *event* (posthog-python 1)."""
+        """Say that *distinct_id* did *event*, a name or a typed event (posthog-python 1)."""
         if context is None and timestamp is None and message_id is None and not more:
             return self.handler.capture(distinct_id, event, properties)
         fields = extras.capture(distinct_id, event, properties, **more)
@@ -89,7 +89,7 @@ class Analytics:
     def track(
         self,
         user_id: Any = None,
-        event: str | None = None,
+        event: object = None,
         properties: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
         timestamp: Any = None,

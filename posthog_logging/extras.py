@@ -31,11 +31,15 @@ _PAGE = {
 
 def capture(
     distinct_id: Any = None,
-    event: str | None = None,
+    event: object = None,
     properties: Properties | None = None,
     **more: Any,
 ) -> Extra:
-    """Say that *distinct_id* did *event*; without a name the log message is the name."""
+    """
+    Say that *distinct_id* did *event*: a name, or a typed event.
+
+    Without one the log message is the name.
+    """
     return {"distinct_id": distinct_id, "event": event, "properties": properties, **more}
 
 

@@ -22,6 +22,7 @@ from . import context, extras
 from .context import Bound, Holder, Kept, takers
 from .delivery import checks
 from .delivery.encoder import BeforeSend, Draft, Encoder
+from .delivery.gate import Gate
 from .delivery.handler import DeliveryHandler
 from .delivery.ledger import Ledger
 from .delivery.options import EventOptions
@@ -38,6 +39,7 @@ from .errors.reporter import Reporter
 from .events.identifiers import Tell
 from .events.levels import level_of
 from .events.message import Message, Refused
+from .events.pseudonyms import Key
 from .events.records import (
     Fields,
     bound_to,
@@ -45,10 +47,14 @@ from .events.records import (
     fields_of,
     is_basic_config,
     is_event,
-    text_of,
+    name_of,
 )
+from .events.sampling import Rate
+from .events.scrub import Decide
 from .events.span import span_ids
+from .events.typed import declaration_of
 from .logs import PostHogLogsHandler
+from .plan import Watch
 from .version import LIBRARY, VERSION
 from .wire import Dialect
 
@@ -117,6 +123,20 @@ class PostHogHandler(DeliveryHandler):
         on_error: called with a `DeliveryError` and the list of events that were lost.
         properties: properties of every event; the event's own override them.
         flat: whether other extras of the record become properties.
+        scrub: whether values under keys that name secrets (``password``, ``api_key``, …, at any
+            depth) and passwords in URLs are replaced by ``[scrubbed]``; further names beside
+            the built-in ones; or a callable that is given a key and says whether it names a
+            secret, None where the names decide. Keys are compared by their words.
+        pseudonymise: a mapping of names to keys, or names and one key: values under these
+            names are replaced by their HMAC-SHA-256.
+        sample: a mapping of events' names to the share of the people, from 0 to 1, whose events
+            are kept; or a callable that is given the event as *before_send* is and returns the
+            share, None for all. The share is sent as ``$sample_rate``. Never exceptions,
+            identify, alias, group and set.
+        person_rate: how many events one person may send at once, and how many a second; None:
+            as many as they do. The same kinds are exempt.
+        plan: ``"warn"`` warns once for each name of an event that is not declared by
+            `posthog_logging.event`, or does not fit its declaration.
         disable_geoip: whether PostHog leaves out the look-up of the server's own place.
         historical_migration: whether events are marked as imported history.
         headers: further HTTP headers.
@@ -172,6 +192,11 @@ class PostHogHandler(DeliveryHandler):
         on_error: OnError | None = None,
         properties: Mapping[str, Any] | None = None,
         flat: bool = True,
+        scrub: bool | Iterable[str] | Decide = True,
+        pseudonymise: Mapping[str, Key] | tuple[Iterable[str], Key] | None = None,
+        sample: Mapping[str, float] | Rate | None = None,
+        person_rate: tuple[int, float] | None = None,
+        plan: str | None = None,
         disable_geoip: bool = True,
         historical_migration: bool = False,
         headers: Mapping[str, str] | None = None,
@@ -215,6 +240,14 @@ class PostHogHandler(DeliveryHandler):
             owned=_OWNED,
             flat=options.flat,
             hooks=options.before_send,
+            gate=Gate(
+                ledger,
+                options.scrub,
+                options.pseudonymise,
+                options.sample,
+                options.person_rate,
+                Watch() if options.plan else None,
+            ),
         )
         #: Makes events of exceptions; `capture_exception` is its front.
         self.reporter = _make_reporter(self._take, self.refuse, self._is_deaf, options)
@@ -260,7 +293,7 @@ class PostHogHandler(DeliveryHandler):
         elif not self._sees_every_record and not hasattr(record, "extra"):
             text = record.msg
             # structlog's and loguru's forms of an event are looked at; all else leaves here.
-            if text[:1] != "{" if type(text) is str else not isinstance(text, dict):
+            if text[:1] != "{" if type(text) is str else not _may_be_event(text):
                 return True
         return self._handle_any(record)
 
@@ -303,7 +336,7 @@ class PostHogHandler(DeliveryHandler):
             return
         fields = fields_of(record)
         name = fields.get("event")
-        name = text_of(record) if name is None else ""
+        name = name_of(record) if name is None else ""
         self._take(fields, record.created, bound_to(record), name)
 
     def preview(self, record: logging.LogRecord, tell: Tell) -> Message | None:
@@ -316,7 +349,7 @@ class PostHogHandler(DeliveryHandler):
         found: Fields | None
         if is_event(record):
             fields = fields_of(record)
-            found = Fields(fields, text_of(record) if fields.get("event") is None else "")
+            found = Fields(fields, name_of(record) if fields.get("event") is None else "")
         else:
             found = fields_in_message(record)
         if found is None:
@@ -327,14 +360,14 @@ class PostHogHandler(DeliveryHandler):
         return message
 
     def accept(
-        self, fields: Mapping[str, Any], name: str = "", created: float | None = None
+        self, fields: Mapping[str, Any], name: Any = "", created: float | None = None
     ) -> str | None:
         """
         Take one event that need not be a log record; return its uuid, None if it was refused.
 
         Args:
             fields: what a log call would take as ``extra``; see `posthog_logging.extras`.
-            name: the event's name where *fields* has none.
+            name: the event's name where *fields* has none, or a typed event.
             created: epoch seconds; now where None.
         """
         created = time.time() if created is None else created
@@ -391,7 +424,7 @@ class PostHogHandler(DeliveryHandler):
         fields: Mapping[str, Any],
         created: float,
         bound: Bound | None = None,
-        name: str = "",
+        name: Any = "",
     ) -> str | None:
         """Take one event; where *bound* is None, that of the context holds."""
         if self._is_deaf():
@@ -527,6 +560,11 @@ def _make_reporter(
     )
 
 
+def _may_be_event(message: Any) -> bool:
+    """Return whether a message that is not a text may be structlog's entry, or a typed event."""
+    return isinstance(message, dict) or declaration_of(message) is not None
+
+
 def _weakly(reporter: Reporter) -> Callable[[Any, Boundary], Any]:
     """Return the reporter's `capture` for somebody who must not keep it alive."""
     find = weakref.ref(reporter)
@@ -571,6 +609,8 @@ def _make_logs(given: Any, options: EventOptions) -> PostHogLogsHandler | None:
 
 # What `logs=` takes over from the handler of events.
 _SHARED_WITH_LOGS = (
+    "scrub",
+    "pseudonymise",
     "api_key",
     "host",
     "timeout",

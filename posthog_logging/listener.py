@@ -25,6 +25,7 @@ from .events.identifiers import stamp
 from .events.levels import level_of
 from .events.records import bound_to, fields_of, is_event, text_of
 from .events.timestamps import parse_timestamp
+from .events.typed import expand
 
 
 __all__ = ["Listener", "MessageHandler"]
@@ -81,7 +82,7 @@ _NO_ROOM: tuple[type[Exception], ...] = (queue.Full, getattr(queue, "ShutDown", 
 
 def _frozen(record: logging.LogRecord) -> dict[str, Any]:
     """Return the extras of an event as plain values, with name, identity and ids resolved."""
-    given = fields_of(record)
+    given, _ = expand(fields_of(record), record.msg)
     fields: dict[str, Any] = jsonable.jsonable(given)
     uuid, timestamp = stamp(record.created)
     fields["uuid"] = fields.get("uuid") or uuid

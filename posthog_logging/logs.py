@@ -33,7 +33,9 @@ from .events.exc_info import normalise_exc_info
 from .events.identifiers import clean_id, stamp
 from .events.levels import level_of
 from .events.message import Message, Refused
+from .events.pseudonyms import Key, Pseudonyms
 from .events.records import bound_to, is_basic_config
+from .events.scrub import Decide, Scrubber
 from .events.span import active_span
 from .wire.otlp import LOGS, LogsDialect
 
@@ -70,6 +72,7 @@ class PostHogLogsHandler(DeliveryHandler):
         before_send: a callable or a list of them, each given the record as a dict (``body``,
             ``level``, ``distinct_id``, ``attributes``) and returning it, changed or not. One
             that returns None or a blank body drops the record.
+        scrub, pseudonymise: as in `PostHogHandler`; bodies are searched, too.
         fail_open: what becomes of a record for which a hook raises: True sends it as it was
             before that hook, False drops it.
         rate_cap: how many records are taken within *rate_window* seconds; 0: all of them.
@@ -95,6 +98,8 @@ class PostHogLogsHandler(DeliveryHandler):
         resource_attributes: Mapping[str, Any] | None = None,
         token_in_url: bool = LOGS.token_in_url,
         before_send: BeforeSend | Iterable[BeforeSend] | None = None,
+        scrub: bool | Iterable[str] | Decide | Scrubber | None = True,
+        pseudonymise: Mapping[str, Key] | tuple[Iterable[str], Key] | Pseudonyms | None = None,
         fail_open: bool = True,
         rate_cap: int = 10_000,
         rate_window: float = 10.0,
@@ -127,6 +132,9 @@ class PostHogLogsHandler(DeliveryHandler):
         transport: Transport | None = None,
     ) -> None:
         self._hooks = checks.hooks("before_send", before_send)
+        pseudonyms = Pseudonyms.of(pseudonymise)
+        self._for_person = pseudonyms.for_person if pseudonyms is not None else None
+        self._scrubber = Scrubber.of(scrub, pseudonyms.rule if pseudonyms is not None else None)
         self._fails_open = checks.boolean("fail_open", fail_open)
         self._most = checks.whole("rate_cap", rate_cap, -(2**63))
         self._window = float(rate_window)
@@ -159,7 +167,7 @@ class PostHogLogsHandler(DeliveryHandler):
     def emit(self, record: logging.LogRecord) -> None:
         """Queue *record*; whatever is in it, nothing is raised."""
         try:
-            log = self._gated(self._read(record))
+            log = self._scrubbed(self._gated(self._read(record)))
             line = self._dialect.line(_message_of(log, record))
             if not self._sends:
                 raise Refused("send_is_off")
@@ -217,6 +225,18 @@ class PostHogLogsHandler(DeliveryHandler):
         if number:
             raise Refused("rate_limited")
         return log
+
+    def _scrubbed(self, log: dict[str, Any]) -> dict[str, Any]:
+        """Return *log* without secrets, and with pseudonyms."""
+        if self._scrubber is None:
+            return log
+        body, in_body = self._scrubber.text(log["body"])
+        attributes, in_attributes = self._scrubber.scrubbed(log["attributes"], prose=True)
+        self._ledger.add("scrubbed", in_body + in_attributes)
+        who = log["distinct_id"]
+        if who is not None and self._for_person is not None:
+            who = self._for_person(who)
+        return {**log, "body": body, "attributes": attributes, "distinct_id": who}
 
     def _hooked(self, hook: BeforeSend, log: dict[str, Any]) -> dict[str, Any]:
         """Return what *hook* makes of *log*; a copy is its to spoil, should it fail half-way."""

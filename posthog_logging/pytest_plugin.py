@@ -24,6 +24,9 @@ In a ``unittest.TestCase`` the fixture is an attribute::
             play("123", user="user-1")
             self.posthog_messages.one("movie played", movie_id="123")
 
+Where the program's events are declared (`posthog_logging.event`), `Messages.check` compares what
+was sent with the plan, and ``--posthog-plan service.events`` does so after every test.
+
 ``posthog_server`` is an `Inspector` on a free port, for tests of what really is sent.
 """
 
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from .delivery.pipeline import Pipeline
     from .events.message import Message
     from .inspector import Inspector
+    from .plan import Plan
 
 __all__ = ["Messages", "posthog_messages", "posthog_server"]
 
@@ -125,6 +129,22 @@ class Messages:
             raise AssertionError(f"there should be no event, but there are:\n{_listed(seen)}")
         return True
 
+    def check(self, plan: Any) -> bool:
+        """
+        Return True where every event is in the plan, and fits it; else an AssertionError.
+
+        Args:
+            plan: the module that declares the events, its dotted name, or the path of an
+                exported plan; see `posthog_logging.plan.Plan.of`.
+        """
+        __tracebackhide__ = True
+        from .plan import Plan
+
+        wrong = _unplanned(Plan.of(plan), self.all)
+        if wrong:
+            raise AssertionError(f"{len(wrong)} findings against the plan:\n{_cut(wrong)}")
+        return True
+
     def wait_for(self, event: str, count: int = 1, timeout: float = 5.0) -> list[Message]:
         """Return the events of this name once there are *count*, for those of other threads."""
         __tracebackhide__ = True
@@ -195,6 +215,8 @@ def _same(wanted: Any, sent: Any) -> bool:
 
 
 _MESSAGES = pytest.StashKey[Messages]()
+_CHECKED = pytest.StashKey[Messages]()
+_PLAN = pytest.StashKey[Any]()
 _STARTED = pytest.StashKey[bool]()
 
 
@@ -231,9 +253,16 @@ def _give(request: pytest.FixtureRequest, value: Any) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--posthog-live``."""
-    parser.getgroup("posthog_logging").addoption(
+    """Add ``--posthog-live`` and ``--posthog-plan``."""
+    group = parser.getgroup("posthog_logging")
+    group.addoption(
         "--posthog-live", action="store_true", help="let analytics events leave this machine"
+    )
+    group.addoption(
+        "--posthog-plan",
+        metavar="PLAN",
+        help="fail a test that sends events which are not as planned: the module that declares"
+        " them, or an exported plan",
     )
 
 
@@ -249,6 +278,19 @@ def pytest_configure(config: pytest.Config) -> None:
     _begin(config, config.option)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Read the plan once; by now the program under test can be imported."""
+    given = session.config.getoption("posthog_plan")
+    if given is None:
+        return
+    from .plan import Plan, PlanError
+
+    try:
+        session.config.stash[_PLAN] = Plan.of(given)
+    except PlanError as error:
+        raise pytest.UsageError(f"--posthog-plan: {error}") from None
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say once what happens to events."""
     return _HEADER_LIVE if config.getoption("posthog_live") else _HEADER
@@ -257,13 +299,32 @@ def pytest_report_header(config: pytest.Config) -> str:
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Let the events of a marked test go, also those of its fixtures, and no other's."""
-    if item.get_closest_marker("posthog_live") is None:
-        yield
-        return
-    _flush()
-    with _staying(False):
+    with ExitStack() as stack:
+        if _PLAN in item.config.stash:
+            from .handler import observe
+
+            messages = item.stash[_CHECKED] = Messages()
+            stack.enter_context(observe(messages.add))
+        if item.get_closest_marker("posthog_live") is None:
+            yield
+            return
+        _flush()
+        stack.enter_context(_staying(False))
         yield
         _flush()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test whose events, also those of its fixtures, are not as planned."""
+    outcome: Any = yield
+    messages = item.stash.get(_CHECKED, None)
+    if messages is None or outcome.excinfo is not None:
+        return
+    try:
+        messages.check(item.config.stash[_PLAN])
+    except AssertionError as error:
+        outcome.force_exception(pytest.fail.Exception(str(error), pytrace=False))
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -346,11 +407,23 @@ def _nearest(wanted: _Wanted, seen: list[Message]) -> str:
     return f"the nearest is number {number}:\n{differences}\nof these:\n{_listed(seen)}"
 
 
+def _unplanned(plan: Plan, messages: list[Message]) -> list[str]:
+    """Return a line for each thing that is not as planned."""
+    return [
+        f"{number:>4}  {finding.event!r}: {finding.text!s}"
+        for number, one in enumerate(messages, 1)
+        for finding in plan.check(one.event, one.properties)
+    ]
+
+
 def _listed(messages: list[Message]) -> str:
     """Return a line an event; nothing in one reaches the terminal as it is."""
-    lines = [_line(number, one) for number, one in enumerate(messages[:_MOST_LINES], 1)]
-    more = len(messages) - len(lines)
-    return "\n".join([*lines, *([f"    and {more} more"] if more else [])]) or "    none"
+    return _cut([_line(number, one) for number, one in enumerate(messages, 1)]) or "    none"
+
+
+def _cut(lines: list[str]) -> str:
+    more = len(lines) - _MOST_LINES
+    return "\n".join([*lines[:_MOST_LINES], *([f"    and {more} more"] if more > 0 else [])])
 
 
 def _line(number: int, message: Message) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from .analytics import Analytics
 from .events.levels import number_of
 from .events.records import fields_in_entry
+from .events.typed import declaration_of
 from .handler import PostHogHandler
 
 
@@ -38,7 +39,8 @@ class PostHogProcessor:
     Args:
         target: a `PostHogHandler`, or an `Analytics`; entries below its level are not sent.
         select: called with the entry, tells whether it is an event; for services that bind
-            ``distinct_id`` to every line. Where None, an entry with ``distinct_id`` is one.
+            ``distinct_id`` to every line. Where None, an entry with ``distinct_id`` is one,
+            and so is one whose message is a typed event.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class PostHogProcessor:
         if _level(method_name) < self._handler.level:
             return False
         if self._select is None:
-            return "distinct_id" in entry
+            return "distinct_id" in entry or declaration_of(entry.get("event")) is not None
         try:
             return bool(self._select(entry))
         except Exception as error:

@@ -213,7 +213,9 @@ PROOFS = {
 
 
 @pytest.mark.parametrize("proof", PROOFS.values(), ids=PROOFS)
-@pytest.mark.parametrize("later", [Response(404), CSRF, LOGIN, PAGE], ids=["404", "403", "302", "200"])
+@pytest.mark.parametrize(
+    "later", [Response(404), CSRF, LOGIN, PAGE], ids=["404", "403", "302", "200"]
+)
 def test_once_proven_v1_is_never_left(proof: Response, later: Response, rig: Any) -> None:
     """During a rolling deployment an old server may answer now and then: events wait for V1."""
     answers = iter([proof, *[later] * 3])

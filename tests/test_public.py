@@ -28,6 +28,7 @@ PUBLIC = [
     "PostHogHandler",
     "PostHogLogsHandler",
     "context",
+    "event",
     "extras",
 ]
 
@@ -40,7 +41,7 @@ FLOORS = (
     "wire errors",
     "delivery",
     "broker",
-    "handler logs analytics listener structlog extras explain",
+    "handler logs analytics listener plan structlog extras explain",
     "middleware inspector compat",
     "cli pytest_plugin",
     "__main__ __init__",
@@ -49,8 +50,8 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names.
 
 #: Packages that are somebody's choice, and that no import of ours may bring along.
 FRIENDS = frozenset(
-    """attrs celery confluent_kafka django fastapi flask gevent numpy pika pydantic pytest redis
-    rich starlette structlog""".split()
+    """attrs celery confluent_kafka django fastapi flask gevent msgspec numpy pika pydantic pytest
+    redis rich starlette structlog""".split()
 )
 #: These come along where they are installed: urllib3 looks for those that are not ours.
 CODECS = frozenset({"brotli", "isal", "orjson", "zstandard"})

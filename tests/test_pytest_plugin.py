@@ -724,3 +724,69 @@ def test_spool_for_another_machine(
 
     assert expected is touched
     assert 1 == handler.counts["delivered"]
+
+
+#: The plan of a program, and what it sends.
+PLAN = """
+from dataclasses import dataclass
+from posthog_logging import event
+
+@event("movie played")
+@dataclass
+class MoviePlayed:
+    movie_id: str
+"""
+
+PLANNED = """
+import app, plan_of_app, pytest
+from posthog_logging import plan
+
+@pytest.fixture
+def played():
+    app.play("from a fixture")
+
+def test_fits(posthog_messages):
+    app.play("123")
+    app.log.info(plan_of_app.MoviePlayed("123"))
+    assert posthog_messages.check(plan=plan_of_app)
+    assert posthog_messages.check("plan_of_app")
+
+def test_type(posthog_messages):
+    app.play(5)
+    with pytest.raises(AssertionError) as raised:
+        posthog_messages.check(plan=plan_of_app)
+    assert "movie_id: expected a string, got 5" in str(raised.value)
+    posthog_messages.clear()
+
+def test_not_a_plan(posthog_messages):
+    with pytest.raises(plan.PlanError):
+        posthog_messages.check(plan="nothing.like.this")
+
+def test_name():
+    app.log.info("movie plaid", extra={"distinct_id": "user-1"})
+
+def test_in_a_fixture(played):
+    app.log.info("$pageview", extra={"distinct_id": "user-1"})
+"""
+
+
+def test_plans(run: Run, pytester: pytest.Pytester) -> None:
+    """`check` names field, value and type; `--posthog-plan` fails the tests that are not clean."""
+    pytester.makepyfile(plan_of_app=PLAN)
+    alone = run(PLANNED)
+    alone.assert_outcomes(passed=5)
+    checked = run(PLANNED, "--posthog-plan", "plan_of_app")
+
+    checked.assert_outcomes(passed=3, failed=2)
+    checked.stdout.fnmatch_lines(
+        ["*movie_id: expected a string, got 5*", "*not in the plan plan_of_app*movie played*"]
+    )
+
+
+@pytest.mark.parametrize("name", ["nothing.like.this", "app", "missing.json"])
+def test_a_plan_that_is_not_one(name: str, run: Run) -> None:
+    """Wrong usage, told in one line."""
+    result = run("def test(): pass", "--posthog-plan", name)
+
+    assert pytest.ExitCode.USAGE_ERROR == result.ret
+    result.stderr.fnmatch_lines([f"ERROR: --posthog-plan: {name}*"])

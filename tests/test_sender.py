@@ -35,7 +35,9 @@ class Rig:
         self.losses: list[tuple[DeliveryError, list[dict[str, Any]]]] = []
         memory = options.pop("memory", {})
         host = options.pop("host", "http://x")
-        on_error = options.pop("on_error", lambda error, events: self.losses.append((error, events)))
+        on_error = options.pop(
+            "on_error", lambda error, events: self.losses.append((error, events))
+        )
         self.sender = Sender(
             MemorySpool(),
             dialect,

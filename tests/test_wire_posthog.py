@@ -351,9 +351,7 @@ def test_a_line_is_the_same_in_all_of_posthogs_protocols(dialect: PostHogDialect
 )
 def test_the_way_to_v0_is_the_same_fast_and_slow(properties: dict[str, Any]) -> None:
     """Whatever stands in a line, V0 gets the event, with the same uuid and the same time."""
-    one = message(
-        event='x","properties":{', distinct_id='","timestamp":"', properties=properties
-    )
+    one = message(event='x","properties":{', distinct_id='","timestamp":"', properties=properties)
 
     assert [one] == without_library(V0.decode(request(V0, one)))
 

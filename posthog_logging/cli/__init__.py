@@ -35,6 +35,7 @@ _COMMANDS = {
     "spool": "spool",
     "docs": "docs",
     "relay": "relay",
+    "plan": "plan",
 }
 
 _INTERRUPTED = 130

@@ -24,14 +24,15 @@ from ..inspector import CAPACITY, SERVERS, Inspector
 from .command import OK, PORT, CommandError, port, until_interrupted, wait_for_ever
 from .forwarding import Forwarder
 from .output import Output
+from .plan import load
 from .watching import NOTHING_ARRIVED, watched
 
 
 __all__ = ["HELP", "KEY", "add_arguments", "run", "started"]
 
 USAGE_LINE = (
-    "posthog-logging serve [-h] [--port PORT] [--forward URL] [--play SERVER] [--capacity N] "
-    "[--keep] [--json] [-- COMMAND ...]"
+    "posthog-logging serve [-h] [--port PORT] [--forward URL] [--play SERVER] [--plan PLAN] "
+    "[--capacity N] [--keep] [--json] [-- COMMAND ...]"
 )
 
 EPILOG = """\
@@ -65,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--json", action="store_true", help="print the address and the counts as lines of JSON"
+    )
+    parser.add_argument(
+        "--plan",
+        metavar="PLAN",
+        help="mark events that are not as planned, and list those that never came: a module that "
+        "declares events, or an exported plan",
     )
     parser.add_argument(
         "--play",
@@ -116,6 +123,8 @@ def _conclude(output: Output, inspector: Inspector, more: Mapping[str, Any]) -> 
     """Print how much arrived, and where nothing did, what to look at."""
     counts = inspector.counts()
     output.counts("arrived", counts)
+    if counts.get("missing"):
+        output.say(f"Planned, and never came: {', '.join(counts['missing'])}")
     if not counts["total"]:
         output.say("", NOTHING_ARRIVED)
     output.give({**more, "counts": counts})
@@ -124,7 +133,8 @@ def _conclude(output: Output, inspector: Inspector, more: Mapping[str, Any]) -> 
 @contextmanager
 def _served(options: argparse.Namespace) -> Iterator[Inspector]:
     """Run the inspector, and with --forward what passes requests on."""
-    more = {"play": options.play, "capacity": options.capacity}
+    plan = None if options.plan is None else load(options.plan)
+    more = {"play": options.play, "capacity": options.capacity, "plan": plan}
     if options.forward is None:
         with started(options.port, **more) as inspector:
             yield inspector

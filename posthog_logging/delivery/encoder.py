@@ -24,7 +24,9 @@ from ..events.identifiers import Tell, are_plain, is_plain, stamp
 from ..events.jsonable import is_flat, snapshot, within_limits
 from ..events.message import IDENTITY_EVENTS, Message, Refused, assemble
 from ..events.records import STANDARD, text_of
+from ..events.typed import expand, rates
 from ..wire import Dialect
+from .gate import Gate
 from .ledger import Ledger
 
 
@@ -57,6 +59,7 @@ class Encoder:
         owned: properties of every event that nothing overrides.
         flat: whether other extras of a record become properties.
         hooks: ``before_send``.
+        gate: what may leave, and in which form; None: everything as it is.
     """
 
     def __init__(
@@ -68,16 +71,20 @@ class Encoder:
         owned: Mapping[str, Any],
         flat: bool = True,
         hooks: Sequence[BeforeSend] = (),
+        gate: Gate | None = None,
     ) -> None:
         self.dialect = dialect
         self._ledger = ledger
-        self._defaults = defaults
+        self._gate = gate or Gate(ledger)
+        self._defaults = defaults = self._gate.clean(defaults)
         self._owned = owned
         self._flat = flat
         self._any_id = bool(getattr(dialect, "any_id", False))
         self._hooks = hooks
         self._caller = threading.local()  # its `frame` is that of the hooks, while they run
-        self._template = None if hooks else _template(dialect, {**defaults, **owned})
+        self._is_known = self._gate.is_known
+        whole = bool(hooks) or self._gate.wants_messages
+        self._template = None if whole else _template(dialect, {**defaults, **owned}, self._gate)
 
     @property
     def takes_drafts(self) -> bool:
@@ -89,7 +96,7 @@ class Encoder:
     def message(
         self,
         fields: Mapping[str, Any],
-        name: str,
+        name: Any,
         created: float,
         bound: Bound | None = None,
         tell: Tell | None = None,
@@ -99,12 +106,15 @@ class Encoder:
 
         Args:
             fields: what a log call would take as ``extra``.
-            name: the event's name where *fields* have none.
+            name: the event's name where *fields* have none; or a typed event.
             created: epoch seconds.
             bound: the identity and properties of the context.
             tell: is called with what was mended; the ledger's where None.
         """
+        count = tell is None
         tell = tell or self._ledger.tell
+        if type(name) is not str or type(fields.get("event", "")) is not str:
+            fields, name = expand(fields, name)
         message = assemble(
             fields,
             name,
@@ -116,9 +126,9 @@ class Encoder:
             any_id=self._any_id,
             tell=tell,
         )
-        if not self._hooks or self._is_in_hook():
-            return message  # what a hook itself logs must not call the hook again
-        return self._hooked(message, tell)
+        if self._hooks and not self._is_in_hook():  # else a hook that logs would call itself
+            message = self._hooked(message, tell)
+        return self._gate.passed(message, tell, count)
 
     def _is_in_hook(self) -> bool:
         """Return whether a hook called: a frame, unlike a flag, survives no interruption."""
@@ -164,6 +174,8 @@ class Encoder:
             if len(attributes) == _PLAINEST and args is not None:
                 name = record.getMessage() if args else attributes["msg"]
             elif len(attributes) == _PLAINEST + sum(key in attributes for key in _HARMLESS):
+                if "event" not in attributes and type(attributes["msg"]) is not str:
+                    return None  # a typed event, perhaps
                 # Where a queue took the arguments, it put a traceback into the message.
                 name = attributes["event"] if "event" in attributes else text_of(record)
             else:
@@ -174,6 +186,8 @@ class Encoder:
                 and type(distinct_id) is str
                 and type(name) is str
                 and type(created) is float
+                and name not in rates
+                and (self._is_known(properties) or self._gate.is_plain(name, properties))
             ):
                 # The slice lets go of orjson's buffer, which is many times larger than the text.
                 return created, name, distinct_id, None, snapshot(properties)[1:]
@@ -184,7 +198,10 @@ class Encoder:
     def draft_of(self, distinct_id: Any, name: Any, properties: Any) -> Draft | None:
         """Return the draft of a plain event that is no record, with its uuid; else None."""
         if not (type(distinct_id) is str and type(name) is str and type(properties) is dict) or (
-            current() is not None or name in IDENTITY_EVENTS or not name.strip()
+            current() is not None
+            or name in IDENTITY_EVENTS
+            or not name.strip()
+            or not self._gate.is_plain(name, properties)
         ):
             return None
         created = time.time()
@@ -229,8 +246,13 @@ class _Template:
     """
 
     def __init__(
-        self, dialect: Dialect, templates: tuple[bytes, bytes], constants: Mapping[str, Any]
+        self,
+        dialect: Dialect,
+        templates: tuple[bytes, bytes],
+        constants: Mapping[str, Any],
+        gate: Gate,
     ) -> None:
+        self._gate = gate
         self._with_properties, self._without = templates
         self._taken = [
             b'"%b":' % jsonable.encode(key)[1:-1] for key in constants if not key.startswith("$")
@@ -245,6 +267,7 @@ class _Template:
                 not is_plain(name, distinct_id)
                 or not (is_flat(rest, len(rest)) or within_limits(rest))
                 or ((_DOLLAR in rest or self._taken) and not self._is_free(rest))
+                or self._gate.has_secret(rest)
             ):
                 return None
             since, head, day = stamp.second(created)
@@ -275,6 +298,7 @@ class _Template:
             or not are_plain(names, people)
             or not is_flat(whole, max(map(len, rests)))
             or not self._is_free(whole)
+            or self._gate.may_have_secret(whole)
         ):
             return None
         draw, with_properties, without = stamp.number, self._with_properties, self._without
@@ -298,13 +322,13 @@ class _Template:
         return not special and not any(key in rest for key in self._taken)
 
 
-def _template(dialect: Dialect, constants: Mapping[str, Any]) -> _Template | None:
+def _template(dialect: Dialect, constants: Mapping[str, Any], gate: Gate) -> _Template | None:
     """Return the template of *dialect*; None where it has none, or takes too little."""
     find = getattr(dialect, "templates", None)
     templates = find(constants) if find is not None else None
     if templates is None or len(templates[0]) + _LONGEST_PLAIN > dialect.limits.event_bytes:
         return None
-    return _Template(dialect, templates, constants)
+    return _Template(dialect, templates, constants, gate)
 
 
 def _checked(event: Any, before: Message) -> Message:

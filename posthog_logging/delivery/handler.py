@@ -149,7 +149,7 @@ class DeliveryHandler(logging.Handler):
         What became of what was taken in this process, by reason.
 
         ``accepted`` is always the sum of ``delivered``, ``waiting`` and every loss, where a
-        loss is any key but those three, ``adopted`` and ``retried``.
+        loss is any key but those three, ``adopted``, ``retried`` and ``scrubbed``.
         """
         return self._ledger.counts
 

@@ -20,7 +20,9 @@ from .voice import logger
 __all__ = ["NOT_LOSSES", "Ledger", "logger"]
 
 #: The keys of `Ledger.counts` that are no loss; every other key is a reason for one.
-NOT_LOSSES = frozenset({"accepted", "adopted", "delivered", "waiting", "retried"})
+NOT_LOSSES = frozenset({"accepted", "adopted", "delivered", "waiting", "retried", "scrubbed"})
+# Losses that were asked for: nobody needs to be warned of them.
+_INTENDED = frozenset({"sampled"})
 
 
 class Ledger:
@@ -64,7 +66,7 @@ class Ledger:
     def refuse(self, reason: str, detail: str = "", tell: bool = True) -> None:
         """Count an event that was lost before it was accepted: as both, in one step."""
         self._refused[reason] += 1
-        if tell:
+        if tell and reason not in _INTENDED:
             self.tell(reason, f"1 event(s) lost: {reason}{detail and f' ({detail})'}")
 
     def drop_oldest(self) -> Any:
@@ -79,7 +81,8 @@ class Ledger:
     def lose(self, reason: str, count: int = 1, detail: str = "") -> None:
         """Count a loss, and tell of the first one of its reason since `recovered`."""
         self.add(reason, count)
-        self.tell(reason, f"{count} event(s) lost: {reason}{detail and f' ({detail})'}")
+        if reason not in _INTENDED:
+            self.tell(reason, f"{count} event(s) lost: {reason}{detail and f' ({detail})'}")
 
     def give_up(self, most: int) -> None:
         """Call *most* of what waits ``shutdown`` until it is known what became of it."""

@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
+from ..events.pseudonyms import Pseudonyms
+from ..events.sampling import Ceiling, Sampler
+from ..events.scrub import Scrubber
 from ..wire import Dialect, Endpoint, find_dialect
 from ..wire.posthog import refuse_authorization
 from . import checks
@@ -122,6 +125,11 @@ class EventOptions(Options):
     properties: Mapping[str, Any] = _checked(checks.mapping)
     flat: bool = _checked(checks.boolean)
     disable_geoip: bool = _checked(checks.boolean)
+    scrub: Scrubber | None = _checked()
+    pseudonymise: Pseudonyms | None = _checked(lambda name, value: Pseudonyms.of(value))
+    sample: Sampler | None = _checked(lambda name, value: Sampler.of(value))
+    person_rate: Ceiling | None = _checked(lambda name, value: Ceiling.of(value))
+    plan: str | None = _checked(checks.optional, checks.one_of, ("warn",))
     exceptions: int | None = _checked(checks.level)
     exception_rate: tuple[int, float] | None = _checked(checks.rate)
     exception_hooks: bool = _checked(checks.boolean)
@@ -131,6 +139,11 @@ class EventOptions(Options):
     in_app_exclude: tuple[str, ...] = _checked(checks.names)
     trace: bool = _checked(checks.boolean)
     broker: str | None = _checked()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rules = self.pseudonymise.rule if self.pseudonymise is not None else None
+        object.__setattr__(self, "scrub", Scrubber.of(self.scrub, rules))
 
 
 def is_disabled() -> bool:

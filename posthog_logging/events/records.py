@@ -2,8 +2,8 @@
 What a log record or a structlog entry says: in ``extra``, or in the message.
 
 structlog leaves a dict, the text of a dict or a JSON string as the message, loguru one dict
-of extras; each of them opts in with ``distinct_id`` alone, since ``event`` is structlog's
-own key for every message.
+of extras; each of them opts in with ``distinct_id``, or with a typed event, since ``event`` is
+structlog's own key for every message.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from ..context import Bound, current, was_bound
 from .exc_info import normalise_exc_info
 from .timestamps import parse_timestamp
+from .typed import declaration_of
 
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "fields_of",
     "is_basic_config",
     "is_event",
+    "name_of",
     "text_of",
 ]
 
@@ -53,9 +55,18 @@ RESERVED = frozenset(_BLANK) | {"message", "asctime", "taskName"} | _STRUCTLOG
 
 
 def is_event(record: logging.LogRecord) -> bool:
-    """Return whether *record* opts in: it carries ``distinct_id`` or ``event``."""
+    """Return whether *record* opts in: by ``distinct_id``, ``event``, or a typed event."""
     attributes = record.__dict__
-    return "distinct_id" in attributes or "event" in attributes
+    return (
+        "distinct_id" in attributes
+        or "event" in attributes
+        or declaration_of(record.msg) is not None
+    )
+
+
+def name_of(record: logging.LogRecord) -> Any:
+    """Return what an event without a name of its own is called: the message, or a typed event."""
+    return text_of(record) if declaration_of(record.msg) is None else record.msg
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -167,10 +178,10 @@ _CLOCK_READING = 60.0  # seconds
 def fields_in_message(record: logging.LogRecord) -> Fields | None:
     """Return what *record* says in its message, or in loguru's extras; None if it is no event."""
     bound = record.__dict__.get("extra")
-    if isinstance(bound, dict) and "distinct_id" in bound:
+    if isinstance(bound, dict) and _is_event(bound):
         return fields_in_entry({"event": _loguru_message(record), **bound}, record.created)
     entry = _entry_in(record)
-    if isinstance(entry, dict) and "distinct_id" in entry:
+    if isinstance(entry, dict) and _is_event(entry):
         return fields_in_entry(entry, record.created)
     return None
 
@@ -192,6 +203,11 @@ def fields_in_entry(entry: Mapping[Any, Any], created: float) -> Fields:
     if "exc_info" in fields:
         _name_exception(fields)
     return Fields(fields, name)
+
+
+def _is_event(entry: Mapping[Any, Any]) -> bool:
+    """Return whether *entry* opts in: by an id, or by a typed event as its message."""
+    return "distinct_id" in entry or declaration_of(entry.get("event")) is not None
 
 
 def _entry_in(record: logging.LogRecord) -> Any:

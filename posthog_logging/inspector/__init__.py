@@ -11,8 +11,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from ..plan import Plan
 from .answers import Answer, Script
 from .identity import Person
+from .plan import Planned
 from .rules import Asked
 from .server import HOST, Server
 from .servers import SERVERS, server_of
@@ -37,6 +39,7 @@ class Inspector:
             oldest are forgotten, and counted under ``forgotten``.
         forward: called with every ingestion request that was answered with a 2xx; must not block.
         play: the name of a server to be, of `SERVERS`, instead of PostHog's own.
+        plan: what is not as planned gets a warning, and `counts` has what is ``missing``.
     """
 
     def __init__(
@@ -46,8 +49,9 @@ class Inspector:
         capacity: int = CAPACITY,
         forward: Callable[[Asked], None] = lambda asked: None,
         play: str | None = None,
+        plan: Plan | None = None,
     ) -> None:
-        self._store = Store(capacity)
+        self._store = Store(capacity, None if plan is None else Planned(plan))
         self._script = Script()
         self._script.play(server_of(play))
         self._forward = forward

@@ -21,6 +21,7 @@ from ..events.message import Message
 from ..wire import Request, find_dialect
 from .identity import Person, Persons
 from .masking import Mask, keys_in
+from .plan import Planned
 from .rules import Asked, Finding, Judged
 
 
@@ -161,7 +162,8 @@ class Ring(Generic[_Numbered]):
 class Store:
     """Everything that arrived, with one condition to wait on."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, planned: Planned | None = None) -> None:
+        self._planned = planned
         if type(capacity) is not int or capacity < 1:
             raise ValueError(f"capacity: a whole number from 1 on, not {capacity!r}")
         self.capacity = capacity
@@ -173,6 +175,8 @@ class Store:
         self._clear()
 
     def _clear(self) -> None:
+        if self._planned is not None:
+            self._planned.reset()
         self._generation = secrets.token_hex(4)
         self._good: Ring[Event] = Ring(self.capacity)
         self._bad: Ring[Event] = Ring(self.capacity)
@@ -184,6 +188,8 @@ class Store:
 
     def add(self, asked: Asked, dialect: str, judged: Judged) -> None:
         """Remember one request and what the judge kept of it."""
+        if self._planned is not None:
+            judged = self._planned.mark(judged)
         keys = set(keys_in(asked.headers, asked.query, judged.payload))
         with self._changed:
             self._learn(keys)
@@ -225,7 +231,10 @@ class Store:
     def counts(self) -> dict[str, Any]:
         """Return how much arrived since the last reset, also of what the rings forgot."""
         with self._changed:
-            return {**self._counted(), "events": dict(self._names)}
+            found = {**self._counted(), "events": dict(self._names)}
+            return (
+                found if self._planned is None else {**found, "missing": self._planned.missing()}
+            )
 
     def reset(self) -> None:
         """Forget everything but the running numbers."""

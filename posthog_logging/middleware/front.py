@@ -198,7 +198,9 @@ class Front:
             return None
 
     def _tell(self, what: str, failure: Exception) -> None:
-        self._notices.tell(what, f"{self._boundary.source}: {what} failed: {type(failure).__name__}")
+        self._notices.tell(
+            what, f"{self._boundary.source}: {what} failed: {type(failure).__name__}"
+        )
 
 
 # What of a request's properties ``$http_log`` has.

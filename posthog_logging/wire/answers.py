@@ -20,8 +20,7 @@ __all__ = ["PAGE", "doubt", "is_page", "object_in"]
 
 #: What to do about a page.
 PAGE = (
-    "the address answers with a web page: "
-    "is it the app's address instead of the ingestion host?"
+    "the address answers with a web page: is it the app's address instead of the ingestion host?"
 )
 
 _BEFORE = b"\xef\xbb\xbf \t\r\n"

@@ -42,7 +42,10 @@ _NAME_AT = _UUID.stop + len(b'","event":"')
 _TIMESTAMP = b'"timestamp":"'
 _PLAIN = b'","properties":{'  # what follows the time, where nothing was lifted
 _LENGTH_OF_TIME = len("2024-01-02T03:04:05.678901Z")
-_LIBRARY_FIRST = b'"$lib":%b,"$lib_version":%b' % (jsonable.encode(LIBRARY), jsonable.encode(VERSION))
+_LIBRARY_FIRST = b'"$lib":%b,"$lib_version":%b' % (
+    jsonable.encode(LIBRARY),
+    jsonable.encode(VERSION),
+)
 _UUID_LENGTH = 36
 _CANONICAL = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _USER_AGENT = f"{LIBRARY}/{VERSION}"

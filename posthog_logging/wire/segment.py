@@ -621,9 +621,7 @@ METAROUTER = SegmentDialect(
     limits=_METAROUTER_LIMITS,
 )
 RUDDERSTACK = SegmentDialect("rudderstack", limits=_RUDDERSTACK_LIMITS, traits_in_context=True)
-JITSU = SegmentDialect(
-    "jitsu", limits=_JITSU_LIMITS, event_name_bytes=128, mends_ids=True
-)
+JITSU = SegmentDialect("jitsu", limits=_JITSU_LIMITS, event_name_bytes=128, mends_ids=True)
 CUSTOMERIO = SegmentDialect(
     "customerio",
     "https://cdp.customer.io",

@@ -1,0 +1,122 @@
+"""
+Pseudonyms: values that are replaced by a keyed hash, the same in every process with that key.
+
+HMAC-SHA-256 (RFC 2104, FIPS 180-4): whoever does not have the key can neither undo it nor
+try out likely values. The keys are never shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from . import jsonable
+from .scrub import words_of
+
+
+__all__ = ["Pseudonyms"]
+
+Key = str | bytes
+
+
+class Pseudonyms:
+    """
+    Replace the values under some names by their HMAC-SHA-256, as 64 hexadecimal digits.
+
+    A name means the whole key, in any spelling: ``email`` is ``E-Mail``, and not
+    ``email_verified``. None stays None. A text counts as it is, any other value as its JSON,
+    so the number 7 and the text ``"7"`` are one pseudonym.
+
+    Args:
+        keys: the key of each name.
+    """
+
+    def __init__(self, keys: Mapping[str, Key]) -> None:
+        self._rules = {_form_of(name): _replace_with(key) for name, key in keys.items()}
+        #: Replaces the event's own ``distinct_id``; None where that stays.
+        self.for_person = self.rule("distinct_id")
+
+    def rule(self, key: str) -> Callable[[Any], Any] | None:
+        """Return what replaces the values under *key*; None where they stay."""
+        return self._rules.get(_form_of(key))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self._rules)} names>"
+
+    @classmethod
+    def of(cls, given: Any) -> Pseudonyms | None:
+        """
+        Return the pseudonyms that an option means: a mapping, or names and one key for them.
+
+        Raises `TypeError` and `ValueError`, which name the option and never quote a key.
+        """
+        if given is None or isinstance(given, Pseudonyms):
+            return given
+        return cls({name: _checked(name, key) for name, key in _pairs(given)})
+
+
+def _pairs(given: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(given, Mapping):
+        # By key: that is how dictConfig's mappings resolve ext://.
+        pairs = [(name, given[name]) for name in given]
+    elif isinstance(given, (tuple, list)) and len(given) == 2:
+        names, key = given[0], given[1]
+        if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+            raise TypeError("pseudonymise: names and one key: the names are a list of strings")
+        pairs = [(name, key) for name in names]
+    else:
+        raise TypeError(
+            "pseudonymise: a mapping of names to keys, or a pair of names and one key,"
+            f" not a value of type {type(given).__name__}"
+        )
+    if not pairs:
+        raise ValueError("pseudonymise: at least one name")
+    return pairs
+
+
+def _checked(name: Any, key: Any) -> Key:
+    if not isinstance(name, str) or not _form_of(name):
+        raise TypeError("pseudonymise: each name is a string with a letter or a digit in it")
+    if not isinstance(key, (str, bytes)):
+        raise TypeError(
+            f"pseudonymise: the key of {name!r} is a string or bytes, not {type(key).__name__}"
+        )
+    if not key.strip():
+        raise ValueError(f"pseudonymise: the key of {name!r} is empty")
+    return key
+
+
+def _form_of(name: str) -> str:
+    """Return *name* without case and marks."""
+    return words_of(name)[0].replace(" ", "")
+
+
+def _replace_with(key: Key) -> Callable[[Any], Any]:
+    # Made once: the two hashes of the padded key are most of the work for a short value.
+    keyed = hmac.new(key.encode() if isinstance(key, str) else key, None, hashlib.sha256)
+
+    def replace(value: Any) -> Any:
+        if value is None:
+            return None
+        digest = keyed.copy()
+        digest.update(_bytes_of(value))
+        return digest.hexdigest()
+
+    return replace
+
+
+def _bytes_of(value: Any) -> bytes:
+    plain = jsonable.jsonable(value)
+    if isinstance(plain, str):
+        return plain.encode()
+    return jsonable.encode(_ordered(plain))
+
+
+def _ordered(value: Any) -> Any:
+    """Return *value* with the keys of objects in order: a pseudonym is of what it says."""
+    if isinstance(value, dict):
+        return {key: _ordered(value[key]) for key in sorted(value)}
+    return [_ordered(member) for member in value] if isinstance(value, list) else value
