@@ -30,6 +30,8 @@ from posthog_logging.wire.posthog import V0
 
 
 HERE = str(Path(posthog_logging.__file__).parent.parent)  # where children find the package
+OURS = """POSTHOG_API_KEY POSTHOG_PROJECT_TOKEN POSTHOG_HOST POSTHOG_BROKER POSTHOG_DISABLED
+    POSTHOG_RELEASE_ID""".split()
 MOMENT = "2024-01-02T03:04:05.678000Z"
 
 
@@ -178,7 +180,7 @@ def answer_each(connection: Any, number: int, server: RawServer) -> None:
 @pytest.fixture(autouse=True)
 def _own_surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep the user's environment out, and logging as it was."""
-    for name in ("POSTHOG_API_KEY", "POSTHOG_HOST", "NETRC", "REQUESTS_CA_BUNDLE"):
+    for name in (*OURS, "NETRC", "REQUESTS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .reasons import sentence
 from .voice import logger
 
 
@@ -66,8 +67,8 @@ class Ledger:
     def refuse(self, reason: str, detail: str = "", tell: bool = True) -> None:
         """Count an event that was lost before it was accepted: as both, in one step."""
         self._refused[reason] += 1
-        if tell and reason not in _INTENDED:
-            self.tell(reason, f"1 event(s) lost: {reason}{detail and f' ({detail})'}")
+        if tell:
+            self.warn_of(reason, 1, detail)
 
     def drop_oldest(self) -> Any:
         """Take the oldest event out of the queue and count it lost, in one step of C."""
@@ -76,20 +77,24 @@ class Ledger:
     def adopt(self, count: int) -> None:
         """Take in hand *count* events that another process had accepted."""
         self.add("adopted", count)
-        logger.info("%d event(s) of a process that ended are delivered by this one", count)
+        logger.info("adopted %d event(s) that another process left in the spool", count)
 
     def lose(self, reason: str, count: int = 1, detail: str = "") -> None:
-        """Count a loss, and tell of the first one of its reason since `recovered`."""
+        """Count a loss, and log the first one of its reason since `recovered`."""
         self.add(reason, count)
+        self.warn_of(reason, count, detail)
+
+    def warn_of(self, reason: str, count: int = 1, detail: str = "") -> None:
+        """Log what was lost and what to do about it, once per *reason* until `recovered`."""
         if reason not in _INTENDED:
-            self.tell(reason, f"{count} event(s) lost: {reason}{detail and f' ({detail})'}")
+            self.tell(reason, sentence(reason, count, detail))
 
     def give_up(self, most: int) -> None:
         """Call *most* of what waits ``shutdown`` until it is known what became of it."""
         self._given_up = most
         left = self.counts.get("shutdown", 0)
         if left:
-            self.tell("shutdown", f"{left} event(s) lost: shutdown")
+            self.warn_of("shutdown", left)
 
     def tell(self, topic: str, text: str, level: int = logging.WARNING) -> None:
         """Log *text* on the library's own logger, once per *topic* until `recovered`."""
@@ -97,7 +102,8 @@ class Ledger:
         if self._told.setdefault(topic, mine) is mine:  # atomic: of two threads, one tells
             # `dictConfig` and `fileConfig` switch off every logger that they do not name.
             logger.disabled = False
-            logger.log(level, "%s; further ones are counted, not told", text)
+            end = "" if text.endswith(".") else "."
+            logger.log(level, "%s%s Further cases are counted, not logged.", text, end)
 
     def recovered(self) -> None:
         """Forget what was told: the outage is over, the next one is told again."""

@@ -129,7 +129,7 @@ class Room:
                 or self.bytes_in - self._bytes_out > self._most_bytes
             ):
                 self.bytes_in -= size_of(self._ledger.drop_oldest())
-                self._ledger.tell("queue_full", "1 event(s) lost: queue_full")
+                self._ledger.warn_of("queue_full")
             return True
         return False
 
