@@ -150,7 +150,7 @@ def test_the_environment_gives_key_and_host(inspector: Any, monkeypatch: Any) ->
     """What is not given stands in ``POSTHOG_API_KEY`` and ``POSTHOG_HOST``."""
     monkeypatch.setenv("POSTHOG_API_KEY", " phc_environment ")
     monkeypatch.setenv("POSTHOG_HOST", inspector.url + "/")
-    handler = PostHogHandler()
+    handler = PostHogHandler(dialect="posthog-v0")  # which has the key in the body
     handler.accept({"event": "e"})
     handler.close()
 
@@ -309,7 +309,8 @@ def test_accept_returns_the_uuid(inspector: Any, make_handler: Any) -> None:
 
 def test_who_wins(inspector: Any, make_handler: Any, make_log: Any) -> None:
     """The handler's properties lose to the context's, those to the event's, all to the SDK's."""
-    handler = make_handler(properties={"a": 1, "b": 1, "c": 1, "$lib": "mine", "$is_server": 0})
+    properties = {"a": 1, "b": 1, "c": 1, "$lib": "mine", "$is_server": 0}
+    handler = make_handler(properties=properties, dialect="posthog-v0")
     with context.identity("user-7", b=2, c=2):
         make_log(handler).info(
             "x", extra={"event": "e", "properties": {"c": 3, "$lib": "theirs", "$is_server": 1}}

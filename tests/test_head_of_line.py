@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
+import re
+import time
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +16,7 @@ import pytest
 
 from test_sender import Rig, body, flat, verdicts
 
+from posthog_logging import PostHogHandler
 from posthog_logging.delivery.ledger import NOT_LOSSES
 from posthog_logging.delivery.spool import MemorySpool
 from posthog_logging.wire import Request, Response
@@ -371,8 +375,6 @@ def test_texts_of_the_server_are_cleaned(rig: Any, caplog: Any) -> None:
 
 
 def dumps(value: Any) -> bytes:
-    import json
-
     return json.dumps(value).encode()
 
 
@@ -466,7 +468,7 @@ def test_an_answer_may_keep_some_and_pause(rig: Any) -> None:
     from posthog_logging.wire.segment import JITSU
 
     it = rig(JITSU, flush_at=1)
-    a, b, c = it.put(3)
+    a, b, _ = it.put(3)
     texts = [f"Message ID: {a}: no destinations found", f"Message ID: {b}: producer error"]
     it.transport.script(Response(200, body=dumps({"ok": False, "errors": texts})))
     it.steps()
@@ -474,6 +476,17 @@ def test_an_answer_may_keep_some_and_pause(rig: Any) -> None:
     run(it, 2000.0)
 
     assert {"accepted": 3, "delivered": 3}.items() <= it.counts.items()
+
+
+def test_a_flush_attempts_all_parts_of_what_it_takes(rig: Any) -> None:
+    """What may not travel together is sent in one flush all the same."""
+    it = rig()
+    twin = "01890b5c-2a3b-7c4d-8e5f-0123456789ab"
+    it.put(3, uuid=twin)
+    it.put(1)
+
+    assert it.sender.flush(1.0)
+    assert {"accepted": 4, "delivered": 4} == it.counts
 
 
 # Hooks and spools
@@ -502,6 +515,29 @@ def test_a_hook_that_logs_is_heard_once(transport: Any, clock: Any) -> None:
     assert context.current() is None
 
 
+def test_a_hook_that_logs_through_the_same_handler(transport: Any, make_log: Any) -> None:
+    """Events and logs that ``on_error`` makes come to an end, whatever the server refuses."""
+    transport.default = Response(400, body=b'{"error":"invalid_batch"}')
+    calls = []
+
+    def hook(error: Exception, events: list[dict[str, Any]]) -> None:
+        calls.append(error)
+        log.error("lost", extra={"distinct_id": "user-1"})
+
+    handler = PostHogHandler(
+        "phc_test", "http://h.test", transport=transport, on_error=hook, logs=True
+    )
+    log = make_log(handler)
+    log.info("played", extra={"distinct_id": "user-1"})
+    for _ in range(5):
+        handler.flush(10.0)
+    handler.close()
+
+    assert 2 == len(calls)  # of the event, and of the log line
+    assert len(transport.requests) <= 6
+    assert 3 == handler.counts["rejected"]
+
+
 class DeadLetters(MemorySpool):
     """A spool that hears of what is lost before it forgets it."""
 
@@ -521,9 +557,12 @@ def test_a_spool_may_hear_of_losses_first(transport: Any, clock: Any) -> None:
     """Dead letter, acknowledgement, hook: in this order, with the status."""
     diary: list[Any] = []
     it = Rig(
-        transport, clock, on_error=lambda error, events: diary.append(error.reason), flush_at=1
+        transport,
+        clock,
+        on_error=lambda error, events: diary.append(error.reason),
+        spool=DeadLetters(diary),
+        flush_at=1,
     )
-    it.sender.spool = it.sender._losses._spool = DeadLetters(diary)
     transport.script(400)
     line = it.line()
     it.ledger.accept()
@@ -594,3 +633,36 @@ def test_whatever_fails_nothing_is_sent_twice_after_its_answer(dialect: Any, rig
     assert len(arrived) == it.counts["delivered"]
     assert 60 * 49 + 48 + 100 == len(arrived)
     assert flat(it.all_sent)
+
+
+def test_over_a_real_connection(raw_server: Any) -> None:
+    """A server that hangs up on one event gets the 200 behind it within seconds."""
+    arrived = []
+
+    def behave(connection: Any, number: int, server: Any) -> None:
+        data = b""
+        while piece := connection.recv(65536):
+            data += piece
+            head, found, text = data.partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            if not found or length is None or len(text) < int(length[1]):
+                continue
+            if b"poison" in text:
+                return
+            arrived.extend(one["uuid"] for one in json.loads(text)["batch"])
+            connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{"results":{}}')
+            data = b""
+
+    handler = PostHogHandler(
+        "phc_test", raw_server(behave).url, compression=None, flush_at=100, flush_interval=0.05
+    )
+    handler.accept({"event": "poison"})
+    time.sleep(0.3)
+    for number in range(200):
+        handler.accept({"event": f"e{number}"})
+    end = time.monotonic() + 15.0
+    while len(arrived) < 200 and time.monotonic() < end:
+        time.sleep(0.05)
+    handler.close(0.0)
+
+    assert 200 == len(arrived) == len(set(arrived))

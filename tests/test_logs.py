@@ -716,11 +716,11 @@ def test_its_own_thread(
     """While events cannot be sent, logs are: neither waits for the other."""
     stuck, release = threading.Event(), threading.Event()
 
-    def answer(request: Any) -> int:
-        if request.url.endswith("/batch/"):
+    def answer(request: Any) -> Response:
+        if not request.url.endswith("/logs"):
             stuck.set()
             release.wait(SOON)
-        return 200
+        return Response(200, body=b'{"results":{}}')
 
     transport.default = answer
     handler = PostHogHandler(
@@ -750,7 +750,7 @@ def test_a_global_flush_includes_logs(
     log.info("movie played", extra={"distinct_id": "user-1"})
 
     assert handler.flush(SOON)
-    assert {"posthog", "posthog-logs"} == {event.dialect for event in inspector.events}
+    assert {"posthog-v1", "posthog-logs"} == {event.dialect for event in inspector.events}
 
     inspector.answer_always = Answer(503)
     log.info("only a log")

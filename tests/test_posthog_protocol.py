@@ -483,7 +483,7 @@ def test_a_host_without_the_lane_gets_them_on_the_ordinary_road(
     it.steps()
 
     assert [AI_PATH, V1_PATH, V1_PATH] == paths(it)
-    assert names == [name for name in arrived(it, V1_PATH)]
+    assert names == list(arrived(it, V1_PATH))
     assert b"[cut: " in it.transport.requests[1].body
     assert {"accepted": 2, "delivered": 2} == it.counts
     (record,) = caplog.records

@@ -148,7 +148,7 @@ def visit_all(base: str, *paths: str) -> None:
 def attribution(events: list[Event]) -> Counter[tuple[Any, ...]]:
     """Count the events by who they say that it was, and to whom they were attributed."""
     return Counter(
-        (event.properties["who"], event.distinct_id, event.properties.get("$session_id"))
+        (event.properties["who"], event.distinct_id, event.message.properties.get("$session_id"))
         for event in events
     )
 

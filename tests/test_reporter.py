@@ -28,6 +28,7 @@ from posthog_logging.errors.hooks import ExceptHooks
 from posthog_logging.errors.reporter import Reporter
 from posthog_logging.inspector import Inspector
 from posthog_logging.structlog import PostHogProcessor
+from posthog_logging.wire import Response
 
 
 structlog = pytest.importorskip("structlog")
@@ -119,7 +120,7 @@ def test_record(make_handler: MakeHandler, make_log: MakeLog, inspector: Inspect
         log.exception("charge %d failed", 7, extra={"order": "o-1", "groups": {"company": "acme"}})
 
     (event,) = sent(handler, inspector)
-    properties = event.properties
+    properties = event.message.properties
     (entry,) = properties["$exception_list"]
 
     assert {
@@ -134,7 +135,6 @@ def test_record(make_handler: MakeHandler, make_log: MakeLog, inspector: Inspect
         "$exception_source": "python.logging",
         "$exception_type": "PaymentError",
         "$exception_message": "card refused",
-        "$lib": "posthog-logging",
         "$process_person_profile": False,
     }.items() <= properties.items()
     assert properties["line"] > entry["stacktrace"]["frames"][-1]["lineno"]
@@ -306,9 +306,9 @@ def test_records_of_the_sending_thread(
     handler = make_handler(exceptions=True, transport=transport, logs=True)
     log = make_log(handler)
 
-    def answer(request: Any) -> int:
+    def answer(request: Any) -> Response:
         log.error("of the connection pool", exc_info=PaymentError())
-        return 200
+        return Response(200, body=b'{"results":{}}')
 
     transport.default = answer
     log.error("it failed", exc_info=PaymentError(), extra={"distinct_id": "user-1"})
@@ -1461,6 +1461,6 @@ def test_dict_config(inspector: Inspector) -> None:
     handler.close()
 
     assert ["movie played", "$exception"] == [
-        event.event for event in inspector.events if event.dialect == "posthog"
+        event.event for event in inspector.events if event.dialect != "posthog-logs"
     ]
     assert (2, 3) == (handler.counts["delivered"], handler.logs.counts["delivered"])

@@ -39,7 +39,7 @@ class Rig:
             "on_error", lambda error, events: self.losses.append((error, events))
         )
         self.sender = Sender(
-            MemorySpool(),
+            options.pop("spool", MemorySpool()),
             dialect,
             Endpoint(host, "phc_test", options.pop("compression", None)),
             transport,
@@ -573,7 +573,7 @@ def test_partial_retries_are_numbered_too(rig: Any) -> None:
 
 @pytest.mark.parametrize("answer", [b"", b"garbage", b"[]", b"{}", b'{"results":[]}', b"\xff"])
 def test_an_unreadable_answer_is_tried_twice_again(answer: bytes, rig: Any) -> None:
-    """A V1 2xx of which nothing can be read is asked for again, not for ever, and counted apart."""
+    """A V1 2xx of which nothing can be read is asked for twice again, and counted apart."""
     it = rig(V1, flush_at=1)
     it.put(2)
     it.transport.default = Response(200, body=answer)

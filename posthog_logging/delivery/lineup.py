@@ -35,6 +35,9 @@ class Lineup:
         """Return how many events wait here."""
         return sum(map(len, self._row)) + sum(map(len, self._apart))
 
+    def __bool__(self) -> bool:
+        return bool(self._row or self._apart)
+
     @property
     def size(self) -> int:
         """Return how many parcels stand in the row."""

@@ -106,7 +106,7 @@ class Parcel:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     def failed(self, passed: int) -> Parcel:
-        """Return the parcel, whole again, after a failure; *passed* requests got through so far."""
+        """Return the parcel, whole, after a failure; *passed* requests got through so far."""
         whole = self.whole()
         strike = self.passed is not None and passed > self.passed
         return whole.with_(

@@ -15,35 +15,23 @@ from __future__ import annotations
 import enum
 import math
 import random
-import threading
 import time
-import uuid
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..events.timestamps import rfc3339
-from ..wire import Batch, Dialect, Endpoint, Response, Results
+from ..wire import Dialect, Endpoint, Response, Results
 from ..wire.answers import is_page
 from ..wire.posthog_protocol import Known, protocol_for
+from .attempts import Answer, Attempts
+from .batching import Batching
 from .ledger import Ledger
 from .lineup import Lineup
 from .losses import DeliveryError, Losses, OnError
-from .own_records import working
 from .parcel import Budget, Parcel
-from .policy import (
-    LONGEST_PAUSE,
-    SHORTEST_BACKOFF,
-    Outcome,
-    Schedule,
-    backoff,
-    judge,
-    parse_retry_after,
-)
-from .spool import RECEIPT, Kept, Spool, lines_of
+from .policy import LONGEST_PAUSE, SHORTEST_BACKOFF, Outcome, Schedule, backoff, judge
+from .spool import RECEIPT, Kept, Spool
 from .transport import Transport
 from .wording import advice, cleaned, listed, summary
 
@@ -79,14 +67,6 @@ class Settings:
     max_age: float | None = None
     timeout: float = 15.0
     bisect: bool = True
-
-
-class _Answer(NamedTuple):
-    """A response, who can read it, and for how many seconds the server asks to be left alone."""
-
-    response: Response
-    dialect: Dialect
-    wait: float = 0.0
 
 
 class _Trouble(enum.Enum):
@@ -133,6 +113,12 @@ class Sender:
         self._settings = settings or Settings()
         self._losses = Losses(spool, ledger, on_error)
         self._protocol = protocol_for(dialect, endpoint, memory)
+        self._batching = Batching(
+            spool, dialect, ledger, self._losses, self._settings.max_age, wall
+        )
+        self._attempts = Attempts(
+            self._protocol, endpoint, transport, ledger, self._settings.timeout, clock, wall
+        )
         self._clock = clock
         self._wall = wall
         self._uniform = uniform
@@ -189,7 +175,7 @@ class Sender:
 
     @property
     def paused(self) -> bool:
-        """Whether the key, the bill or the address is the trouble, and nothing is sent for a while."""
+        """Whether nothing is sent for a while, for the key, the bill or the address is wrong."""
         return self._schedule.pauses > 0
 
     @property
@@ -257,8 +243,8 @@ class Sender:
         now = self._clock()
         is_due = self._spool_due_at() <= now
         if is_due and self._others_go_first(now):
-            return self._form(_PROBE if self._in_trouble else None) or self._lineup.next(now)
-        return self._lineup.next(now) or (self._form() if is_due else None)
+            return self._new(_PROBE if self._in_trouble else None) or self._lineup.next(now)
+        return self._lineup.next(now) or (self._new() if is_due else None)
 
     def _others_go_first(self, now: float) -> bool:
         """Return whether what is in no batch yet goes before what is."""
@@ -283,9 +269,12 @@ class Sender:
             left = deadline - now if bounded else None
             if untried:
                 untried += self._attempt(lineup.next_in_row(), left) - 1
-            elif unformed > 0 and (parcel := self._form()):
-                unformed -= len(parcel)
-                untried += self._attempt(parcel, left)
+            elif unformed > 0:
+                before = len(self.spool)
+                parcels = self._form()
+                lineup.first(parcels)
+                untried = len(parcels)
+                unformed = unformed - before + len(self.spool) if parcels else 0
             elif parcel := lineup.next_apart(start):
                 untried += self._attempt(parcel, left)
             else:
@@ -310,83 +299,24 @@ class Sender:
 
     # Making batches
 
-    def _form(self, most: int | None = None) -> Parcel | None:
-        """Return a new batch of what waits, oldest first, no uuid in it twice."""
-        while kept := self._take(most):
-            now = self._wall()
-            parcels = [
-                Parcel(part, str(uuid.uuid4()), now, lane, budget=Budget(len(part)))
-                for part, lane in self._parts(self._fresh(kept, now))
-            ]
-            if parcels:
-                self._lineup.first(parcels[1:])
-                return parcels[0]
-        return None
+    def _form(self, most: int | None = None) -> list[Parcel]:
+        """Return a new batch of what waits, oldest first, or several that may not be one."""
+        limit = self._schedule.limit
+        parcels: list[Parcel] = []
+        while not parcels and (waiting := len(self.spool)):
+            parcels = self._batching.form(limit if most is None else min(most, limit))
+            left = len(self.spool)
+            if not left:  # else what is left is as old as what was taken
+                self._since = None
+            if left >= waiting:  # a spool that hands out nothing
+                break
+        return parcels
 
-    def _take(self, most: int | None) -> Sequence[Kept]:
-        waiting = len(self.spool)
-        count = self._schedule.limit if most is None else min(most, self._schedule.limit)
-        # 1 KiB for what the dialect puts around the lines.
-        kept = self.spool.take(count, self._dialect.limits.batch_bytes - 1024)
-        if len(kept) >= waiting:  # else what is left is as old as what was taken
-            self._since = self._clock() if len(self.spool) else None
-        return kept
-
-    def _fresh(self, kept: Sequence[Kept], now: float) -> Sequence[Kept]:
-        """Leave out what is older than ``max_age``; a spool may be days old."""
-        if self._settings.max_age is None:
-            return kept
-        oldest = rfc3339(now - self._settings.max_age).encode()
-        stale = [one for one in kept if _time_in(one.line) < oldest]
-        self._losses.lose(stale, "expired")
-        return [one for one in kept if _time_in(one.line) >= oldest] if stale else kept
-
-    def _parts(self, kept: Sequence[Kept]) -> Iterable[tuple[Sequence[Kept], str]]:
-        """Yield what may travel together: of one lane, no uuid twice."""
-        for part in self._distinct(kept):
-            lane_of = getattr(self._dialect, "lane_of", None)
-            if lane_of is None or not any(map(lane_of, lines_of(part))):
-                yield part, ""
-                continue
-            ordered = sorted(part, key=lambda one: str(lane_of(one.line)))
-            for lane, group in groupby(ordered, lambda one: str(lane_of(one.line))):
-                yield list(group), lane
-
-    def _distinct(self, kept: Sequence[Kept]) -> list[Sequence[Kept]]:
-        """
-        Return the lines, so that no uuid is in one part twice: V1 refuses the whole (2.3).
-
-        One event is one uuid. What is the same but for its time is the same event: it is
-        settled with the first and counted. Anything else waits for the next batch.
-        """
-        with suppress(Exception):  # of a foreign dialect
-            if len(set(map(self._dialect.uuid_of, lines_of(kept)))) == len(kept):
-                return [kept] if kept else []
-        parts: list[dict[str, Kept]] = []
-        nameless: list[Kept] = []
-        for one in kept:
-            name = self._uuid_of(one.line)
-            if name:
-                self._place(parts, name, one)
-            else:
-                nameless.append(one)
-        found: list[Sequence[Kept]] = [list(part.values()) for part in parts]
-        return [*found, nameless] if nameless else found
-
-    def _place(self, parts: list[dict[str, Kept]], name: str, one: Kept) -> None:
-        """Put a line into the first part without its uuid, or settle it with its twin."""
-        for part in parts:
-            twin = part.setdefault(name, one)
-            if twin is one:
-                return
-            if twin.line == one.line or _timeless(twin.line) == _timeless(one.line):
-                self.spool.ack([one])
-                self._ledger.add("duplicates")
-                self._ledger.tell(
-                    "duplicates", "an event came twice with one uuid; it is sent once"
-                )
-                return
-        parts.append({name: one})
+    def _new(self, most: int | None = None) -> Parcel | None:
+        """Return a new batch, and let others of its kind be next."""
+        parcels = self._form(most)
+        self._lineup.first(parcels[1:])
+        return parcels[0] if parcels else None
 
     # Making attempts
 
@@ -397,7 +327,7 @@ class Sender:
         parcel = parcel.with_(attempts=parcel.attempts + 1)
         if parcel.attempts > 1 or parcel.rest:
             self._ledger.add("retried", len(parcel.kept))
-        answer = self._ask(parcel, timeout)
+        answer = self._attempts.make(parcel, timeout)
         response = answer.response
         outcome = judge(
             response.status,
@@ -413,49 +343,11 @@ class Sender:
         self._end_search(parcel)
         return len(row)
 
-    def _ask(self, parcel: Parcel, timeout: float | None) -> _Answer:
-        """Send *parcel* in the protocol of its host, or once more where that must be found out."""
-        limit = self._settings.timeout if timeout is None else min(timeout, self._settings.timeout)
-        end, protocol = self._clock() + limit, self._protocol
-        dialect = protocol.choose(parcel.lane, self._clock())
-        response = self._send(parcel, dialect, limit)
-        while other := protocol.heed(dialect, response, parcel.request_id, self._clock()):
-            left = end - self._clock()
-            if left <= 0.0:
-                break
-            second = self._send(parcel, other, left)
-            if not protocol.counts(other, second, self._clock()):
-                break
-            response, dialect = second, other
-        if news := protocol.news():
-            self._ledger.tell("protocol", news)
-        asked = parse_retry_after(response.headers.get("retry-after"), self._wall()) or 0.0
-        return _Answer(response, dialect, min(asked, dialect.rules.longest_retry_after))
-
-    def _send(self, parcel: Parcel, dialect: Dialect, limit: float) -> Response:
-        """Encode and send; what a foreign dialect or transport raises is an answer like any."""
-        me = threading.get_ident()
-        working.add(me)
-        try:
-            batch = Batch(
-                _fitted(parcel, dialect),
-                parcel.request_id,
-                rfc3339(parcel.created),
-                parcel.attempts,
-            )
-            request = dialect.request(batch, self._endpoint, rfc3339(self._wall()))
-            return self._transport.send(request, limit)
-        except Exception as error:
-            self._ledger.tell("broken part", f"dialect or transport raised {type(error).__name__}")
-            return Response(None, error=type(error).__name__)
-        finally:
-            working.discard(me)
-
     # Acting on answers: each action returns what is to be sent at once.
 
-    def _delivered(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+    def _delivered(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
         """Believe a 2xx as far as its body goes."""
-        results = self._results(answer)
+        results = answer.results()
         if results.kept:
             return self._fail(parcel, answer, why=results.kept)
         if results.error:
@@ -485,16 +377,10 @@ class Sender:
             return kept, (), (), ()
         parts: tuple[list[Kept], ...] = ([], [], [], [])
         for one in kept:
-            name = self._uuid_of(one.line)
+            name = self._batching.uuid_of(one.line)
             groups = (results.retry, results.paused, results.dropped)
             parts[next((n for n, group in enumerate(groups, 1) if name in group), 0)].append(one)
         return parts[0], parts[1], parts[2], parts[3]
-
-    def _results(self, answer: _Answer) -> Results:
-        try:
-            return answer.dialect.results(answer.response)
-        except Exception as error:
-            return Results(error=type(error).__name__)
 
     def _tell_notes(self, results: Results) -> None:
         """Tell what the server remarks, each remark once; there may be any number of them."""
@@ -507,14 +393,6 @@ class Sender:
         if results.unnamed:
             text = f"the server refused {results.unnamed} event(s) of a batch without naming them"
             self._ledger.tell("server: refused some", text)
-
-    def _uuid_of(self, line: bytes) -> str:
-        """Return the id of *line*; "" where a foreign dialect, or a foreign line, has none."""
-        try:
-            return self._dialect.uuid_of(line)
-        except Exception as error:
-            self._ledger.tell("broken part", f"dialect raised {type(error).__name__}")
-            return ""
 
     def _get_through(self, parcel: Parcel, count: int) -> list[Parcel]:
         """Note that the server takes events; return what a probe had left behind."""
@@ -529,24 +407,24 @@ class Sender:
         left = parcel.left_behind()
         return [left] if left else []
 
-    def _unread(self, parcel: Parcel, answer: _Answer, error: str) -> list[Parcel]:
+    def _unread(self, parcel: Parcel, answer: Answer, error: str) -> list[Parcel]:
         """Send again what may not have arrived, but not for ever: the status was a success."""
         if parcel.unread >= _UNREAD:
             self._losses.lose(parcel.whole().kept, "unconfirmed", answer.response, error)
             return []
         return self._fail(parcel.with_(unread=parcel.unread + 1), answer, why=error)
 
-    def _retry(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+    def _retry(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
         return self._fail(parcel, answer)
 
-    def _pause(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+    def _pause(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
         is_key = answer.response.status in _OF_THE_KEY
         return self._fail(parcel, answer, _Trouble.KEY if is_key else _Trouble.ADDRESS)
 
     def _fail(
         self,
         parcel: Parcel,
-        answer: _Answer,
+        answer: Answer,
         trouble: _Trouble = _Trouble.OUTAGE,
         why: str = "",
     ) -> list[Parcel]:
@@ -558,7 +436,8 @@ class Sender:
             if not parcel.is_alone:
                 return self._take_apart(parcel, answer)
             parcel = parcel.with_(apart=True)
-            reason = reason or ("retries_exhausted" if parcel.strikes >= _LAST_STRIKE else "")
+            if parcel.strikes >= _LAST_STRIKE:
+                reason = reason or "retries_exhausted"
         self._back_off(parcel, answer, trouble, now)
         if reason:
             self._losses.lose(parcel.kept, reason, answer.response)
@@ -567,7 +446,7 @@ class Sender:
         self._keep(parcel, answer, trouble, now)
         return []
 
-    def _charged(self, parcel: Parcel, answer: _Answer, trouble: _Trouble, now: float) -> Parcel:
+    def _charged(self, parcel: Parcel, answer: Answer, trouble: _Trouble, now: float) -> Parcel:
         """Return *parcel* with one failure more, but for a wait that the server asked for."""
         failed = parcel.failed(self._passed)
         if trouble in (_Trouble.KEY, _Trouble.ADDRESS):
@@ -576,21 +455,21 @@ class Sender:
             return failed.with_(failures=parcel.failures, throttled=parcel.throttled or now)
         return failed.with_(throttled=0.0)
 
-    def _given_up(self, parcel: Parcel, trouble: _Trouble, now: float) -> str:
-        """Return the reason for which *parcel* is given up; nothing where it is kept."""
+    def _given_up(self, parcel: Parcel, trouble: _Trouble, now: float) -> str | None:
+        """Return the reason for which *parcel* is given up; None where it is kept."""
         most, age = self._settings.max_retries, self._settings.max_age
+        reason = None
         if most is not None and parcel.failures > most:
             of_address = trouble in (_Trouble.KEY, _Trouble.ADDRESS)
-            return "rejected" if of_address else "retries_exhausted"
-        limit = self._dialect.rules.longest_throttle
-        if parcel.throttled and now - parcel.throttled > limit:
-            return "throttled"
-        if age is not None and self._wall() - parcel.created > age:
-            return "expired"
-        return ""
+            reason = "rejected" if of_address else "retries_exhausted"
+        elif parcel.throttled and now - parcel.throttled > self._dialect.rules.longest_throttle:
+            reason = "throttled"
+        elif age is not None and self._wall() - parcel.created > age:
+            reason = "expired"
+        return reason
 
-    def _back_off(self, parcel: Parcel, answer: _Answer, trouble: _Trouble, now: float) -> None:
-        """Leave the server alone for a while; for what stands apart alone only what stands there."""
+    def _back_off(self, parcel: Parcel, answer: Answer, trouble: _Trouble, now: float) -> None:
+        """Leave the server alone for a while, or only what stands apart where others fare well."""
         rules = answer.dialect.rules
         is_own = parcel.apart and not self._in_trouble
         if trouble is _Trouble.KEY or (trouble is _Trouble.ADDRESS and not is_own):
@@ -605,7 +484,7 @@ class Sender:
             self._schedule = self._schedule.failed(now, rules, answer.wait, self._uniform)
             self._in_trouble = True
 
-    def _tell_trouble(self, parcel: Parcel, answer: _Answer, trouble: _Trouble, why: str) -> None:
+    def _tell_trouble(self, parcel: Parcel, answer: Answer, trouble: _Trouble, why: str) -> None:
         said = summary(answer.response)
         if parcel.apart and not self._in_trouble:
             self._ledger.tell(
@@ -618,7 +497,7 @@ class Sender:
             why = self._protocol.trouble() or why or "cannot deliver"
             self._ledger.tell("outage", f"{why}, {said}; events wait for the next try")
 
-    def _keep(self, parcel: Parcel, answer: _Answer, trouble: _Trouble, now: float) -> None:
+    def _keep(self, parcel: Parcel, answer: Answer, trouble: _Trouble, now: float) -> None:
         """Put *parcel* behind all others, or apart, where it has a time of its own."""
         rules = answer.dialect.rules
         own = parcel.apart or parcel.strikes or trouble is _Trouble.PARTLY
@@ -632,7 +511,7 @@ class Sender:
         else:
             self._lineup.last(parcel)
 
-    def _take_apart(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+    def _take_apart(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
         """Look for the event at fault in a batch that fails while others get through."""
         self._ledger.tell(
             "suspect",
@@ -641,13 +520,13 @@ class Sender:
         )
         return [half.with_(strikes=0) for half in parcel.halves(apart=True)]
 
-    def _halve(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+    def _halve(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
         self._schedule = self._schedule.halved(len(parcel.kept))
         return parcel.halves()
 
     # The search for events that are refused
 
-    def _bisect(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+    def _bisect(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
         """Look for the events that the server cannot take, within a number of requests."""
         if not self._settings.bisect:
             return self._reject(parcel, answer)
@@ -677,7 +556,7 @@ class Sender:
             else:
                 self._losses.lose(piece.kept, "rejected", Response(piece.status))
 
-    def _refuse(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+    def _refuse(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
         """
         Find out whether a firewall refuses one event or everything.
 
@@ -695,7 +574,7 @@ class Sender:
             return [parcel.with_(not_before=0.0)]
         return self._wait_for_access(parcel, answer)
 
-    def _wait_for_access(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+    def _wait_for_access(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
         """Keep what was refused; where nobody gets through, send nothing for a while."""
         now = self._clock()
         most = self._settings.max_retries
@@ -709,19 +588,19 @@ class Sender:
         self._ledger.tell("paused", f"{why}, {summary(answer.response)}; events wait")
         return [parcel.with_(not_before=paused.not_before)]
 
-    def _oversized(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+    def _oversized(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
         return self._give_up(parcel, "oversized", answer)
 
-    def _reject(self, parcel: Parcel, answer: _Answer) -> list[Parcel]:
+    def _reject(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
         return self._give_up(parcel, "rejected", answer)
 
-    def _give_up(self, parcel: Parcel, reason: str, answer: _Answer) -> list[Parcel]:
+    def _give_up(self, parcel: Parcel, reason: str, answer: Answer) -> list[Parcel]:
         self._losses.lose(parcel.kept, reason, answer.response)
         left = parcel.left_behind()
         return [left] if left else []
 
 
-_Action = Callable[[Sender, Parcel, _Answer], "list[Parcel]"]
+_Action = Callable[[Sender, Parcel, Answer], "list[Parcel]"]
 
 _ACTIONS: dict[Outcome, _Action] = {
     Outcome.DELIVERED: Sender._delivered,
@@ -736,21 +615,3 @@ _ACTIONS: dict[Outcome, _Action] = {
 
 # Of the key and the bill: no other batch would fare better.
 _OF_THE_KEY = frozenset({401, 402})
-
-
-def _fitted(parcel: Parcel, dialect: Dialect) -> list[bytes]:
-    """Return the lines; those of another lane as they fit where they go."""
-    lines = lines_of(parcel.kept)
-    fit: Callable[[bytes], bytes] | None = getattr(dialect, "fitted", None)
-    return [fit(line) for line in lines] if parcel.lane and fit is not None else lines
-
-
-def _time_in(line: bytes) -> bytes:
-    """Return the timestamp that a line of any dialect bears, without a parse of the rest."""
-    start = line.find(b'"timestamp":"') + 13
-    return line[start : line.index(b'"', start)] if start > 12 else b"9"
-
-
-def _timeless(line: bytes) -> bytes:
-    """Return *line* without the timestamp that it bears."""
-    return line.replace(b'"timestamp":"%b"' % _time_in(line), b"", 1)

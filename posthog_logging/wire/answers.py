@@ -23,6 +23,7 @@ PAGE = (
     "the address answers with a web page: is it the app's address instead of the ingestion host?"
 )
 
+_ENOUGH = 1024
 _BEFORE = b"\xef\xbb\xbf \t\r\n"
 _SHORT_WORD = re.compile(rb"\w{1,16}[.!]?")
 _SUCCESS = ("ok", "success", "Success")
@@ -30,20 +31,19 @@ _SUCCESS = ("ok", "success", "Success")
 
 def is_page(response: Response) -> bool:
     """Return whether the body is a web page, whatever the status is."""
-    body = response.body.lstrip(_BEFORE).rstrip()
-    if not body:
-        return False
-    if body.startswith(b"<"):
+    start = response.body[:_ENOUGH].lstrip(_BEFORE)
+    if start.startswith(b"<"):
         return True
-    html = "html" in response.headers.get("content-type", "").lower()
-    return html and _SHORT_WORD.fullmatch(body) is None and not _is_json(body)
+    if not start or "html" not in response.headers.get("content-type", "").lower():
+        return False
+    body = response.body.strip(_BEFORE)
+    return _SHORT_WORD.fullmatch(body) is None and not _is_json(body)
 
 
-def doubt(response: Response) -> str:
-    """Return why a 2xx is no acceptance: it is a page, or it says so itself; else nothing."""
+def doubt(response: Response, answer: Mapping[str, Any]) -> str:
+    """Return why a 2xx is no acceptance, whose JSON is *answer*: it is a page, or it says so."""
     if is_page(response):
         return PAGE
-    answer = object_in(response)
     if any(answer.get(name) is False for name in _SUCCESS):
         return "the answer says that it failed"
     failed = answer.get("error") or answer.get("Error")

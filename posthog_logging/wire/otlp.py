@@ -168,10 +168,10 @@ class LogsDialect:
 
     def results(self, response: Response) -> Results:
         """Return how many records were refused; OTLP says that they must not be sent again."""
-        reason = doubt(response)
-        if reason:
-            return Results(kept=reason)
-        partial = object_in(response).get("partialSuccess")
+        answer = object_in(response)
+        if doubted := doubt(response, answer):
+            return Results(kept=doubted)
+        partial = answer.get("partialSuccess")
         number = partial.get("rejectedLogRecords") if isinstance(partial, dict) else None
         digits = str(number)  # int64 is text in OTLP's JSON
         if not digits.isdecimal() or len(digits) > 18 or not int(digits):

@@ -149,7 +149,7 @@ class PostHogDialect:
         return "ai" if line.startswith(b"$ai_", _NAME_AT) else ""
 
     def fitted(self, line: bytes) -> bytes:
-        """Return *line* as this route takes it: what is for the AI lane may be too large for it."""
+        """Return *line* as this route takes it: the AI lane's may be too large for another."""
         largest = _AI_BYTES if self.path == AI_PATH else self.limits.event_bytes
         return line if len(line) <= largest else _cut(jsonable.decode(line), largest, len(line))
 
@@ -206,17 +206,17 @@ class PostHogDialect:
 
     def results(self, response: Response) -> Results:
         """Return V1's verdicts; V0 has none, a 2xx of its own is for all of the batch."""
-        reason = doubt(response)
-        if reason:
-            return Results(kept=reason)
         answer = object_in(response)
+        if doubted := doubt(response, answer):
+            return Results(kept=doubted)
         if not self.v1:
             limited = answer.get("quota_limited")
-            known = isinstance(limited, list) and limited
-            return Results(notes={"quota_limited": len(limited)}) if known else Results()
+            if isinstance(limited, list) and limited:
+                return Results(notes={"quota_limited": len(limited)})
+            return Results()
         verdicts = answer.get("results")
         if not isinstance(verdicts, dict):
-            return Results(error="a 2xx answer without readable results")
+            return Results(error="the results in the answer cannot be read")
         return _verdicts(verdicts)
 
     def decode(self, request: Request) -> list[Message]:
@@ -277,7 +277,7 @@ def _without_library(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _typed(properties: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """Return *properties* without the typed ones, which are lifted into *fields*, in their type."""
+    """Return *properties* without the typed ones, which are lifted into *fields*."""
     kept = {k: v for k, v in properties.items() if k not in _SPECIAL}
     unknown = properties.get(_OPTIONS)
     options: dict[str, Any] = dict(unknown) if isinstance(unknown, Mapping) else {}
@@ -373,7 +373,7 @@ def _decoded(event: Any) -> Message:
     for name, field in _LIFTED.items():
         if event.get(field) is not None:
             properties[name] = event[field]
-    unknown = {}
+    unknown: dict[str, Any] = {}
     for option, value in _object(event, "options").items():
         (properties if option in OPTIONS else unknown)[OPTIONS.get(option, option)] = value
     if unknown:

@@ -232,13 +232,15 @@ class PostHogProtocol:
         if not dialect.v1:
             self._heed_v0(response, now)
             return None
+        if self.proven:  # before a look into the answer, which costs something
+            return self._without_ai(response) if dialect is self._ai else None
         sign = sign_of(response, request_id)
         if sign is Sign.PROOF:
             self._known.speaks = Speaks.V1
             return None
         if dialect is self._ai:
             return self._without_ai(response)
-        if sign is Sign.NOTHING or self._fallback is None or self.proven:
+        if sign is Sign.NOTHING or self._fallback is None:
             return None
         self._trouble = _words(sign, response)
         return self._fallback if now >= self._known.confirm_again_at else None

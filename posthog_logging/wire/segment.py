@@ -236,9 +236,8 @@ class SegmentDialect:
         number = len(errors) if isinstance(errors, list) else 0
         if partly and number:
             return Results(unnamed=number)
-        reason = doubt(response)
-        if reason:
-            return Results(kept=reason)
+        if doubted := doubt(response, answer):
+            return Results(kept=doubted)
         return Results(notes={"partly_accepted": 1}) if partly else Results()
 
     def decode(self, request: Request) -> list[Message]:
