@@ -36,6 +36,7 @@ __all__ = ["JournalSpool", "SegmentInfo", "segments_in"]
 
 # A segment takes what it needs: the first of a process is small, further ones grow.
 _SMALLEST_SEGMENT = 256 * 1024
+_ON_A_FULL_DISK = 16 * 1024
 _LARGEST_SEGMENT = 4 * 1024 * 1024
 _GROWTH = 4
 _CHUNK = 256 * 1024
@@ -190,7 +191,11 @@ class JournalSpool:
         """Write *text* into the next segment, the active one from then on; return whether."""
         with self._lock:
             written = self._write_where_it_fits(text)
-            if not written and not self._disk_again_at and self._extend(len(text)):
+            if (
+                not written
+                and not self._disk_again_at
+                and self._extend(len(text), drops=self._drop_oldest)
+            ):
                 written = self._write_where_it_fits(text)
         self._speak()
         return written
@@ -392,22 +397,27 @@ class JournalSpool:
     def _prepare(self, now: float) -> None:
         """Make the next segment before callers need it, and the first one after trouble."""
         active = self._active
-        trouble = self._disk_again_at
-        if trouble and now >= trouble:
-            self._disk_again_at = 0.0
-        elif trouble or active is None or self._next or active.room > active.end:
-            return
-        size = self._size_for(len(self._first_line), drops=False)
-        if size:
-            self._add(size, size)
+        if self._disk_again_at:
+            if now >= self._disk_again_at:
+                self._disk_again_at = 0.0
+                self._extend(0, drops=False)
+        elif active is not None and self._next is None and active.room < active.end:
+            size = self._size_for(len(self._first_line), drops=False)
+            with suppress(OSError):  # a caller that needs it will see
+                if size:
+                    self._create(size)
 
-    def _extend(self, count: int) -> bool:
-        """Add a segment with room for *count* bytes, in a caller; return whether there is one."""
+    def _extend(self, count: int, *, drops: bool) -> bool:
+        """
+        Add a segment with room for *count* bytes; return whether there is one.
+
+        Where it *drops*, the oldest segments may give way to it.
+        """
         needed = count + len(self._first_line)
         now = time.monotonic()
         if now < self._full_until and needed >= self._full_for:
             return False
-        size = self._size_for(needed, drops=self._drop_oldest)
+        size = self._size_for(needed, drops=drops)
         if size and self._add(size, needed):
             return True
         self._full_until, self._full_for = now + _FULL_FOR, needed
@@ -427,7 +437,7 @@ class JournalSpool:
 
     def _add(self, size: int, needed: int) -> bool:
         """Add a segment of *size* bytes, or of fewer on a disk that is nearly full."""
-        smallest = min(size, max(needed, _SMALLEST_SEGMENT))
+        smallest = min(size, max(needed, _ON_A_FULL_DISK))
         try:
             if is_faked():
                 raise OSError(errno.ENOTSUP, "a test's file system stands in for the disk")

@@ -136,7 +136,7 @@ class Worker:
     # What the thread does
 
     def sleep(self, timeout: float) -> bool:
-        """Sleep for *timeout* seconds at most, or until a caller rouses; return whether one did."""
+        """Sleep until a caller rouses, *timeout* seconds at most; return whether one did."""
         return self._wake.acquire(timeout=max(0.0, timeout))
 
     def _live(self) -> None:
