@@ -228,6 +228,19 @@ def test_visitors(headers: dict[str, str], look: bool, send: bool) -> None:
     assert (look, send) == (may_look(headers), may_send(headers))
 
 
+def test_a_proxy_takes_what_is_for_others(inspector: Inspector) -> None:
+    """A program whose proxy is the inspector sends here, whatever host it names; a page cannot."""
+    event = json.dumps({"event": "a", "distinct_id": "u", "api_key": KEY})
+    head = (
+        "POST http://us.example/e/ HTTP/1.1\r\nHost: us.example\r\n"
+        f"Content-Length: {len(event)}\r\nConnection: close\r\n"
+    )
+
+    assert b"HTTP/1.1 200" == raw(inspector, f"{head}\r\n{event}")[:12]
+    assert b"HTTP/1.1 403" == raw(inspector, f"{head}Origin: http://evil\r\n\r\n{event}")[:12]
+    assert ["a"] == [one.event for one in inspector.events]
+
+
 def test_links_lead_to_the_page() -> None:
     """A link in somebody's chat opens the page, and nothing else; a frame does not."""
     link = {**OWN, "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}

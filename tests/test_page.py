@@ -37,6 +37,7 @@ else:
     ui = pytest.importorskip("selenium.webdriver.support.ui")
 
 KEY = "phc_0123456789abcdefghij"
+V1 = "/i/v1/analytics/events"
 CHROMIUM = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run
     --disable-background-networking --disable-component-update --disable-sync
     --window-size=1440,900""".split()
@@ -172,7 +173,7 @@ def post_v1(inspector: Inspector, *events: Any) -> None:
         "PostHog-Request-Id": str(uuid.uuid4()),
         "PostHog-Request-Timestamp": "2026-03-04T05:06:08Z",
     }
-    post(inspector, *events, path="/i/v1/analytics/events", **head)
+    post(inspector, *events, path=V1, **head)
 
 
 def kinds(page: Page) -> dict[str, int]:
@@ -359,7 +360,7 @@ def test_detail_of_an_event(page: Page, inspector: Inspector) -> None:
     assert {**kept.raw, "api_key": ...} == {**shown[0], "api_key": ...}
     assert "gzip" == shown[1]["content-encoding"]
     said = facts(page)
-    wanted = {"Dialect": "posthog", "Path": "/batch/", "Compression": "gzip", "Attempt": "1"}
+    wanted = {"Dialect": "posthog-v1", "Path": V1, "Compression": "gzip", "Attempt": "1"}
     assert wanted == {name: said[name] for name in wanted}
     assert f"{request.bytes}, unpacked {request.size}" == said["Bytes"].replace(",", "", 0)
     assert said["Arrived"].endswith((" ms later", " s later"))
@@ -644,7 +645,10 @@ def test_chaos_on_and_off(page: Page, inspector: Inspector) -> None:
         log.info("movie played", extra={"distinct_id": "user-1"})
         assert not handler.flush(5)
         page.until(lambda: page.texts(".row.is-request .what"))
-        assert "503 Service Unavailable: 1 event, none kept" == page.texts(".row .what")[0]
+        assert (
+            "503 service_unavailable: Service Unavailable: 1 event, none kept"
+            == page.texts(".row .what")[0]
+        )
         page.click("#alarm-off")
         page.until(lambda: not page.one("#alarm").is_displayed())
         assert handler.flush(5)

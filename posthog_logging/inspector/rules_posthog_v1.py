@@ -32,6 +32,7 @@ from .rules import (
     key_fault,
     one_of,
     parsed,
+    phrase,
     type_fault,
     type_name,
     unpacked,
@@ -135,7 +136,7 @@ class PostHogV1:
     def refuse(self, status: int, asked: Asked) -> Judged:
         """Return *status* in V1's form: an object with a tag."""
         tag = _TAGS.get(status, f"status_{status}")
-        return _refused(Reading(), Refusal(status, tag), asked)
+        return _refused(Reading(), Refusal(status, tag, phrase(status)), asked)
 
 
 V1 = PostHogV1()
@@ -157,7 +158,8 @@ def _refused(read: Reading, refusal: Refusal, asked: Asked) -> Judged:
         "error_uri": f"https://posthog.com/docs/api/capture#{refusal.tag}",
     }
     judged = read.refused(refusal, jsonable.encode(answer), _finding, _own_headers(asked))
-    return replace(judged, error=f"{refusal.tag}: {refusal.text}")
+    is_bare = refusal.text == refusal.tag
+    return replace(judged, error=refusal.tag if is_bare else f"{refusal.tag}: {refusal.text}")
 
 
 def _finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Finding:

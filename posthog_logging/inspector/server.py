@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _sent(self, judge: Judge, asked: Asked) -> None:
         """Answer a request to an ingestion path."""
-        if not may_send(asked.headers):
+        if not may_send(asked.headers, by_proxy=self.path.startswith("http://")):
             self._send(403, {**JSON, **_CLOSE}, _FOREIGN)
         elif self.command == "POST":
             self._ingest(judge, asked)

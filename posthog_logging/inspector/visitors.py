@@ -35,10 +35,18 @@ def may_look(headers: Mapping[str, str], is_page: bool = False) -> bool:
     return is_link or _is_own_page_or_program(headers)
 
 
-def may_send(headers: Mapping[str, str]) -> bool:
-    """Return whether a request may send events; a program may call this machine what it likes."""
+def may_send(headers: Mapping[str, str], by_proxy: bool = False) -> bool:
+    """
+    Return whether a request may send events; a program may call this machine what it likes.
+
+    Args:
+        headers: the request's, names in lower case.
+        by_proxy: it names its server in the request line (RFC 9112, 3.2.2): whoever sends it
+            has set the inspector as a proxy, which no web page can do.
+    """
     host = _host(f"//{headers.get('host', '')}") or ""
-    return not _is_public_name(host) and _is_own_page_or_program(headers)
+    is_meant = by_proxy or not _is_public_name(host)
+    return is_meant and _is_own_page_or_program(headers)
 
 
 def _is_own_page_or_program(headers: Mapping[str, str]) -> bool:
