@@ -51,10 +51,10 @@ class Options(TypedDict, total=False):
         trust_headers: False ignores the identity and session that headers name.
         cookie: True takes identity and session from posthog-js' cookie, where no header names
             them; a project's token takes them from that project's alone.
-        trusted_proxies: how many proxies in front are trusted: the address is the one so far
+        trusted_proxies: how many proxies in front are trusted: the address is the one that far
             from the right of ``X-Forwarded-For``, or of ``Forwarded``; the peer's where 0.
         properties: returns a mapping of further properties of the request's events.
-        filter: returns True for a request that is none of our business: it passes untouched.
+        filter: returns True for a request that is to pass untouched, as a health check.
         http_log: True sends PostHog's ``$http_log`` for each request, by the *handler*:
             personless, under a hash of address, host and user agent.
         is_asset: called with the path; what it returns True for is not logged.
@@ -115,7 +115,7 @@ class Front:
         self._notices = Ledger()
 
     def ignores(self, request: Any) -> bool:
-        """Return whether *request* is none of our business."""
+        """Return whether *request* is to pass untouched."""
         return self._filter is not None and bool(self._call("filter", self._filter, request))
 
     def begin(self, request: Any) -> Served:
