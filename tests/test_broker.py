@@ -735,6 +735,28 @@ def test_forks_have_connections_of_their_own(
     assert expected == sorted(events)
 
 
+EXIT = """
+import logging, sys
+from posthog_logging import PostHogHandler
+log = logging.getLogger("exit"); log.setLevel(logging.INFO)
+log.addHandler(PostHogHandler(broker=sys.argv[1]))
+log.info("last words", extra={"distinct_id": "u"})
+"""
+
+
+@pytest.mark.parametrize("engine", ["rabbitmq", "redis", KAFKA])
+def test_an_exit_delivers(engine: str, make_queue: Any, consumers: Any, run_script: Any) -> None:
+    """A short script needs no flush: a first connection can be made while it ends."""
+    where = make_queue(engine)
+    consumer = consumers(where)
+    consumer.fetch(1, 0.05)
+    done = run_script(EXIT, _url(where))
+
+    assert (0, "") == (done.returncode, done.stderr)
+    (found,) = fetch(consumer)
+    assert "last words" == jsonable.decode(lines_in(found)[0])["event"]
+
+
 # The relay's spool
 
 

@@ -184,12 +184,13 @@ class KafkaConsumer:
             self._pause(enough)
             if not self._joined:
                 self._join(consumer)
-            if enough:
-                self._take_in([one for one in [consumer.poll(timeout)] if one is not None])
-            elif not self._inbox:
-                first = consumer.poll(timeout)  # `consume` waits for all, or until time is up
-                if first is not None:
-                    self._take_in([first, *consumer.consume(MOST_LINES - 1, 0.0)])
+            # Always, also where enough is here: only who polls learns that a share moves away.
+            first = consumer.poll(0.0 if self._inbox and not enough else timeout)
+            if first is not None:
+                self._take_in([first])
+            if not enough and len(self._inbox) < most:
+                # Not for the first, too: it waits for all of them, or until time is up.
+                self._take_in(consumer.consume(MOST_LINES - 1, 0.0))
         except KafkaException as error:
             raise _in_words(error.args[0]) from None
         most = 0 if self._stopped else most
@@ -232,6 +233,7 @@ class KafkaConsumer:
                 {
                     **_QUIET,
                     "session.timeout.ms": 10_000,
+                    "heartbeat.interval.ms": 1000,
                     "allow.auto.create.topics": self._intake.declare,
                     "topic.metadata.refresh.interval.ms": 10_000,
                     "fetch.wait.max.ms": 100,
@@ -302,7 +304,9 @@ class KafkaConsumer:
         except KafkaException as error:
             if error.args[0].code() not in _MOVED:
                 raise _in_words(error.args[0]) from None
-            return  # a rebalance is on its way, which commits what it can
+            # A rebalance is on its way: what goes on being sent now would come twice.
+            self._forget(list(self._parts))
+            return
         for part in due:
             part.committed = part.done
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import threading
 import time
 import uuid
@@ -24,6 +25,7 @@ import pika
 import pika.exceptions
 
 from pika.adapters.select_connection import IOLoop
+from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 
 from .address import Address
 from .engine import BrokerError, Finding, Intake
@@ -76,7 +78,7 @@ class Link:
             on_open_callback=self._opened,
             on_open_error_callback=self._was_lost,
             on_close_callback=self._was_lost,
-            custom_ioloop=self._loop,
+            custom_ioloop=_Services(self._loop),
         )
         self.channel: Any = None
         if not self.run(lambda: self._ready, timeout):
@@ -181,6 +183,28 @@ class Link:
                 done(BrokerError("the broker refused the message: its queue is full"))
             else:
                 done(None)
+
+
+class _Services(SelectorIOServicesAdapter):  # type: ignore[misc]
+    """pika's own, where no thread can be had either: at the end of the interpreter."""
+
+    def getaddrinfo(self, host: str, port: int, on_done: Any, *more: Any, **named: Any) -> Any:
+        """Resolve in a thread; without one here, which takes as long as it takes."""
+        try:
+            return super().getaddrinfo(host, port, on_done, *more, **named)
+        except RuntimeError:
+            try:
+                found: Any = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except OSError as error:
+                found = error
+            self.add_callback_threadsafe(partial(on_done, found))
+            return _Resolved()
+
+
+class _Resolved:
+    def cancel(self) -> bool:
+        """Return that there is nothing to cancel."""
+        return False
 
 
 class RabbitPublisher:
