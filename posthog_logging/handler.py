@@ -150,6 +150,8 @@ class PostHogHandler(DeliveryHandler):
             level of *exceptions* on, and from ERROR where that is True.
         exception_steps: how many of the last log records, INFO and above, and events of the
             same context go along with an exception.
+        exception_variables: whether the project's own frames carry their local variables, as
+            `repr` shows them: 1 KiB of each and 64 KiB in all, scrubbed.
         in_app_include: modules, with those inside them, whose frames are the project's own;
             where a frame is in both lists the longer name wins.
         in_app_exclude: modules whose frames are not.
@@ -210,6 +212,7 @@ class PostHogHandler(DeliveryHandler):
         exception_hooks: bool = False,
         exception_messages: bool = False,
         exception_steps: int = 0,
+        exception_variables: bool = False,
         in_app_include: Iterable[str] = (),
         in_app_exclude: Iterable[str] = (),
         trace: bool = False,
@@ -556,6 +559,7 @@ def _make_reporter(
         messages=options.exception_messages,
         steps=options.exception_steps,
         in_app=in_app_rule(options.in_app_include, options.in_app_exclude),
+        variables=options.exception_variables,
         secrets=[options.api_key],
     )
 

@@ -33,9 +33,9 @@ _COMMANDS = {
     "import": "importing",
     "doctor": "doctor",
     "spool": "spool",
+    "plan": "plan",
     "docs": "docs",
     "relay": "relay",
-    "plan": "plan",
 }
 
 _INTERRUPTED = 130

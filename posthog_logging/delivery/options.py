@@ -134,6 +134,7 @@ class EventOptions(Options):
     exception_rate: tuple[int, float] | None = _checked(checks.rate)
     exception_hooks: bool = _checked(checks.boolean)
     exception_messages: bool = _checked(checks.boolean)
+    exception_variables: bool = _checked(checks.boolean)
     exception_steps: int = _checked(checks.whole, 0)
     in_app_include: tuple[str, ...] = _checked(checks.names)
     in_app_exclude: tuple[str, ...] = _checked(checks.names)

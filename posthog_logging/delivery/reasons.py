@@ -27,6 +27,7 @@ OTHER_COUNTS: Mapping[str, Reason] = {
     "waiting": Reason("events in the queue, in the spool, in the broker or on their way"),
     "retried": Reason("events that were sent another time"),
     "adopted": Reason("accepted events that another process had left in the spool"),
+    "scrubbed": Reason("values that were secret, and were replaced by `[scrubbed]`"),
 }
 
 #: Every way to lose an event. ``accepted == delivered + waiting + the sum of these``.
@@ -135,6 +136,11 @@ LOSSES: Mapping[str, Reason] = {
     "held_full": Reason(
         "one block or transaction held back more than 10,000 events, or 32 MiB",
         "end blocks and transactions sooner, or log after their end",
+    ),
+    "sampled": Reason("the event is of a person who is not in its sample"),
+    "person_limited": Reason(
+        "one person sent more events than person_rate allows",
+        "raise person_rate, or look for what logs so much about one person",
     ),
     "send_is_off": Reason("send=False is set, which builds and counts events and sends none"),
     "no_api_key": Reason(

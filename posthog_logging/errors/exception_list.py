@@ -17,6 +17,7 @@ from ..events.span import span_ids
 from .frames import InApp, Sources, Step, both_ends, describe, is_in_app, stack_steps, walk
 from .limits import clip
 from .tracebacks import Raised, raised_in
+from .variables import Variables
 
 
 __all__ = [
@@ -110,6 +111,7 @@ def exception_properties(
     fingerprint: str | None = None,
     supplied: Mapping[str, Any] | None = None,
     in_app: InApp | None = None,
+    variables: bool = False,
 ) -> dict[str, Any]:
     """
     Return the properties of the ``$exception`` event for *error*, whatever that is.
@@ -122,9 +124,11 @@ def exception_properties(
         fingerprint: the caller's own grouping.
         supplied: typed mechanism fields of an integration; the valid ones win.
         in_app: decides by module and path whether code is the project's; see `is_in_app`.
+        variables: whether the project's own frames carry their local variables.
     """
     try:
-        entries = _entries(error, traceback, stack, _safely(in_app))
+        own = Variables() if variables else None
+        entries = _entries(error, traceback, stack, _safely(in_app), own)
     except Exception:  # such as a RecursionError: there was hardly any stack left to work on
         entries = [_entry(_type_name(type(error)), _UNREADABLE, synthetic=False)]
     return _event(entries, boundary, level, fingerprint, supplied)
@@ -211,7 +215,11 @@ class _Link(NamedTuple):
 
 
 def _entries(
-    error: Any, traceback: TracebackType | None, stack: FrameType | None, in_app: InApp
+    error: Any,
+    traceback: TracebackType | None,
+    stack: FrameType | None,
+    in_app: InApp,
+    variables: Variables | None,
 ) -> list[Entry]:
     """Return the entries of *error* and all that it was caused by, parents first."""
     links = _tree(error) if isinstance(error, BaseException) else [_Link(error)]
@@ -226,20 +234,28 @@ def _entries(
             steps = stack_steps(stack, frames)
         entry = _described(link.error, min(_MESSAGE, _MESSAGES_IN_ALL // len(links)))
         entry["mechanism"]["synthetic"] |= invented
-        _add_frames(entry, steps, in_app, sources)
+        _add_frames(entry, steps, in_app, sources, variables)
         _link(entry, number, link.source, link.parent)
         entries.append(entry)
     sources.spend()
     return entries
 
 
-def _add_frames(entry: Entry, steps: list[Step | int], in_app: InApp, sources: Sources) -> None:
+def _add_frames(
+    entry: Entry,
+    steps: list[Step | int],
+    in_app: InApp,
+    sources: Sources,
+    variables: Variables | None = None,
+) -> None:
     frames = [describe(step, in_app) for step in steps]
     if frames:
         entry["stacktrace"] = {"type": "raw", "frames": frames}
     for frame, step in zip(reversed(frames), reversed(steps), strict=True):
         if not isinstance(step, int):
             sources.want(frame, step)
+            if variables is not None and frame["in_app"]:
+                variables.add(frame, step.frame)
 
 
 def _safely(in_app: InApp | None) -> InApp:

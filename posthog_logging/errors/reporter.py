@@ -86,6 +86,7 @@ class Reporter:
             where *level* is any.
         steps: how many of the last log records and events of a context go along; 0: none.
         in_app: decides by module and path whose code a frame is; see `in_app_rule`.
+        variables: whether frames of the project's own carry their local variables.
         secrets: keys that are masked in source lines and messages, as PostHog's own are.
     """
 
@@ -101,6 +102,7 @@ class Reporter:
         messages: bool = False,
         steps: int = 0,
         in_app: InApp = is_in_app,
+        variables: bool = False,
         secrets: Iterable[str] = (),
     ) -> None:
         self.level = level
@@ -113,6 +115,7 @@ class Reporter:
         self._clock = clock
         self._messages_from = (level or logging.ERROR) if messages else None
         self._in_app = in_app
+        self._variables = variables
         self._marks = Marks(in_app)
         keep_secret(*secrets)
 
@@ -288,6 +291,7 @@ class Reporter:
                 traceback=traceback,
                 stack=stack,
                 in_app=self._in_app,
+                variables=self._variables,
             )
 
         return _Case(error, name, described)

@@ -63,13 +63,13 @@ _URL_PASSWORD = re.compile(
 )
 _WORD = r"\w$.\[\]\-\u00ad\u200b-\u200f\u2060\ufeff"
 _KEY = re.compile(
-    rf"(?<![{_WORD}])([{_WORD}]{{3,200}})(\\?['\"]?\s{{0,8}}(?:=>|=(?!=)|:(?!//))\s{{0,8}})"
+    rf"(?<![{_WORD}])([{_WORD}]{{3,200}})(\\{{0,4}}['\"]?\s{{0,8}}(?:=>|=(?!=)|:(?!//))\s{{0,8}})"
 )
 # These headers have values of several words, and of several pairs.
 _HEADER = re.compile(r"(?:.*[\W_])?(?:authori[sz]ation|cookie2?)", re.IGNORECASE)
 _LINE = re.compile(r"[^\r\n\"']+")
 _VALUE = re.compile(
-    r"(?P<open>[bruf]{0,2}(?P<quote>\\?[\"']))(?:(?!(?P=quote))(?:[^\\]|\\.))*"
+    r"(?P<open>[bruf]{0,2}(?P<quote>\\{0,4}[\"']))(?:(?!(?P=quote))(?:[^\\]|\\.))*"
     r"|\[[^\]]*\]?|\{[^}]*\}?|\([^)]*\)?|<[^>]*>?|[\w.]+\([^)]*\)?|[^\s,;&\"'<>()\[\]{}]+",
     re.DOTALL,
 )
