@@ -53,7 +53,7 @@ POISON = "poison"
 
 class Sink:
     """
-    An endpoint of PostHog's V0 that notes every event.
+    An endpoint of PostHog's V1 that notes every event.
 
     Args:
         status: what it answers; with 400 only to a batch with an event named ``poison``.
@@ -112,7 +112,7 @@ class Sink:
                 with contextlib.suppress(OSError):
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")
-                    answer = b'{"status":"Ok"}' if status == 200 else b'{"error":"refused"}'
+                    answer = b'{"results":{}}' if status == 200 else b'{"error":"refused"}'
                     self.send_header("Content-Length", str(len(answer)))
                     self.end_headers()
                     self.wfile.write(answer)
@@ -280,7 +280,9 @@ def test_several_requests_are_on_their_way_at_once(queue: Address, raw_server: A
     def behave(connection: Any, number: int, server: RawServer) -> None:
         while server.read(connection):
             together.wait()  # raises, and answers none, where fewer than four come
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            connection.sendall(
+                b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{"results":{}}'
+            )
 
     server = raw_server(behave)
     put(queue, [neutral(number) for number in range(8)], most=1)

@@ -76,7 +76,7 @@ class Batching:
         """
         Return the lines in parts, so that no uuid is in one part twice: V1 refuses it all (2.3).
 
-        One event is one uuid. What is the same but for its time is the same event: it is
+        One event is one uuid. What differs in its time only is the same event: it is
         settled with the first and counted. Anything else goes with the next batch.
         """
         if not kept:

@@ -101,7 +101,7 @@ class Lineup:
         self._row.rotate(-count)
 
     def hurry(self) -> None:
-        """Make all that stands apart due, but for what waits for its budget."""
+        """Make all that stands apart due, except what waits for its budget."""
         self._apart = [
             parcel if parcel.is_held else parcel.with_(not_before=0.0) for parcel in self._apart
         ]

@@ -49,12 +49,16 @@ LOSSES: Mapping[str, Reason] = {
         "the process ended before the event was delivered",
         "raise shutdown_timeout, call flush() before the end, or give a spool",
     ),
+    "duplicates": Reason(
+        "the event came twice with one uuid and was sent once, so nothing is missing",
+        "give each event a uuid of its own, or none",
+    ),
     "expired": Reason(
         "the event was older than max_age before it could be delivered",
         "raise max_age, and look for what keeps the server away",
     ),
     "retries_exhausted": Reason(
-        "the event was sent max_retries times more, and always failed",
+        "the event was sent max_retries times more, or alone a hundred times, and always failed",
         "raise max_retries, or leave it None; `posthog-logging doctor` looks for the cause",
     ),
     "throttled": Reason(

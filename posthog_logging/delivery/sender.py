@@ -53,7 +53,7 @@ _REFUSALS = 3
 _APART_FAILURES = 8
 # A V1 answer that cannot be read is asked for so many times again.
 _UNREAD = 2
-# Notes of servers are told apart up to so many.
+# So many different notes of servers are logged each under its own topic.
 _NOTES = 20
 
 
@@ -447,7 +447,7 @@ class Sender:
         return []
 
     def _charged(self, parcel: Parcel, answer: Answer, trouble: _Trouble, now: float) -> Parcel:
-        """Return *parcel* with one failure more, but for a wait that the server asked for."""
+        """Return *parcel* with one failure more, except for a wait that the server asked for."""
         failed = parcel.failed(self._passed)
         if trouble in (_Trouble.KEY, _Trouble.ADDRESS):
             return failed

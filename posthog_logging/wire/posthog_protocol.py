@@ -126,7 +126,7 @@ class Protocol(Interface):
         """Return, once, what the user should know."""
 
     def trouble(self) -> str:
-        """Return what is wrong, where the last answers told; else nothing."""
+        """Return what is wrong, if the last answers showed it; else nothing."""
 
 
 class Fixed:

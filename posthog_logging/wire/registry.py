@@ -58,7 +58,7 @@ def find_dialect(dialect: str | Dialect) -> Dialect:
     """Return the dialect of that name, or *dialect* itself; raises for anything else."""
     if isinstance(dialect, str):
         if dialect not in DIALECTS:
-            raise ValueError(f"dialect: {dialect!r} is none of {', '.join(DIALECTS)}")
+            raise ValueError(f"dialect: {dialect!r} is not one of {', '.join(DIALECTS)}")
         return DIALECTS[dialect](dialect)
     if not isinstance(dialect, Dialect):
         raise TypeError(
