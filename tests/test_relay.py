@@ -177,7 +177,7 @@ def letters(where: Address, within: float = 1.0) -> list[Delivery]:
 
 
 def plan_for(where: Address, sink: Sink, **more: Any) -> Plan:
-    dialect = find_dialect(more.pop("dialect", "posthog"))
+    dialect = find_dialect(more.pop("dialect", "posthog-v0"))
     return Plan(where, dialect, Endpoint(sink.url, "phc_test", "gzip"), **more)
 
 
@@ -227,7 +227,7 @@ def test_wrong_usage_is_named(
     assert "pa55word" not in told
 
 
-@pytest.mark.parametrize("dialect", ["posthog", "posthog-v1", "segment"])
+@pytest.mark.parametrize("dialect", ["posthog", "posthog-v0", "posthog-v1", "segment"])
 def test_once_delivers_what_is_there(
     dialect: str,
     queue: Address,
@@ -284,7 +284,7 @@ def test_several_requests_are_on_their_way_at_once(queue: Address, raw_server: A
 
     server = raw_server(behave)
     put(queue, [neutral(number) for number in range(8)], most=1)
-    dialect = find_dialect("posthog")
+    dialect = find_dialect("posthog-v0")
     plan = Plan(queue, dialect, Endpoint(server.url, "k"), workers=4, batch=1)
     with relaying(plan) as relay:
         _until(lambda: relay.ledger.counts["delivered"] == 8)
@@ -493,7 +493,7 @@ def relays(sink: Sink) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
     def make(where: Address, *more: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "posthog_logging", "relay", "--broker", where.url]
-        command += ["--queue", where.queue, "--host", sink.url, *more]
+        command += ["--queue", where.queue, "--host", sink.url, "--dialect", "posthog-v0", *more]
         environment = {**os.environ, "PYTHONPATH": HERE, "POSTHOG_API_KEY": "phc_test"}
         environment["no_proxy"] = "127.0.0.1"
         made.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
@@ -738,7 +738,7 @@ def test_a_relay_that_dies_after_the_dead_letter(
     put(where, [neutral(number, POISON if number == 3 else "fine") for number in range(1000)])
     sink.status = 400
     consumer = engine_for(where).consumer(where, Intake())
-    dialect, ledger = find_dialect("posthog"), Ledger()
+    dialect, ledger = find_dialect("posthog-v0"), Ledger()
     spool = BrokerSpool(Mortal(consumer), Reader(dialect), ledger)
     endpoint = Endpoint(sink.url, "phc_test", "gzip")
     settings = Settings(flush_at=1, flush_interval=0.0)
