@@ -177,7 +177,7 @@ def letters(where: Address, within: float = 1.0) -> list[Delivery]:
 
 
 def plan_for(where: Address, sink: Sink, **more: Any) -> Plan:
-    dialect = find_dialect(more.pop("dialect", "posthog"))
+    dialect = find_dialect(more.pop("dialect", "posthog-v0"))
     return Plan(where, dialect, Endpoint(sink.url, "phc_test", "gzip"), **more)
 
 
@@ -227,7 +227,87 @@ def test_wrong_usage_is_named(
     assert "pa55word" not in told
 
 
-@pytest.mark.parametrize("dialect", ["posthog", "posthog-v1", "segment"])
+def test_a_disabled_relay_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing may be sent, nothing is taken out of the queue."""
+    monkeypatch.setenv("POSTHOG_DISABLED", "1")
+
+    assert 2 == main(["relay", "--broker", "memory://x", "--api-key", "k"])
+    assert "POSTHOG_DISABLED" in capsys.readouterr().err
+
+
+def test_doctor_looks_at_a_broker(
+    queue: Address, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --broker alone it is ``POSTHOG_BROKER``; what is wrong is exit status 1."""
+    monkeypatch.setenv("POSTHOG_BROKER", queue.url)
+    well = main(["doctor", "--broker", "--json"])
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    wrong = main(["doctor", "--broker", "redis://u:pa55word@127.0.0.1:9/", "--timeout", "1"])
+    told = capsys.readouterr()
+
+    assert (0, 1) == (well, wrong)
+    assert "memory://relay is in this process" in [one["found"] for one in found]
+    assert "redis://127.0.0.1:9: the broker cannot be reached" in told.out
+    assert "pa55word" not in told.out + told.err
+
+
+def test_doctor_leaves_a_programs_broker_to_that(
+    queue: Address, make_log: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A program whose handler has a broker is shown with it, and nothing is asked over HTTP."""
+    program = tmp_path / "brokered.py"
+    program.write_text(
+        "import logging\nfrom posthog_logging import PostHogHandler\n"
+        f"logging.getLogger('brokered').addHandler(PostHogHandler(broker={queue.url!r}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "posthog_logging", "doctor", "--app", "brokered"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": HERE},
+        timeout=50,
+        check=False,
+    )
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "memory://relay?queue=analytics" in done.stdout
+
+
+def test_a_journal_is_drained_into_its_broker(
+    queue: Address,
+    tmp_path: Path,
+    make_log: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What waits on disk for a broker goes there, given the URL with its credentials."""
+    away = "amqp://u:pa55word@127.0.0.1:9/v"
+    handler = PostHogHandler(broker=away, spool=tmp_path, shutdown_timeout=0.1)
+    make_log(handler).info("x", extra={"distinct_id": "u"})
+    handler.close()
+    without = main(["spool", "drain", str(tmp_path)])
+    told = capsys.readouterr().out
+    monkeypatch.setenv("POSTHOG_BROKER", f"{queue.url}?queue={queue.queue}")
+    other = main(["spool", "drain", str(tmp_path)])
+    journal = next(tmp_path.glob("*.ndjson"))
+    journal.write_bytes(
+        journal.read_bytes().replace(
+            b"amqp://127.0.0.1:9/v?queue=analytics", queue.public.encode()
+        )
+    )
+    drained = main(["spool", "drain", str(tmp_path)])
+
+    assert (1, 1, 0) == (without, other, drained)
+    assert "set POSTHOG_BROKER" in told
+    consumer = engine_for(queue).consumer(queue, Intake())
+    assert 1 == len(consumer.fetch(9, 5.0))
+    consumer.close()
+
+
+@pytest.mark.parametrize("dialect", ["posthog", "posthog-v0", "posthog-v1", "segment"])
 def test_once_delivers_what_is_there(
     dialect: str,
     queue: Address,
@@ -286,7 +366,7 @@ def test_several_requests_are_on_their_way_at_once(queue: Address, raw_server: A
 
     server = raw_server(behave)
     put(queue, [neutral(number) for number in range(8)], most=1)
-    dialect = find_dialect("posthog")
+    dialect = find_dialect("posthog-v0")
     plan = Plan(queue, dialect, Endpoint(server.url, "k"), workers=4, batch=1)
     with relaying(plan) as relay:
         _until(lambda: relay.ledger.counts["delivered"] == 8)
@@ -495,7 +575,7 @@ def relays(sink: Sink) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
     def make(where: Address, *more: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "posthog_logging", "relay", "--broker", where.url]
-        command += ["--queue", where.queue, "--host", sink.url, *more]
+        command += ["--queue", where.queue, "--host", sink.url, "--dialect", "posthog-v0", *more]
         environment = {**os.environ, "PYTHONPATH": HERE, "POSTHOG_API_KEY": "phc_test"}
         environment["no_proxy"] = "127.0.0.1"
         made.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
@@ -740,7 +820,7 @@ def test_a_relay_that_dies_after_the_dead_letter(
     put(where, [neutral(number, POISON if number == 3 else "fine") for number in range(1000)])
     sink.status = 400
     consumer = engine_for(where).consumer(where, Intake())
-    dialect, ledger = find_dialect("posthog"), Ledger()
+    dialect, ledger = find_dialect("posthog-v0"), Ledger()
     spool = BrokerSpool(Mortal(consumer), Reader(dialect), ledger)
     endpoint = Endpoint(sink.url, "phc_test", "gzip")
     settings = Settings(flush_at=1, flush_interval=0.0)

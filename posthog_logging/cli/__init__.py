@@ -33,9 +33,9 @@ _COMMANDS = {
     "import": "importing",
     "doctor": "doctor",
     "spool": "spool",
+    "relay": "relay",
     "plan": "plan",
     "docs": "docs",
-    "relay": "relay",
 }
 
 _INTERRUPTED = 130

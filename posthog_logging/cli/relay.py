@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from ..broker.engine import Intake, engine_for
 from ..delivery import checks
+from ..delivery.options import is_disabled
 from ..wire import Endpoint, find_dialect
 from . import broker, destination
 from .command import FAILED, OK, CommandError
@@ -114,6 +115,8 @@ def run(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> Plan:
     from ..broker.relay import Plan
 
+    if is_disabled():
+        raise CommandError("POSTHOG_DISABLED is set, so nothing is sent")
     try:
         where = broker.address_of(options)
         dialect = find_dialect(options.dialect)

@@ -15,6 +15,10 @@ from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from ..broker.address import address
+from ..broker.dialect import NEUTRAL
+from ..delivery import checks
+from ..handler import PostHogHandler
 from . import destination
 from .command import FAILED, OK, CommandError
 from .output import Output, clock
@@ -94,7 +98,9 @@ def _drain(options: argparse.Namespace, folder: str) -> int:
     """Deliver by destination: a handler takes over only what was meant for its own."""
     output = Output(options.json)
     options.dialect = "posthog"
-    destination.handler_for(options).close()  # key and host are right, or this is wrong usage
+    meant_for = {one.dialect for one in _free(folder)}
+    if meant_for != {NEUTRAL.name}:  # a broker needs no key
+        destination.handler_for(options).close()  # key and host are right, or this is wrong usage
     if not _free(folder):
         output.say("Nothing waits that has no writer.")
         return OK
@@ -136,7 +142,10 @@ def _deliver(
 ) -> bool:
     """Deliver all that is for one destination; return whether all of it arrived."""
     given = {**vars(options), "dialect": dialect, "host": host}
-    handler = destination.handler_for(argparse.Namespace(**given), spool=folder)
+    if dialect == NEUTRAL.name:
+        handler = _to_broker(options, folder, host)
+    else:
+        handler = destination.handler_for(argparse.Namespace(**given), spool=folder)
     delivered = True
     try:
         before: object = None
@@ -151,6 +160,18 @@ def _deliver(
     output.give({"dialect": dialect, "host": host, "counts": counts})
     arrived = counts["delivered"] + counts.get("duplicates", 0)  # of a copied file, once is enough
     return delivered and arrived == counts["accepted"]
+
+
+def _to_broker(options: argparse.Namespace, folder: str, shown: str) -> PostHogHandler:
+    """Return a handler for the broker that a journal is for, which shows no credentials."""
+    try:
+        url = checks.broker("POSTHOG_BROKER", None)
+        if url is None or address(url).public != shown:
+            raise CommandError("set POSTHOG_BROKER to its URL, with user and password")
+        limits = {"timeout": options.timeout, "shutdown_timeout": options.timeout}
+        return PostHogHandler(broker=url, spool=folder, **limits)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
 
 
 def _count(segments: Iterable[SegmentInfo], dialect: str, host: str) -> int:
