@@ -80,7 +80,7 @@ def test_the_corpus_by_each_way(way: str, tmp_path: Path) -> None:
     secret = len(SECRET) + len(SPELT)
 
     hidden = [json.dumps(own(one)).count(SCRUBBED) for one in sent.events[:secret]]
-    shown = [json.dumps(one["properties"]).count("hunter2") for one in sent.events[secret:]]
+    shown = [json.dumps(one).count("hunter2") for one in sent.events[secret:]]
     assert "hunter2" not in json.dumps(sent.events[:secret])
     assert 2 * secret == sum(hidden) + sum(key.startswith("$") for key in SECRET)
     assert [2] * len(HARMLESS) == shown

@@ -34,7 +34,8 @@ msgspec = pytest.importorskip("msgspec")
 pydantic = pytest.importorskip("pydantic")
 
 
-class Seat(TypedDict):
+@dataclasses.dataclass
+class Seat:
     row: int
 
 

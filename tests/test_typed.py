@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import datetime as dt
+import enum
 import json
 import logging
 import logging.handlers
@@ -13,7 +14,7 @@ import queue
 import sys
 import types
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypedDict
 
 import pytest
@@ -22,7 +23,7 @@ from test_gate import Sent, own
 
 from posthog_logging import Analytics, Listener, MessageHandler, PostHogHandler, context, event
 from posthog_logging.events.sampling import is_in_sample
-from posthog_logging.events.typed import declaration_of, declared_in, rates
+from posthog_logging.events.typed import declaration_of, declared_in
 from posthog_logging.plan import DistinctId
 from posthog_logging.structlog import PostHogProcessor
 
@@ -283,41 +284,48 @@ def test_objects_that_declare_nothing() -> None:
     assert declaration_of("a text") is None
 
 
-@pytest.fixture
-def sampled() -> Iterator[Callable[[str], Any]]:
-    """A typed event of which one half of the people is kept."""
-
-    @event("half kept", sample=0.5)
-    @dataclasses.dataclass
-    class HalfKept:
-        who: DistinctId
-
-    yield HalfKept
-    rates.pop("half kept")
+@event("half kept", sample=0.5)
+@dataclasses.dataclass
+class HalfKept:
+    who: DistinctId
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_its_own_sample(plain: bool, sampled: Callable[[str], Any]) -> None:
-    """`sample=` of the declaration counts for every event of that name, as the option does."""
+@pytest.mark.parametrize("way", ["log", "capture", "queue"])
+def test_its_own_sample(way: str) -> None:
+    """`sample=` of a declaration counts for its instances, whichever way they go."""
     people = [f"user-{number}" for number in range(40)]
     sent = Sent()
+    waiting: queue.Queue[Any] = queue.Queue()
     for person in people:
-        if plain:
-            sent.log("half kept", distinct_id=person, properties={})
+        if way == "log":
+            sent.log(HalfKept(person))
+        elif way == "capture":
+            Analytics(sent.handler).capture(person, HalfKept(person))
         else:
-            sent.log(sampled(person))
+            MessageHandler(waiting).handle(logging.makeLogRecord({"msg": HalfKept(person)}))
+            sent.handler.handle(waiting.get())
 
     expected = [person for person in people if is_in_sample(person, 0.5)]
     assert expected == [one["distinct_id"] for one in sent.events]
     assert {0.5} == {one["properties"]["$sample_rate"] for one in sent.events}
+    assert {"$sample_rate"} == {key for key in sent.events[0]["properties"] if "sample" in key}
     assert 40 - len(expected) == sent.counts["sampled"]
 
 
-def test_the_option_wins(sampled: Callable[[str], Any]) -> None:
+def test_others_of_that_name() -> None:
+    """An event that only has the same name is nobody's instance, and is kept."""
+    sent = Sent()
+    for number in range(20):
+        sent.log("half kept", distinct_id=f"user-{number}", properties={})
+
+    assert 20 == len(sent.events)
+
+
+def test_the_option_wins() -> None:
     """What the handler says of a name goes before its declaration."""
     sent = Sent(sample={"half kept": 1.0})
     for number in range(20):
-        sent.log(sampled(f"user-{number}"))
+        sent.log(HalfKept(f"user-{number}"))
 
     assert 20 == len(sent.events)
 
@@ -405,6 +413,22 @@ def test_bad_declarations(arguments: Any, options: Any, kind: type[Exception], t
     """An argument that cannot be is an error at import, which names it."""
     with pytest.raises(kind, match=f"^{text}: "):
         event(*arguments, **options)
+
+
+def test_a_name_from_an_enum() -> None:
+    """The member of an enum is its value."""
+
+    class Names(enum.Enum):
+        SHUT = "door shut"
+
+    @event(Names.SHUT)  # type: ignore[arg-type]
+    class DoorShut:
+        door = 1
+
+    sent = Sent()
+    sent.log(DoorShut())  # type: ignore[arg-type]
+
+    assert ["door shut"] == [one["event"] for one in sent.events]
 
 
 def test_not_a_class() -> None:

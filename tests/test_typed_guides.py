@@ -128,6 +128,7 @@ def test_the_person(inspector: Inspector, run_script: Run) -> None:
 
 def test_the_suite(tmp_path: Path) -> None:
     """The example of tests passes, with the plugin as it is installed."""
+    pytest.importorskip("pydantic")
     suite = tmp_path / "test_seats.py"
     suite.write_text("\n".join(blocks("typed-events", "In tests")), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-c", os.devnull]

@@ -56,6 +56,7 @@ AMERICAN = {
 ALLOWED = {
     "NO_COLOR": "the name of a convention",
     "no-color.org": "its address",
+    'mode="serialization"': "a parameter of pydantic's",
     "Authorization": "the name of an HTTP header",
     "missing_authorization": "an error code of PostHog's",
     "LICENSE": "the name of the file",

@@ -24,7 +24,7 @@ from ..events.identifiers import Tell, are_plain, is_plain, stamp
 from ..events.jsonable import is_flat, snapshot, within_limits
 from ..events.message import IDENTITY_EVENTS, Message, Refused, assemble
 from ..events.records import STANDARD, text_of
-from ..events.typed import expand, rates
+from ..events.typed import RATE, expand
 from ..wire import Dialect
 from .gate import Gate
 from .ledger import Ledger
@@ -115,6 +115,10 @@ class Encoder:
         tell = tell or self._ledger.tell
         if type(name) is not str or type(fields.get("event", "")) is not str:
             fields, name = expand(fields, name)
+        rate = None
+        if RATE in fields:
+            fields = dict(fields)
+            rate = fields.pop(RATE)
         message = assemble(
             fields,
             name,
@@ -128,7 +132,7 @@ class Encoder:
         )
         if self._hooks and not self._is_in_hook():  # else a hook that logs would call itself
             message = self._hooked(message, tell)
-        return self._gate.passed(message, tell, count)
+        return self._gate.passed(message, tell, count, rate)
 
     def _is_in_hook(self) -> bool:
         """Return whether a hook called: a frame, unlike a flag, survives no interruption."""
@@ -186,8 +190,7 @@ class Encoder:
                 and type(distinct_id) is str
                 and type(name) is str
                 and type(created) is float
-                and name not in rates
-                and (self._is_known(properties) or self._gate.is_plain(name, properties))
+                and (self._is_known(properties) or self._gate.is_plain(properties))
             ):
                 # The slice lets go of orjson's buffer, which is many times larger than the text.
                 return created, name, distinct_id, None, snapshot(properties)[1:]
@@ -201,7 +204,7 @@ class Encoder:
             current() is not None
             or name in IDENTITY_EVENTS
             or not name.strip()
-            or not self._gate.is_plain(name, properties)
+            or not self._gate.is_plain(properties)
         ):
             return None
         created = time.time()

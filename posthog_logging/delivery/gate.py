@@ -18,7 +18,6 @@ from ..events.message import Message, Refused
 from ..events.pseudonyms import Pseudonyms
 from ..events.sampling import Ceiling, Sampler, is_exempt, is_in_sample
 from ..events.scrub import Scrubber
-from ..events.typed import rates
 from .ledger import Ledger
 
 
@@ -35,7 +34,7 @@ class Gate:
         ledger: counts what was scrubbed.
         scrubber: replaces secrets and pseudonyms; None: nothing is replaced.
         pseudonyms: replaces the event's own ``distinct_id``, too, where that is named.
-        sampler: says which share of the people is kept; None: what the declarations say.
+        sampler: says which share of the people is kept; None: what declarations say.
         ceiling: how much one person may send.
         watch: is shown what is sent.
     """
@@ -55,7 +54,7 @@ class Gate:
         self._watch = watch
         self._for_person = pseudonyms.for_person if pseudonyms is not None else None
         self.scrubber = scrubber
-        #: The quick half of `is_plain`, a call of C: true is certain where the name is no matter.
+        #: The quick half of `is_plain`, a call of C: only its yes is certain.
         self.is_known: Callable[[Mapping[str, Any]], bool] = (
             bool if scrubber is None else scrubber.harmless.issuperset
         )
@@ -66,11 +65,9 @@ class Gate:
         given = self._sampler, self._ceiling, self._watch, self._for_person
         return any(one is not None for one in given)
 
-    def is_plain(self, name: str, properties: Mapping[str, Any]) -> bool:
-        """Return whether there is nothing to decide about an event but its values."""
-        return name not in rates and (
-            self.scrubber is None or self.scrubber.is_harmless(properties)
-        )
+    def is_plain(self, properties: Mapping[str, Any]) -> bool:
+        """Return whether no key of an event's names a secret: only its values are left to see."""
+        return self.scrubber is None or self.scrubber.is_harmless(properties)
 
     def may_have_secret(self, chunk: bytes) -> bool:
         """Return whether values in the encoded properties of some events may be secret."""
@@ -85,7 +82,9 @@ class Gate:
         found = dict(properties)
         return found if self.scrubber is None else self.scrubber.scrubbed(found)[0]
 
-    def passed(self, message: Message, tell: Tell, count: bool = True) -> Message:
+    def passed(
+        self, message: Message, tell: Tell, count: bool = True, rate: float | None = None
+    ) -> Message:
         """
         Return *message* as it may leave; raises `Refused` for one that may not.
 
@@ -93,22 +92,20 @@ class Gate:
             message: the event, after the hooks.
             tell: is called with what goes wrong on the way.
             count: whether the event counts, for the ledger and for its person's ceiling.
+            rate: the share of the people that its declaration keeps.
         """
-        message = self._sampled(message, tell)
+        message = self._sampled(message, tell, rate)
         if count and self._ceiling is not None and not self._is_below_ceiling(message):
             raise Refused("person_limited")
         if self._watch is not None:
             self._watch(message)
         return self._scrubbed(message, count)
 
-    def _sampled(self, message: Message, tell: Tell) -> Message:
-        if (self._sampler is None and message.event not in rates) or is_exempt(message.event):
+    def _sampled(self, message: Message, tell: Tell, declared: float | None) -> Message:
+        if (self._sampler is None and declared is None) or is_exempt(message.event):
             return message
-        rate = (
-            self._sampler.rate_of(message._asdict(), tell) if self._sampler is not None else None
-        )
-        if rate is None:
-            rate = rates.get(message.event)
+        rate = None if self._sampler is None else self._sampler.rate_of(message._asdict(), tell)
+        rate = declared if rate is None else rate
         if rate is None:
             return message
         if not is_in_sample(message.distinct_id, rate):

@@ -8,6 +8,7 @@ objects of pydantic, attrs and msgspec, named tuples, and what makes a TypedDict
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import re
 import sys
@@ -19,6 +20,7 @@ from typing import Annotated, Any, TypeVar
 
 
 __all__ = [
+    "RATE",
     "Declaration",
     "DistinctId",
     "declaration_of",
@@ -27,7 +29,6 @@ __all__ = [
     "event",
     "expand",
     "rate",
-    "rates",
 ]
 
 _Declared = TypeVar("_Declared", bound=Callable[..., Any])
@@ -110,13 +111,15 @@ class Declaration:
         if given is not None and beneath is not given:
             beneath = {"properties": given}
         found = {**fields, "event": self.name, "properties": {**beneath, **own}}
+        if self.rate is not None:
+            found[RATE] = self.rate
         if found.get("distinct_id") is None and person is not None:
             found["distinct_id"] = person
         return found
 
 
-#: The share of the people whose events are kept, by the names of the events that have one.
-rates: dict[str, float] = {}
+#: Where a record that goes through a queue has the rate of its declaration.
+RATE = "_posthog_sample_rate"
 
 _declared: dict[str, dict[str, Declaration]] = {}
 
@@ -143,7 +146,7 @@ def event(
         deprecated: what to use instead, or why not to use it.
         sample: the share of the people whose events are kept, from 0 to 1; None: all.
     """
-    _check_name(name)
+    name = _checked_name(name)
     texts = {"description": description, "since": since, "deprecated": deprecated}
     for parameter, text in texts.items():
         if not isinstance(text, str):
@@ -217,7 +220,9 @@ def rate(name: str, value: Any) -> float:
     return float(value)
 
 
-def _check_name(name: Any) -> None:
+def _checked_name(name: Any) -> str:
+    if isinstance(name, enum.Enum):
+        name = name.value
     if not isinstance(name, str):
         raise TypeError(
             f"name: a string, not {getattr(name, '__name__', type(name).__name__)}:"
@@ -225,6 +230,7 @@ def _check_name(name: Any) -> None:
         )
     if not name.strip() or not name.isprintable() or len(name.encode()) > _LONGEST:
         raise ValueError(f"name: {name!r:.60} is not 1 to {_LONGEST} bytes of printable text")
+    return str.__str__(name)
 
 
 def _register(new: Declaration) -> None:
@@ -236,10 +242,6 @@ def _register(new: Declaration) -> None:
             f" by {old.kind.__qualname__} and by {new.kind.__qualname__}"
         )
     declarations[new.name] = new
-    if new.rate is None:
-        rates.pop(new.name, None)
-    else:
-        rates[new.name] = new.rate
 
 
 def _is_same_again(old: Declaration, new: Declaration) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 import warnings
 
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,7 @@ def _by_pydantic(one: Declaration, kind: Any) -> dict[str, Any]:
         except ImportError:
             raise
         except Exception:
-            pass  # one of its fields is of a type that pydantic does not know
+            pass  # of a field's type, or a TypedDict before Python 3.12, it does not know enough
     return _described(_model(one, kind))
 
 
@@ -97,11 +98,17 @@ def _model(one: Declaration, kind: Any) -> Any:
     loose = pydantic.ConfigDict(arbitrary_types_allowed=True)
     defaults = _defaults(kind)
     fields: Any = {
-        name: (_known(hint, loose), defaults.get(name, ...))
+        name: (_known(_bare(hint), loose), defaults.get(name, ...))
         for name, hint in one.hints.items()
         if not name.startswith("_")
     }
     return pydantic.create_model(kind.__name__, __config__=loose, **fields)
+
+
+def _bare(hint: Any) -> Any:
+    """Return the type of a TypedDict's field without the mark that it may be missing."""
+    marked = typing.get_origin(hint) in (typing.Required, typing.NotRequired)
+    return typing.get_args(hint)[0] if marked else hint
 
 
 def _known(hint: Any, loose: Any) -> Any:
@@ -130,6 +137,7 @@ def _defaults(kind: Any) -> dict[str, Any]:
     """Return the names of the fields that need not be given, each with a None."""
     names = [
         *getattr(kind, "_field_defaults", ()),
+        *getattr(kind, "__optional_keys__", ()),
         *(
             one.name
             for one in getattr(kind, "__attrs_attrs__", ())
