@@ -45,11 +45,11 @@ UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 PROGRAMS: dict[tuple[str, str], tuple[str, list[str]]] = {
     ("delivery", "Survive the process: a spool"): ("", ["ticket sold"]),
     ("delivery", "Multiprocessing pools"): ("", ["movie played"] * 4),
-    ("log-calls", "Calls that are more than an event"): (
+    ("events", "Calls that are more than an event"): (
         "",
         ["$groupidentify", "$identify", "$pageview", "movie rated"],
     ),
-    ("log-calls", "Without a log record"): ("", ["movie played"]),
+    ("events", "Without a log record"): ("", ["movie played"]),
     ("exceptions-and-logs", "Exceptions"): ("", ["$exception"]),
     ("exceptions-and-logs", "Logs"): ("", ["hall 3 is cold"]),
     ("frameworks", "AWS Lambda and other frozen functions"): ("", ["movie played"]),
@@ -77,7 +77,7 @@ SUITES = {
     ("testing", "With Django's test runner"),
 }
 #: Guides whose blocks have tests beside the feature.
-ELSEWHERE = {"events", "many-hosts", "privacy", "typed-events"}
+ELSEWHERE = {"many-hosts", "privacy", "typed-events"}
 
 #: What sends a request to the applications that are shown.
 REQUESTS = {
@@ -196,7 +196,7 @@ def test_programs(
 
 def test_what_is_removed_before_it_is_sent(inspector: Inspector, run_script: Run) -> None:
     """The hook that is shown does what its name says."""
-    (program,) = blocks("log-calls", "python", "Calls that are more than an event")
+    (program,) = blocks("events", "python", "Calls that are more than an event")
     run_script(program, POSTHOG_HOST=inspector.url, POSTHOG_API_KEY="phc_guide")
     (rated,) = inspector.wait("movie rated")
 
@@ -455,7 +455,7 @@ def test_dialects() -> None:
 
 def test_keys_of_extra() -> None:
     """The table of keys has every key with a meaning."""
-    rows = table(section(GUIDES["log-calls"], "## What makes a record an event"))
+    rows = table(section(GUIDES["events"], "## What makes a record an event"))
 
     assert set(_KNOWN) == {key for row in rows for key in code(row[0])}
 

@@ -360,9 +360,7 @@ def test_several_requests_are_on_their_way_at_once(queue: Address, raw_server: A
     def behave(connection: Any, number: int, server: RawServer) -> None:
         while server.read(connection):
             together.wait()  # raises, and answers none, where fewer than four come
-            connection.sendall(
-                b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{"results":{}}'
-            )
+            connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{"results":{}}')
 
     server = raw_server(behave)
     put(queue, [neutral(number) for number in range(8)], most=1)

@@ -57,6 +57,7 @@ ALLOWED = {
     "NO_COLOR": "the name of a convention",
     "no-color.org": "its address",
     'mode="serialization"': "a parameter of pydantic's",
+    "serialization": "its value",
     "Authorization": "the name of an HTTP header",
     "missing_authorization": "an error code of PostHog's",
     "LICENSE": "the name of the file",
@@ -70,11 +71,9 @@ ALLOWED = {
 
 #: Files that somebody else is rewriting; a name goes when its file has been cleaned.
 NOT_YET = frozenset(
-    """cli/importing.py delivery/checks.py delivery/encoder.py
-    delivery/ledger.py events/jsonable.py events/message.py handler.py inspector/answers.py
-    inspector/masking.py inspector/rules.py inspector/rules_segment.py inspector/timestamps.py
-    listener.py logs.py
-    wire/__init__.py wire/compression.py wire/otlp.py wire/segment.py""".split()
+    """cli/importing.py delivery/checks.py delivery/encoder.py delivery/ledger.py
+    events/jsonable.py events/message.py handler.py listener.py logs.py wire/compression.py
+    wire/otlp.py wire/segment.py""".split()
 )
 
 

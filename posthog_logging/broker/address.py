@@ -72,7 +72,7 @@ class Address:
 
 def address(url: str, queue: str | None = None) -> Address:
     """
-    Return the address that *url* gives; raises ``ValueError`` where it is none.
+    Return the address that *url* gives; raises ``ValueError`` where it gives none.
 
     Args:
         queue: the queue, stream or topic; where None the URL's ``queue=``, else ``analytics``.

@@ -66,7 +66,7 @@ class Reader:
         self._plain: set[str] = set()  # properties that are special to nobody
 
     def read(self, delivery: Delivery) -> list[Line]:
-        """Return the lines of a message; raises `BadMessage` where it is none of ours."""
+        """Return the lines of a message; raises `BadMessage` for a message of another kind."""
         schema = delivery.headers.get("schema", SCHEMA)
         if schema != SCHEMA:
             raise BadMessage("unknown_schema")
@@ -92,7 +92,7 @@ class Reader:
             found = jsonable.decode(b"[%b]" % b",".join(rows))
             return len(found) == len(rows) and all(map(self._is, rows, found))
         except (ValueError, LookupError, TypeError, AttributeError):
-            return False  # of lines that are none by themselves: they are looked at one by one
+            return False  # of lines that are incomplete by themselves: each is looked at alone
 
     def _is(self, row: bytes, fields: dict[str, Any]) -> bool:
         """Return whether *fields* are those of *row*, no more, and none of them is special."""

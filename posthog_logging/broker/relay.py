@@ -168,7 +168,7 @@ class _Worker(threading.Thread):
         return self._spool.dead_letters
 
     def run(self) -> None:
-        """Turn until it is told to stop; whatever goes wrong, it goes on."""
+        """Turn until somebody stops it; whatever goes wrong, it goes on."""
         while not self._stop_asked.is_set():
             working.add(threading.get_ident())  # no record of this thread is an event
             try:

@@ -1,5 +1,5 @@
 """
-Take events out of a broker's queue and deliver them, until told to end.
+Take events out of a broker's queue and deliver them, until somebody ends it.
 
 The programs that log have PostHogHandler(broker="amqp://…") and no key; the key is here alone.
 Run as many relays as you like on one queue. Ctrl-C and SIGTERM end one: it takes nothing more,
@@ -43,7 +43,7 @@ examples:
 
 What will never be delivered goes to the queue's name with ".dead" at its end, with the reason.
 
-exit statuses: 0 told to end, and it did; 1 --drain was too short, or --once lost something;
+exit statuses: 0 it ended when it was asked to; 1 --drain was too short, or --once lost something;
 2 wrong usage
 """
 
@@ -88,7 +88,7 @@ def _number(name: str, default: int, about: str, parser: argparse.ArgumentParser
 
 
 def run(options: argparse.Namespace) -> int:
-    """Relay until told to end, or until nothing is left."""
+    """Relay until somebody ends it, or until nothing is left."""
     from ..broker.relay import Relay
 
     output = Output(options.json)

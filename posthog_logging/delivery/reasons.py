@@ -49,6 +49,9 @@ LOSSES: Mapping[str, Reason] = {
         "the process ended before the event was delivered",
         "raise shutdown_timeout, call flush() before the end, or give a spool",
     ),
+    "returned": Reason(
+        "the broker took a relay's message back, and delivers it again, perhaps to another relay",
+    ),
     "duplicates": Reason(
         "the event came twice with one uuid and was sent once, so nothing is missing",
         "give each event a uuid of its own, or none",

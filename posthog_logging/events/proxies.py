@@ -36,7 +36,7 @@ def unwrapped(value: Any) -> Any:
 
 
 def claimed_type(value: Any) -> Any:
-    """Return the class that *value* says it has; the real one where that cannot be said."""
+    """Return the class that *value* claims to have; the real one where it claims none."""
     try:
         claimed = value.__class__
     except Exception:  # a lazy proxy without its request, a dead weak reference
