@@ -21,7 +21,10 @@ from posthog_logging.wire.compression import CODINGS, compress, decompress, requ
 
 bare = load_without("isal", compression)
 
-PACKAGES = {"zstd": "zstandard", "br": "brotli"}
+PACKAGES = {
+    "zstd": "compression.zstd" if sys.version_info >= (3, 14) else "zstandard",
+    "br": "brotli",
+}
 
 
 @pytest.fixture(params=CODINGS)

@@ -635,7 +635,7 @@ def test_exits(
     if heard:
         assert_exact(program.counts)
         assert 100 == program.counts["accepted"]
-        assert program.stderr.count("lost: shutdown") == (spool == "memory" and server != "up")
+        assert program.stderr.count("(shutdown)") == (spool == "memory" and server != "up")
         if server == "up":
             assert 100 == program.counts["delivered"]
         elif spool == "memory":

@@ -34,7 +34,7 @@ from .envelope import CONTENT_TYPE, Delivery, Envelope
 
 __all__ = ["Link", "RabbitConsumer", "RabbitPublisher", "consumer", "examine", "publisher"]
 
-#: What a queue is declared with. RabbitMQ 4 drops what was delivered 20 times, unless a limit is set.
+#: What a queue is declared with. RabbitMQ 4 drops what it delivered 20 times, without a limit.
 QUEUE_ARGUMENTS = {
     "x-queue-type": "quorum",
     "x-overflow": "reject-publish",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+
+from types import FrameType
 
 
 __all__ = ["is_ours", "working"]
@@ -14,8 +17,19 @@ working: set[int] = set()
 
 def is_ours(record: logging.LogRecord) -> bool:
     """
-    Return whether *record* is the library's own, or of what it uses while its thread sends.
+    Return whether *record* is the library's own, or was logged on the way of its requests.
 
-    Whoever takes any record asks, as otherwise each request would be something to send.
+    Otherwise, where something stamps an id on every record, each request would be an event.
     """
-    return threading.get_ident() in working or f"{record.name}"[:15] == "posthog_logging"
+    name = record.name
+    if name == "posthog_logging" or f"{name}".startswith("posthog_logging."):
+        return True
+    return threading.get_ident() in working and not _is_finalising()
+
+
+def _is_finalising() -> bool:
+    """Return whether a finaliser logs: garbage is collected in any thread, the sending one too."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
