@@ -26,7 +26,7 @@ from .delivery.gate import Gate
 from .delivery.handler import DeliveryHandler
 from .delivery.ledger import Ledger
 from .delivery.options import EventOptions
-from .delivery.own_records import is_ours
+from .delivery.own_records import is_ours, working
 from .delivery.pipeline import Pipeline, is_configuring
 from .delivery.sender import DeliveryError, OnError
 from .delivery.spool import Spool
@@ -65,6 +65,9 @@ _OWNED = {"$lib": LIBRARY, "$lib_version": VERSION}
 
 # These state what was, whatever becomes of a transaction.
 _NEVER_HELD = frozenset({"$exception", "$identify", "$create_alias", "$http_log"})
+
+# How the names of the library's own loggers begin; `is_ours` looks more closely.
+_OWN_NAME = "posthog_logging"
 
 Observer = Callable[[Message], None]
 
@@ -263,6 +266,7 @@ class PostHogHandler(DeliveryHandler):
             and not (options.debug or options.trace or options.exception_steps)
             and self._encoder.takes_drafts
         )
+        self._is_quick = self._has_short_way and not self._sees_every_record
         hooks = ExceptHooks(_weakly(self.reporter)) if options.exception_hooks else None
         on_open = bool if hooks is None else hooks.install
         super().__init__(level, options, ledger, self._encoder.lines, on_open)
@@ -282,12 +286,12 @@ class PostHogHandler(DeliveryHandler):
         """
         # Not by `__dict__`: a record without extras has none until somebody asks for it.
         if hasattr(record, "distinct_id") or hasattr(record, "event"):
-            if self._has_short_way and not (
-                self._sees_every_record
-                or self.filters
+            if self._is_quick and not (
+                self.filters
                 or _observers
                 or self._opted_out
-                or is_ours(record)
+                or (working and record.thread in working)
+                or record.name[:15] == _OWN_NAME
             ):
                 draft = self._encoder.draft(record)
                 if draft is not None:
@@ -407,7 +411,7 @@ class PostHogHandler(DeliveryHandler):
     def hold_by(self, holder: Holder | None) -> None:
         """Let *holder* decide when each event goes on; None lets them go at once."""
         self._holder = holder
-        self._has_short_way = False
+        self._has_short_way = self._is_quick = False
 
     def is_in_use(self) -> bool:
         """Return whether it is open, or closed and still some logger's."""
