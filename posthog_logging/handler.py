@@ -291,7 +291,7 @@ class PostHogHandler(DeliveryHandler):
                 or _observers
                 or self._opted_out
                 or (working and record.thread in working)
-                or record.name[:15] == _OWN_NAME
+                or f"{record.name}"[:15] == _OWN_NAME
             ):
                 draft = self._encoder.draft(record)
                 if draft is not None:
