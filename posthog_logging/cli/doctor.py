@@ -409,7 +409,8 @@ def _carrier(one: Carrier) -> Finding:
     level = logging.getLevelName(own.level)
     counts = "  ".join(f"{name} {count}" for name, count in own.counts.items())
     silent = [own.silent] if own.silent else []
-    text = ", ".join([own.dialect.name, own.host, level, counts, *silent])
+    spoken = [f"speaks {own.protocol}"] if own.protocol not in ("", own.dialect.name) else []
+    text = ", ".join([own.dialect.name, *spoken, own.host, level, counts, *silent])
     more = {**own._asdict(), "logger": one.logger, "dialect": own.dialect.name, "level": level}
     verdict = WRONG if own.silent == "no_api_key" else NOTE if own.silent else WELL
     return Finding(

@@ -35,7 +35,12 @@ _LINGER = 0.2
 
 
 class Description(NamedTuple):
-    """A handler, for those who look for what was lost; `silent` says why it takes nothing now."""
+    """
+    A handler, for those who look for what was lost.
+
+    `silent` says why it takes nothing now, and `protocol` which dialect is spoken: where
+    *dialect* is ``"posthog"``, the one that the host was found to know.
+    """
 
     kind: str
     dialect: Dialect
@@ -43,6 +48,7 @@ class Description(NamedTuple):
     level: int
     silent: str | None
     counts: Mapping[str, int]
+    protocol: str = ""
 
 
 class DeliveryHandler(logging.Handler):
@@ -177,6 +183,7 @@ class DeliveryHandler(logging.Handler):
             self.level,
             self._silence(),
             self.counts,
+            self._sender.protocol,
         )
 
     def _pipelines(self) -> tuple[Pipeline, ...]:
