@@ -657,3 +657,22 @@ def test_a_fork_sends_each_event_once(inspector: Any, run_script: Any) -> None:
 
     assert (0, "") == (done.returncode, done.stderr)
     assert ["e1", "e2", "e3"] == sorted(names(inspector))
+
+
+def test_debug_shows_names_sizes_and_answers(run_script: Any, inspector: Any) -> None:
+    """With ``debug=True`` the library logs what it does, on standard error where nobody else is."""
+    program = f"""
+import logging
+from posthog_logging import PostHogHandler
+
+log = logging.getLogger("films")
+log.addHandler(PostHogHandler("phc_secret", "{inspector.url}", debug=True))
+log.warning("movie played", extra={{"distinct_id": "user-1", "title": "Vertigo"}})
+"""
+    done = run_script(program)
+
+    assert 0 == done.returncode
+    assert "event 'movie played'" in done.stderr
+    assert "sent 1 event(s)" in done.stderr
+    assert "HTTP 200" in done.stderr
+    assert not [text for text in ("phc_secret", "Vertigo", "user-1") if text in done.stderr]

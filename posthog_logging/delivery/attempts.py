@@ -16,6 +16,8 @@ from .parcel import Parcel
 from .policy import parse_retry_after
 from .spool import lines_of
 from .transport import Transport
+from .voice import logger
+from .wording import summary
 
 
 __all__ = ["Answer", "Attempts"]
@@ -93,7 +95,16 @@ class Attempts:
             lines = _fitted(parcel, dialect)
             batch = Batch(lines, parcel.request_id, created, parcel.attempts)
             request = dialect.request(batch, self._endpoint, rfc3339(self._wall()))
-            return self._transport.send(request, limit)
+            response = self._transport.send(request, limit)
+            logger.debug(
+                "sent %d event(s), %d bytes, to %s by %s: %s",
+                len(lines),
+                len(request.body),
+                self._endpoint.host,
+                dialect.name,
+                summary(response),
+            )
+            return response
         except Exception as error:
             self._ledger.tell("broken part", f"dialect or transport raised {type(error).__name__}")
             return Response(None, error=type(error).__name__)
