@@ -660,7 +660,7 @@ def test_a_fork_sends_each_event_once(inspector: Any, run_script: Any) -> None:
 
 
 def test_debug_shows_names_sizes_and_answers(run_script: Any, inspector: Any) -> None:
-    """With ``debug=True`` the library logs what it does, on standard error where nobody else is."""
+    """With ``debug=True`` the library logs what it does, where need be on standard error."""
     program = f"""
 import logging
 from posthog_logging import PostHogHandler
