@@ -348,10 +348,10 @@ class PostHogHandler(DeliveryHandler):
 
     def preview(self, record: logging.LogRecord, tell: Tell) -> Message | None:
         """
-        Return the event that `emit` would make of *record*, None where it is none.
+        Return the event that `emit` would make of *record*, None where it would make none.
 
         Raises `Refused` where it would be refused. The hooks run; nothing is sent or counted,
-        and what is mended on the way is told to *tell*.
+        and *tell* is called with what is mended on the way.
         """
         found: Fields | None
         if is_event(record):

@@ -107,7 +107,7 @@ class Listener(QueueListener):
     """
     A `QueueListener` that cannot die silently, start twice or hang at its stop.
 
-    A handler that raises is told of and the thread goes on; `start` and `stop` may be
+    A handler that raises is logged and the thread goes on; `start` and `stop` may be
     called any number of times, also in a forked child; `stop` makes room in a full queue.
     """
 

@@ -67,7 +67,7 @@ class PostHogLogsHandler(DeliveryHandler):
         service_name: what the program is called.
         service_version: which version of it this is.
         environment: where it runs, such as ``"production"``.
-        resource_attributes: whatever else is to be said of it once a request.
+        resource_attributes: what else describes the program, sent once a request.
         token_in_url: whether the key is in the URL too, and so in access logs.
         before_send: a callable or a list of them, each given the record as a dict (``body``,
             ``level``, ``distinct_id``, ``attributes``) and returning it, changed or not. One

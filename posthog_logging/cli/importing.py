@@ -220,7 +220,7 @@ class _Import:
             return "left out"
         try:
             fields = fields_in_line(text, self._read)
-        except Exception as error:  # decoders of foreign shapes raise what they like
+        except Exception as error:  # decoders of foreign forms raise what they like
             _complain(path, number, _described(error))
             return "broken"
         if fields is None:

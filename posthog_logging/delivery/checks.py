@@ -98,7 +98,7 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name}: a string, not {_kind(value)}")
     if value not in allowed:
-        raise ValueError(f"{name}: {value!r} is none of {', '.join(allowed)}")
+        raise ValueError(f"{name}: {value!r} is not one of {', '.join(allowed)}")
     return value
 
 

@@ -54,7 +54,7 @@ class Encoder:
     Make events of *dialect*.
 
     Args:
-        ledger: is told of what was refused in the thread, and of what was mended.
+        ledger: counts what was refused in the thread, and logs what was mended.
         defaults: properties of every event, which its own override.
         owned: properties of every event that nothing overrides.
         flat: whether other extras of a record become properties.

@@ -106,7 +106,7 @@ class Ledger:
             logger.log(level, "%s%s Further cases are counted, not logged.", text, end)
 
     def recovered(self) -> None:
-        """Forget what was told: the outage is over, the next one is told again."""
+        """Forget what was logged: the outage is over, and the next one is logged again."""
         self._told.clear()
 
     @property

@@ -320,7 +320,7 @@ if orjson is not None:
 
     def snapshot(value: Any) -> bytes:
         """
-        Return *value* as JSON that is right but for what `within_limits` has yet to tell.
+        Return *value* as JSON that is right, except that it may break the limits.
 
         The cheap half of `encode`, for a caller in a hurry: whoever has the time asks
         `within_limits`, and puts what is not through ``encode(decode(snapshot))``.
@@ -334,7 +334,7 @@ else:
     _dumps_clean = _dumps_clean_stdlib
 
     def snapshot(value: Any) -> bytes:
-        """Return *value* as JSON that is right but for what `within_limits` has yet to tell."""
+        """Return *value* as JSON that is right, except that it may break the limits."""
         try:
             return "".join(_chunks(value, 0)).encode()
         except Exception:

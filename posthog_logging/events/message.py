@@ -1,5 +1,5 @@
 """
-What travels: a `Message`, and how the things said in a log call become one.
+What travels: a `Message`, and how the arguments of a log call become one.
 
 The rules of identity, names and precedence are here, once, for every dialect: they follow
 PostHog's capture contract (sdk-specs ``capture``, ``identify``, ``alias``, ``group-identify``).
@@ -117,7 +117,7 @@ def assemble(
     Args:
         fields: the extras; keys without a meaning become properties if *flat*.
         name: the event's name where *fields* has no ``event`` and no ``kind``.
-        created: when it was said, in epoch seconds, for where no ``timestamp`` is given.
+        created: when it was logged, in epoch seconds: the default of ``timestamp``.
         bound: identity and properties of the context; *fields* wins over both.
         defaults: properties with the lowest rank.
         owned: properties with the highest.
@@ -203,7 +203,7 @@ def _properties(
 
 
 def _mapping_or_property(key: str, value: Any, tell: Tell) -> dict[str, Any]:
-    """Return *value* as a dict; what is not one becomes a property, and is told of by name."""
+    """Return *value* as a dict; anything else becomes a property, and is logged by name."""
     found = mapping_in(value)
     if found is not None:
         return found

@@ -104,7 +104,7 @@ class LogsDialect:
     token_in_url: bool = False
     default_host: str = V0.default_host
     limits: Limits = _LIMITS
-    # A project over its quota is told to come back in 15 minutes (4.2).
+    # A project over its quota is asked to come back in 15 minutes (4.2).
     rules: Rules = Rules(free_throttle=True)
     codings: frozenset[str] = frozenset({"gzip"})
     _rising: _Rising = field(default_factory=_Rising, repr=False, compare=False)
@@ -154,7 +154,7 @@ class LogsDialect:
         return Request(url, {**headers, **endpoint.headers}, packed)
 
     def _resource(self) -> dict[str, Any]:
-        """Return what is said of the program once a request; its identity always wins."""
+        """Return what describes the program, once a request; its identity always wins."""
         return {
             "os.name": platform.system(),
             "os.version": platform.release(),
@@ -382,7 +382,7 @@ def _pairs(values: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return what an AnyValue says; raises ``ValueError`` for what is none."""
+    """Return what an AnyValue says; raises ``ValueError`` for an invalid one."""
     if not isinstance(value, dict) or len(value) > 1:
         raise ValueError("a value is an object with one of OTLP's kinds of value")
     for kind, said in value.items():

@@ -129,7 +129,7 @@ class SegmentDialect:
 
     def __post_init__(self) -> None:
         if not self.auth <= _AUTH:
-            raise ValueError(f"auth: {sorted(self.auth - _AUTH)} is none of {sorted(_AUTH)}")
+            raise ValueError(f"auth: {sorted(self.auth - _AUTH)} is not one of {sorted(_AUTH)}")
 
     def ingestion_host(self, host: str, api_key: str) -> str:
         """Return *host*; in place of the vendor's own, or of none, the one of the key's region."""
@@ -541,7 +541,7 @@ _TYPE_OF = {call.event: kind for kind, call in _CALLS.items() if call.event} | {
 
 
 def _taken(properties: Fields, name: str) -> dict[str, Any] | None:
-    """Take an object out of *properties*; what is none stays there, so that it is not lost."""
+    """Take an object out of *properties*; anything else stays there, so that it is not lost."""
     value = properties.get(name)
     if value is None or not isinstance(value, Mapping):
         return None
@@ -559,7 +559,7 @@ def _id(value: Any) -> str:
 
 
 def _tell_nobody(topic: str, text: str) -> None:
-    """Mend an id in silence: the message's own was told about when it was made."""
+    """Mend an id without a warning: that was logged when the message was made."""
 
 
 def _said(raw: Mapping[str, Any], field: str) -> str:
@@ -586,7 +586,7 @@ def _milliseconds(moment: str) -> str:
 
 
 def _canonical(name: Any) -> str:
-    """Return a foreign id as a uuid: what is none becomes the same other one every time."""
+    """Return a foreign id as a uuid: an invalid one becomes the same valid one every time."""
     if not name:
         return ""
     try:
