@@ -128,7 +128,7 @@ def test_the_check_sees(text: str, count: int) -> None:
     assert count == len(list(findings(text)))
 
 
-@pytest.mark.parametrize("path", names(PAGES))
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_one_sentence_a_line(path: Path) -> None:
     """A line of prose has one sentence, so that a change of one shows as one."""
     source = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
