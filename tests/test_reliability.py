@@ -783,7 +783,7 @@ def test_a_raising_everything(
         hook._may_raise("on_error")
 
     if verb == "on_error":
-        transport.script(404, 404, 404)
+        transport.script(413, 413, 413)
     handler = make_handler(
         flush_at=1,
         transport=FragileTransport(transport, verb, error),

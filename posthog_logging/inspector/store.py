@@ -27,7 +27,9 @@ from .rules import Asked, Finding, Judged
 
 __all__ = ["Event", "News", "Position", "Received", "Store"]
 
-_HEAVIEST = 256 * 1024 * 1024  # bytes that one ring may take, estimated
+# Bytes that one ring may take, estimated: more only for who asks for many events.
+_HEAVIEST = 256 * 1024 * 1024
+_EACH = 4096
 _MOST_SIGHTINGS = 20  # of one uuid
 _MOST_NAMES = 20_000  # names of events that are counted one by one
 _MOST_KEYS = 200  # keys that are masked by value
@@ -137,7 +139,7 @@ class Ring(Generic[_Numbered]):
     def __init__(self, most: int, heaviest: int = _HEAVIEST) -> None:
         self.forgotten = 0
         self._most = most
-        self._heaviest = heaviest
+        self._heaviest = max(heaviest, most * _EACH) if heaviest == _HEAVIEST else heaviest
         self._weight = 0
         self._held: deque[tuple[_Numbered, int]] = deque()
 
