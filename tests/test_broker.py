@@ -576,11 +576,11 @@ def test_events_wait_for_the_queue(make_queue: Any, consumers: Any, make_log: An
     log.info("x", extra={"distinct_id": "u"})
     early = handler.flush(5.0)
     consumer = consumers(where)
-    consumer.fetch(1, 0.1)
+    found = consumer.fetch(1, 0.1)  # a retry of the handler's own may be quick
 
     assert not early
     assert handler.flush(5.0)
-    assert 1 == len(fetch(consumer))
+    assert 1 == len(found or fetch(consumer))
     handler.close()
 
 
