@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 import time
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .interpreter import has_lock
 from .reasons import sentence
 from .voice import logger
 
@@ -40,6 +42,8 @@ class Ledger:
     def __init__(self) -> None:
         #: How many lines a spool has made safe by itself, ever.
         self.admitted: Callable[[], int] = int
+        # Without the interpreter's lock two threads could lose each other's counts.
+        self._counting = None if has_lock() else threading.RLock()
         self.reset()
 
     def reset(self) -> None:
@@ -66,7 +70,11 @@ class Ledger:
 
     def refuse(self, reason: str, detail: str = "", tell: bool = True) -> None:
         """Count an event that was lost before it was accepted: as both, in one step."""
-        self._refused[reason] += 1
+        if self._counting is None:
+            self._refused[reason] += 1
+        else:
+            with self._counting:
+                self._refused[reason] += 1
         if tell:
             self.warn_of(reason, 1, detail)
 

@@ -9,6 +9,7 @@ thread begins with the first event and ends with `close`, and begins again with 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
 from collections import deque
@@ -19,6 +20,7 @@ from typing import Any
 
 from . import exits
 from .clock import monotonic
+from .interpreter import has_lock
 from .ledger import Ledger
 from .request import DeliveryRequest
 from .room import AROUND_DRAFT, Room
@@ -92,6 +94,8 @@ class Pipeline:
             block_timeout,
             lambda: self._worker.is_this_thread,
         )
+        # Without the interpreter's lock two threads could lose each other's bytes.
+        self._counting = None if has_lock() else threading.RLock()
         self._begin()
         exits.made.add(self)
 
@@ -136,16 +140,26 @@ class Pipeline:
         room = self._room
         # `size_of`, without its call.
         size = len(item[-1]) + AROUND_DRAFT if type(item) is tuple else len(item)
-        room.bytes_in += size
+        if self._counting is None:
+            room.bytes_in += size
+        else:
+            self._add_bytes(size)
         if (
             len(self.queue) >= room.events or room.bytes_in > room.bytes_limit
         ) and not self._make_room():
-            room.bytes_in -= size
+            self._add_bytes(-size)
             return False
         self._append(item)
         if self._worker.idle or self._synchronous:
             self._rouse()
         return True
+
+    def _add_bytes(self, size: int) -> None:
+        if self._counting is None:
+            self._room.bytes_in += size
+            return
+        with self._counting:
+            self._room.bytes_in += size
 
     def open(self) -> None:
         """Start the thread before there is an event: a spool may hold those of another process."""

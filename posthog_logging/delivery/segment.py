@@ -19,7 +19,6 @@ import hashlib
 import mmap
 import os
 import stat
-import sys
 import threading
 import types
 import weakref
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ..events import jsonable
+from .interpreter import has_lock
 
 
 __all__ = [
@@ -448,7 +448,7 @@ def _allocate(fd: int, size: int) -> None:
 
 
 def _is_free_threaded() -> bool:
-    return not getattr(sys, "_is_gil_enabled", lambda: True)()
+    return not has_lock()
 
 
 def _fill(view: mmap.mmap) -> int:
