@@ -6,12 +6,16 @@ It keeps nothing between entries, and no entry makes it raise.
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 
 from collections.abc import Callable, Mapping, MutableMapping
+from types import FrameType
 from typing import Any
 
 from .analytics import Analytics
+from .delivery import checks
 from .events.levels import number_of
 from .events.records import fields_in_entry
 from .events.typed import declaration_of
@@ -41,13 +45,24 @@ class PostHogProcessor:
         select: called with the entry, tells whether it is an event; for services that bind
             ``distinct_id`` to every line. Where None, an entry with ``distinct_id`` is one,
             and so is one whose message is a typed event.
+        logs: whether every entry goes to PostHog Logs, too, through the handler's ``logs=``; for
+            entries that never reach `logging`. False, the default, leaves logs to the handler.
+            Raises ``ValueError`` where the handler has no ``logs=``.
     """
 
     def __init__(
-        self, target: PostHogHandler | Analytics, /, select: Select | None = None
+        self,
+        target: PostHogHandler | Analytics,
+        /,
+        select: Select | None = None,
+        *,
+        logs: bool = False,
     ) -> None:
         self._handler = target.handler if isinstance(target, Analytics) else target
         self._select = select
+        if checks.boolean("logs", logs) and self._handler.logs is None and self._handler.sends:
+            raise ValueError("logs: the handler takes no logs; give it logs=True or a level")
+        self._logs = self._handler.logs if logs else None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._handler!r}>"
@@ -61,6 +76,8 @@ class PostHogProcessor:
             level = _level(method_name)
             if level >= self._handler.level:
                 self._handler.reporter.entry(event_dict, method_name, level, created)
+            if self._logs is not None and level >= self._logs.level:
+                self._logs.handle(_record(logger, method_name, level, event_dict, created))
             if self._takes(method_name, event_dict):
                 fields, name = fields_in_entry(event_dict, created)
                 self._handler.accept(fields, name, created)
@@ -78,6 +95,36 @@ class PostHogProcessor:
         except Exception as error:
             self._handler.refuse("select_failed", type(error).__name__)
             return False
+
+
+def _record(
+    logger: Any, method: str, level: int, entry: Mapping[str, Any], created: float
+) -> logging.LogRecord:
+    """Return what `logging` would have made of *entry*; the place is that of the log call."""
+    name = entry.get("logger") or getattr(logger, "name", None) or "structlog"
+    caller = _caller()
+    path, line, function = (
+        (caller.f_code.co_filename, caller.f_lineno, caller.f_code.co_name)
+        if caller is not None
+        else ("", 0, None)
+    )
+    fields = dict(entry)
+    if method == "exception":
+        fields.setdefault("exc_info", True)
+    record = logging.LogRecord(str(name), level, path, line, fields, None, None, function)
+    record.created = created
+    return record
+
+
+def _caller() -> FrameType | None:
+    """Return the frame of the log call: the first one outside structlog and this module."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] not in ("structlog", "posthog_logging"):
+            return frame
+        frame = frame.f_back
+    return None
 
 
 def _level(method_name: str) -> int:

@@ -474,3 +474,34 @@ def test_loguru(format_: str | None, make_handler: MakeHandler, inspector: Inspe
         played.properties["plan"],
     )
     assert "seat lost" == lost.event
+
+
+def test_native_entries_become_logs(make_handler: Any, inspector: Any) -> None:
+    """With ``logs=True`` native entries go to PostHog Logs, with the place of their call."""
+    handler = make_handler(logs="INFO")
+    chain = [PostHogProcessor(handler, logs=True), structlog.processors.JSONRenderer()]
+    log = structlog.wrap_logger(structlog.PrintLogger(io.StringIO()), processors=chain)
+    log.debug("too quiet")
+    log.info("gateway answered", gateway="stripe", ms=12)
+    try:
+        raise ValueError("no card")
+    except ValueError:
+        log.exception("charge failed")
+    log.info("movie played", distinct_id="user-1")
+    assert handler.flush(10)
+
+    logs = [one for one in inspector.events if one.dialect == "posthog-logs"]
+    assert ["gateway answered", "charge failed", "movie played"] == [one.event for one in logs]
+    first, second, _ = logs
+    assert "stripe" == first.properties["gateway"]
+    assert "test_native_entries_become_logs" == first.properties["code.function.name"]
+    assert "ValueError" == second.properties["exception.type"]
+    assert ["movie played"] == [one.event for one in inspector.events if one not in logs]
+
+
+def test_logs_need_a_handler_that_takes_them(make_handler: Any) -> None:
+    """``logs=True`` on a handler without ``logs=`` is an error that says what to do."""
+    with pytest.raises(ValueError, match="give it logs=True"):
+        PostHogProcessor(make_handler(), logs=True)
+    with pytest.raises(TypeError, match="logs"):
+        PostHogProcessor(make_handler(), logs=1)  # type: ignore[arg-type]

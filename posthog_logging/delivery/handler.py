@@ -170,6 +170,11 @@ class DeliveryHandler(logging.Handler):
         if not self._opted_out:
             self._pipeline.open()  # the thread may be asleep with nothing to wait for
 
+    @property
+    def sends(self) -> bool:
+        """Whether there is a key, and nothing switched sending off."""
+        return self._sends and not self._silenced
+
     def is_opted_out(self) -> bool:
         """Return whether nothing is taken nor sent."""
         return self._opted_out
