@@ -614,11 +614,13 @@ def test_a_limit_on_files(folder: Path) -> None:
     program = """
 import resource, sys
 from posthog_logging.delivery.journal import JournalSpool
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
 spool = JournalSpool(sys.argv[1], dialect="posthog", host="http://x")
 items = [spool.admit(b'{"uuid":"%s"}' % (b"x" * 1000)) for _ in range(500)]
 spool.append([])
 print(items.count(True), len(spool))
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))  # what measures coverage writes, too
 """
     done = run(program, folder)
 

@@ -9,9 +9,7 @@ import logging
 import logging.handlers
 import queue
 import threading
-import timeit
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -288,25 +286,6 @@ def test_any_step(
     (event,) = reports(handler, inspector)
 
     assert [expected] * (expected is not None) == messages(event)
-
-
-def test_cost(make_handler: MakeHandler, make_log: MakeLog) -> None:
-    """With steps on, a record that is no event costs at most a microsecond more."""
-    log = make_log(make_handler(exceptions="ERROR"))
-    stepping = make_log(make_handler(exceptions="ERROR", exception_steps=50))
-
-    def cost(logger: logging.Logger) -> float:
-        (handler,) = logger.handlers
-        records = [
-            logger.makeRecord(logger.name, 20, __file__, 1, f"message {n}", (), None)
-            for n in range(500)
-        ]
-        return min(timeit.repeat(lambda: deque(map(handler.handle, records)), number=1)) / 500
-
-    costs = [(cost(stepping), cost(log)) for _ in range(20)]
-
-    # One, and as much again for a busy machine.
-    assert min(one for one, _ in costs) - min(other for _, other in costs) < 2e-6
 
 
 def test_identity_blocks_are_no_requests(make_handler: MakeHandler, inspector: Inspector) -> None:
