@@ -467,6 +467,8 @@ class TestEngine:
 
 def test_doctor_says_what_an_absent_broker_is() -> None:
     """Where nobody listens, each engine says so, without a password."""
+    for package in ("pika", "redis", "confluent_kafka"):
+        pytest.importorskip(package)
     for url in ("amqp://u:pw@127.0.0.1:9/", "redis://u:pw@127.0.0.1:9/", "kafka://127.0.0.1:9/q"):
         where = address(url)
         findings = list(examine(where, 1.0))
@@ -644,6 +646,7 @@ for scheme in ("amqp", "redis", "kafka"):
 
 def test_under_test_nothing_leaves_the_machine(make_log: Any) -> None:
     """What takes the requests of tests takes a broker's messages, too."""
+    pytest.importorskip("pika")
     stand_in = MemoryTransport()
     with use(stand_in):
         handler = PostHogHandler(broker="amqp://u:p@broker.example/")

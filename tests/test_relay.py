@@ -25,7 +25,6 @@ from typing import Any
 import pytest
 
 from conftest import HERE, RawServer
-from prometheus_client.parser import text_string_to_metric_families
 from servers import KafkaMock, RabbitMQ, Redis, free_ports, running
 
 from posthog_logging import PostHogHandler
@@ -45,6 +44,11 @@ from posthog_logging.events import jsonable
 from posthog_logging.events.message import Message
 from posthog_logging.wire import Endpoint, find_dialect
 from posthog_logging.wire.compression import decompress
+
+
+text_string_to_metric_families = pytest.importorskip(
+    "prometheus_client.parser"
+).text_string_to_metric_families
 
 
 MOMENT = "2024-01-02T03:04:05.678000Z"

@@ -219,7 +219,7 @@ class Encoder:
             if line is not None:
                 return line
         created, name, distinct_id, uuid, rest = draft
-        fields = {"distinct_id": distinct_id, "properties": jsonable.decode(b"{" + rest)}
+        fields = {"distinct_id": distinct_id, "properties": jsonable.reread(b"{" + rest)}
         if uuid is not None:
             fields["uuid"] = uuid
         return self.dialect.line(self.message(fields, name, created))

@@ -32,6 +32,7 @@ __all__ = [
     "encode_within",
     "is_flat",
     "jsonable",
+    "reread",
     "snapshot",
     "within_limits",
 ]
@@ -85,6 +86,11 @@ def decode(line: bytes | str) -> Any:
         return _decode(line if isinstance(line, str) else line.decode())
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def reread(encoded: bytes) -> Any:
+    """Return the value of which `snapshot` made *encoded*, with every integer as it was."""
+    return decode(encoded) if orjson is not None else json.loads(encoded)
 
 
 def jsonable(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
