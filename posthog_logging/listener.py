@@ -21,6 +21,7 @@ from typing import Any
 
 from .delivery.ledger import logger
 from .events import jsonable
+from .events.faults import faults
 from .events.identifiers import stamp
 from .events.levels import level_of
 from .events.records import bound_to, fields_of, is_event, text_of
@@ -56,7 +57,7 @@ class MessageHandler(QueueHandler):
         """Return what the filters make of *record*; where one raises, it goes no further."""
         try:
             return super().filter(record)
-        except Exception as error:
+        except faults() as error:
             self._lose(f"a filter raised {type(error).__name__}")
             return False
 
