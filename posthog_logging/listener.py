@@ -117,6 +117,7 @@ class Listener(QueueListener):
     ) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._running_in: int | None = None
+        self._is_ending = False
         self._guard = threading.RLock()
 
     def start(self) -> None:
@@ -138,6 +139,7 @@ class Listener(QueueListener):
             if self._running_in == os.getpid():
                 super().stop()
             self._running_in = None
+            self._is_ending = False
 
     def handle(self, record: logging.LogRecord) -> None:
         """Pass *record* to each handler; what one raises ends nothing but its own turn."""
@@ -165,8 +167,11 @@ class Listener(QueueListener):
 
     def enqueue_sentinel(self) -> None:
         """Queue the end; wait for room where the queue is full, the thread is making it."""
+        if self._is_ending:  # by a `stop` that was interrupted: a second end would end the next
+            return
         try:
             super().enqueue_sentinel()
         except queue.Full:
             blocking: Any = self.queue
             blocking.put(None)
+        self._is_ending = True

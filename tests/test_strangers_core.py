@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import signal
 import threading
 import time
@@ -16,7 +17,7 @@ import pytest
 from test_head_of_line import ANSWERS, adds_up, poisoned, run
 from test_sender import Rig
 
-from posthog_logging import PostHogHandler
+from posthog_logging import Listener, MessageHandler, PostHogHandler
 
 
 class Alarm(Exception):
@@ -132,3 +133,32 @@ def test_close_beside_a_thread_that_starts(
             other.join()
     assert handler.flush(10)
     assert handler.counts["accepted"] == handler.counts["delivered"]
+
+
+def test_a_listener_whose_stop_was_interrupted(
+    alarms: Alarms,
+    make_handler: Callable[..., PostHogHandler],
+    make_log: Callable[..., logging.Logger],
+) -> None:
+    """Stopped again after an alarm, and started again, a `Listener` hears what comes."""
+    heard = threading.Event()
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.wait(0.05)
+
+    records: queue.Queue[Any] = queue.Queue()
+    handler = make_handler()
+    listener = Listener(records, Slow(), handler)
+    log = make_log(MessageHandler(records))
+    listener.start()
+    log.info("before", extra={"distinct_id": "u"})
+    alarms.during(listener.stop)
+    assert alarms.thrown
+    heard.set()
+    listener.stop()
+    listener.start()
+    log.info("after", extra={"distinct_id": "u"})
+    listener.stop()
+    assert handler.flush(10)
+    assert handler.counts["delivered"] == 2
