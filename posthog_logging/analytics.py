@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from . import extras
 from .errors.exception_list import MANUAL, Boundary
+from .events.faults import faults
 from .events.kinds import properties_in
 from .handler import PostHogHandler
 
@@ -28,7 +29,7 @@ def _never_raises(call: _Call) -> _Call:
     def guarded(self: Analytics, /, *args: Any, **kwargs: Any) -> str | None:
         try:
             return call(self, *args, **kwargs)
-        except Exception as error:
+        except faults() as error:
             self.handler.refuse("bad_arguments", f"{call.__name__}: {type(error).__name__}")
             return None
 

@@ -36,6 +36,7 @@ from .errors.exception_list import MANUAL, Boundary, without_owned
 from .errors.frames import in_app_rule
 from .errors.hooks import ExceptHooks
 from .errors.reporter import Reporter
+from .events.faults import faults
 from .events.identifiers import Tell
 from .events.levels import level_of
 from .events.message import Message, Refused
@@ -332,7 +333,7 @@ class PostHogHandler(DeliveryHandler):
             return self._pipeline.put(self._encoder.line(draft))
         except Refused as refused:
             self._ledger.refuse(refused.reason, refused.detail)
-        except Exception as error:
+        except faults() as error:
             self._ledger.refuse("internal_error", type(error).__name__)
         return False
 
@@ -446,7 +447,7 @@ class PostHogHandler(DeliveryHandler):
             return message.uuid if self._hold(message, holder) else None
         except Refused as refused:
             self._ledger.refuse(refused.reason, refused.detail)
-        except Exception as error:  # a log call never raises, whatever is wrong with it or us
+        except faults() as error:  # a log call never raises, whatever is wrong with it or us
             self._ledger.refuse("internal_error", type(error).__name__)
         return None
 
@@ -485,7 +486,7 @@ class PostHogHandler(DeliveryHandler):
                 self._hand_over(message, line)
         except Refused as refused:
             self._ledger.refuse(refused.reason, refused.detail)
-        except Exception as error:
+        except faults() as error:
             self._ledger.refuse("internal_error", type(error).__name__)
 
     def _drop(self, reason: str) -> None:
@@ -533,7 +534,7 @@ class PostHogHandler(DeliveryHandler):
             found = fields_in_message(record)
             if found is not None:
                 self._take(found.fields, record.created, bound_to(record), found.name)
-        except Exception as error:
+        except faults() as error:
             self.refuse("internal_error", type(error).__name__)
 
     def _observed(self, message: Message) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 
 from .delivery.ledger import logger
 from .events import jsonable
+from .events.faults import faults
 from .events.identifiers import stamp
 from .events.levels import level_of
 from .events.records import bound_to, fields_of, is_event, text_of
@@ -56,7 +57,7 @@ class MessageHandler(QueueHandler):
         """Return what the filters make of *record*; where one raises, it goes no further."""
         try:
             return super().filter(record)
-        except Exception as error:
+        except faults() as error:
             self._lose(f"a filter raised {type(error).__name__}")
             return False
 
@@ -116,6 +117,7 @@ class Listener(QueueListener):
     ) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._running_in: int | None = None
+        self._is_ending = False
         self._guard = threading.RLock()
 
     def start(self) -> None:
@@ -137,6 +139,7 @@ class Listener(QueueListener):
             if self._running_in == os.getpid():
                 super().stop()
             self._running_in = None
+            self._is_ending = False
 
     def handle(self, record: logging.LogRecord) -> None:
         """Pass *record* to each handler; what one raises ends nothing but its own turn."""
@@ -164,8 +167,11 @@ class Listener(QueueListener):
 
     def enqueue_sentinel(self) -> None:
         """Queue the end; wait for room where the queue is full, the thread is making it."""
+        if self._is_ending:  # by a `stop` that was interrupted: a second end would end the next
+            return
         try:
             super().enqueue_sentinel()
         except queue.Full:
             blocking: Any = self.queue
             blocking.put(None)
+        self._is_ending = True

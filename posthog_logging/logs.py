@@ -30,6 +30,7 @@ from .errors.limits import Bucket
 from .errors.reporter import fields_and_message
 from .errors.tracebacks import raised_in, traceback_in
 from .events.exc_info import normalise_exc_info
+from .events.faults import faults
 from .events.identifiers import clean_id, stamp
 from .events.levels import level_of
 from .events.message import Message, Refused
@@ -174,7 +175,7 @@ class PostHogLogsHandler(DeliveryHandler):
             self._pipeline.put(line)
         except Refused as refused:
             self._ledger.refuse(refused.reason, tell=refused.reason not in _GATES)
-        except Exception as error:  # a log call never raises, whatever is wrong with it or us
+        except faults() as error:  # a log call never raises, whatever is wrong with it or us
             self._ledger.refuse("internal_error", type(error).__name__)
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the stdlib's
@@ -205,7 +206,7 @@ class PostHogLogsHandler(DeliveryHandler):
             return message if isinstance(message, str) else str(message)
         try:
             return self.format(record)
-        except Exception as error:
+        except faults() as error:
             self._ledger.tell("formatter", f"the formatter failed: {type(error).__name__}")
             return str(message)
 
@@ -245,7 +246,7 @@ class PostHogLogsHandler(DeliveryHandler):
             if found is not None:
                 found = {**log, **found, "attributes": dict(found["attributes"])}
                 blank = not found["body"].strip()
-        except Exception as error:
+        except faults() as error:
             self._ledger.tell("before_send", f"before_send failed: {type(error).__name__}")
             if self._fails_open:
                 return log

@@ -16,6 +16,7 @@ from typing import Any
 
 from .analytics import Analytics
 from .delivery import checks
+from .events.faults import faults
 from .events.levels import number_of
 from .events.records import fields_in_entry
 from .events.typed import declaration_of
@@ -81,7 +82,7 @@ class PostHogProcessor:
             if self._takes(method_name, event_dict):
                 fields, name = fields_in_entry(event_dict, created)
                 self._handler.accept(fields, name, created)
-        except Exception as error:  # a log call never raises
+        except faults() as error:  # a log call never raises
             self._handler.refuse("internal_error", type(error).__name__)
         return event_dict
 
@@ -92,7 +93,7 @@ class PostHogProcessor:
             return "distinct_id" in entry or declaration_of(entry.get("event")) is not None
         try:
             return bool(self._select(entry))
-        except Exception as error:
+        except faults() as error:
             self._handler.refuse("select_failed", type(error).__name__)
             return False
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..context import Bound, current
 from ..events import jsonable
+from ..events.faults import faults
 from ..events.identifiers import Tell, are_plain, is_plain, stamp
 from ..events.jsonable import is_flat, snapshot, within_limits
 from ..events.message import IDENTITY_EVENTS, Message, Refused, assemble
@@ -160,7 +161,7 @@ class Encoder:
                 message = _checked(event, message)
             except Refused:
                 raise
-            except Exception as error:
+            except faults() as error:
                 tell("before_send", f"before_send failed: {type(error).__name__}")
                 raise Refused("before_send_failed", type(error).__name__) from None
         return message
@@ -194,7 +195,7 @@ class Encoder:
             ):
                 # The slice lets go of orjson's buffer, which is many times larger than the text.
                 return created, name, distinct_id, None, snapshot(properties)[1:]
-        except Exception:  # no id, or arguments that do not fit: the general case knows
+        except faults():  # no id, or arguments that do not fit: the general case knows
             pass
         return None
 
@@ -282,7 +283,7 @@ class _Template:
                 (created - since) * 1_000_000,
                 rest,
             )
-        except Exception:  # an impossible time: the general case knows what to do
+        except faults():  # an impossible time: the general case knows what to do
             return None
         return line if len(line) <= self._largest else None
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from ..events.faults import faults
 from ..wire import Dialect, family_of
 from . import checks
 from .exits import close_together
@@ -215,7 +216,7 @@ class DeliveryHandler(logging.Handler):
         """Return *record*, or what a filter made of it; None where a filter stops it."""
         try:
             passed: Any = self.filter(record)
-        except Exception as error:
+        except faults() as error:
             self.refuse("filter_failed", type(error).__name__)
             return None
         # From Python 3.12 on a filter may replace the record.

@@ -88,11 +88,15 @@ class Lineup:
         return self._row.popleft()
 
     def next_apart(self, now: float) -> Parcel | None:
-        """Take out the smallest parcel apart that is due: it is the quickest to be cleared."""
+        """
+        Take out the smallest parcel apart that is due: it is the quickest to be cleared.
+
+        An event that has failed alone comes last: it may fail for ever, and others need not.
+        """
         due = [parcel for parcel in self._apart if parcel.not_before <= now]
         if not due:
             return None
-        found = min(due, key=len)
+        found = min(due, key=lambda parcel: (parcel.is_culprit, len(parcel)))
         self._apart.remove(found)
         return found
 

@@ -92,6 +92,11 @@ class Parcel:
         return len(self) == 1
 
     @property
+    def is_culprit(self) -> bool:
+        """Return whether it is one event that has failed by itself."""
+        return self.is_alone and self.failures > 0
+
+    @property
     def is_held(self) -> bool:
         """Return whether it waits until its budget allows to split it."""
         return math.isinf(self.not_before)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from itertools import groupby, islice
 from typing import Any
 
+from ..events.faults import faults
 from . import exits
 from .clock import monotonic
 from .interpreter import has_lock
@@ -119,7 +120,7 @@ class Pipeline:
         """
         try:
             item = self._sender.spool.admit(line)
-        except Exception as error:  # of a spool of the user's own
+        except faults() as error:  # of a spool of the user's own
             self._ledger.refuse("internal_error", type(error).__name__)
             return False
         if item is line:  # it waits in memory, which is bounded; a disk has its own bounds

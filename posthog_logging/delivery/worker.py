@@ -94,7 +94,8 @@ class Worker:
         """Wait until a thread that has ended its work is gone; *timeout* is in seconds."""
         thread = self._thread
         if not self._alive and thread is not None:
-            thread.join(timeout)
+            with suppress(RuntimeError):  # it is the next one already, and not started yet
+                thread.join(timeout)
 
     def work_here(self, work: Callable[[], bool]) -> bool:
         """Do the *work* in the calling thread where no thread can be had; return whether."""

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from .. import context
 from ..context import Bound
 from ..events.exc_info import normalise_exc_info
+from ..events.faults import faults
 from ..events.identifiers import stamp
 from ..events.levels import level_of
 from ..events.records import (
@@ -142,7 +143,7 @@ class Reporter:
         try:
             if self.level is not None and level_of(record) >= self.level:
                 self._report_record(record)
-        except Exception as failure:  # a log call never raises
+        except faults() as failure:  # a log call never raises
             self._refuse("internal_error", type(failure).__name__)
         if self.steps is not None:
             self.steps.record(record)
@@ -213,7 +214,7 @@ class Reporter:
                 return first
             bound = bound or context.with_structlog()
             sent = self._send(case, {**fields, "uuid": name}, created, place, bound)
-        except Exception as failure:
+        except faults() as failure:
             self._refuse("internal_error", type(failure).__name__)
         if sent is None and marked:
             self._marks.withdraw(case.error, name)  # the mark goes with the report

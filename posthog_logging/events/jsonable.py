@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
+from .faults import faults
 from .kinds import LARGEST_INT, SMALLEST_INT, Instead, Items, form_of, text_of_key
 
 
@@ -133,7 +134,7 @@ class _Walk:
             if value is None or kind is bool:
                 return value
             return self._scalar_or_container(value, depth)
-        except Exception:  # a property, `__str__` or iterator of the caller's raised
+        except faults():  # a property, `__str__` or iterator of the caller's raised
             return f"[unprintable {type(value).__name__}]"
 
     def _scalar_or_container(self, value: Any, depth: int) -> Any:

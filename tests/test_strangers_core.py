@@ -1,0 +1,164 @@
+"""What strangers found when they used the delivery core in ways of their own."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import threading
+import time
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from test_head_of_line import ANSWERS, adds_up, poisoned, run
+from test_sender import Rig
+
+from posthog_logging import Listener, MessageHandler, PostHogHandler
+
+
+class Alarm(Exception):
+    """What a signal handler raises: a soft time limit is an `Exception`, too."""
+
+
+class Alarms:
+    """Signals that raise in what is run by `during`, and nowhere else."""
+
+    def __init__(self) -> None:
+        self.thrown = 0
+        self._inside = False
+
+    def of_two_arguments(self, number: int, frame: Any) -> None:
+        if self._inside:
+            self._inside = False
+            raise Alarm
+
+    def of_any_arguments(self, *arguments: Any) -> None:
+        self.of_two_arguments(*arguments)
+
+    def during(self, call: Callable[[], None]) -> None:
+        """Call *call*; count what is thrown into it."""
+        try:
+            self._inside = True
+            call()
+            self._inside = False
+        except Alarm:
+            self.thrown += 1
+
+
+@pytest.fixture(params=["of_two_arguments", "of_any_arguments"])
+def alarms(request: pytest.FixtureRequest) -> Iterator[Alarms]:
+    """Alarms that come every other millisecond."""
+    made = Alarms()
+    before = signal.signal(signal.SIGALRM, getattr(made, request.param))
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    yield made
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"sync_mode": True}, {"max_queue_size": 100, "overflow": "block"}, {"spool": True}],
+    ids=["plain", "sync_mode", "block", "spool"],
+)
+def test_an_alarm_is_the_programs(
+    options: dict[str, Any],
+    alarms: Alarms,
+    make_handler: Callable[..., PostHogHandler],
+    make_log: Callable[..., logging.Logger],
+    tmp_path: Path,
+) -> None:
+    """An `Exception` of a signal handler leaves the log call, and counts as no event's loss."""
+    if "spool" in options:
+        options = {"spool": tmp_path}
+    handler = make_handler(**options)
+    log = make_log(handler)
+    logged: list[int] = []
+
+    def log_one() -> None:
+        log.info("ticked", extra={"distinct_id": "u", "properties": {"n": 1}})
+        logged.append(1)
+
+    end = time.monotonic() + 0.4
+    while time.monotonic() < end:
+        alarms.during(log_one)
+    assert handler.flush(10)
+    counts = handler.counts
+    assert {key for key in counts if counts[key]} <= {"accepted", "delivered", "retried"}
+    assert len(logged) <= counts["delivered"] <= len(logged) + alarms.thrown
+    assert alarms.thrown
+
+
+@pytest.mark.parametrize("answer", ["reset", "503"])
+def test_many_events_at_fault_hold_up_nobody(answer: str, transport: Any, clock: Any) -> None:
+    """A hundred events that fail for ever, each alone by now, are tried after the innocent."""
+    it = Rig(transport, clock)
+    transport.default = poisoned(ANSWERS[answer])
+    for _ in range(100):
+        it.put(29, event="e")
+        it.put(1, event="poison")
+    run(it, 600.0)
+    assert it.counts["delivered"] == 2900
+    assert it.counts["waiting"] == 100
+    assert adds_up(it)
+
+
+def test_close_beside_a_thread_that_starts(
+    make_handler: Callable[..., PostHogHandler], make_log: Callable[..., logging.Logger]
+) -> None:
+    """`close` raises nothing where another thread's event starts the handler again meanwhile."""
+    handler = make_handler()
+    log = make_log(handler)
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.is_set():
+            log.info("went on", extra={"distinct_id": "u"})
+            ended.wait(0.0005)
+
+    others = [threading.Thread(target=go_on) for _ in range(4)]
+    for other in others:
+        other.start()
+    end = time.monotonic() + 1.0
+    try:
+        while time.monotonic() < end:
+            handler.close()
+    finally:
+        ended.set()
+        for other in others:
+            other.join()
+    assert handler.flush(10)
+    assert handler.counts["accepted"] == handler.counts["delivered"]
+
+
+def test_a_listener_whose_stop_was_interrupted(
+    alarms: Alarms,
+    make_handler: Callable[..., PostHogHandler],
+    make_log: Callable[..., logging.Logger],
+) -> None:
+    """Stopped again after an alarm, and started again, a `Listener` hears what comes."""
+    heard = threading.Event()
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.wait(0.05)
+
+    records: queue.Queue[Any] = queue.Queue()
+    handler = make_handler()
+    listener = Listener(records, Slow(), handler)
+    log = make_log(MessageHandler(records))
+    listener.start()
+    log.info("before", extra={"distinct_id": "u"})
+    alarms.during(listener.stop)
+    assert alarms.thrown
+    heard.set()
+    listener.stop()
+    listener.start()
+    log.info("after", extra={"distinct_id": "u"})
+    listener.stop()
+    assert handler.flush(10)
+    assert handler.counts["delivered"] == 2
