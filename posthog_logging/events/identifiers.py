@@ -212,8 +212,8 @@ def text_of_id(value: Any) -> str:
     try:
         value = unwrapped(value)
         value = value.value if isinstance(value, enum.Enum) else value
-        if isinstance(value, (bytes, bytearray)):
-            return value.decode("utf-8", "backslashreplace")
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return bytes(value).decode("utf-8", "backslashreplace")
         return str(value)
     except Exception:
         return ""

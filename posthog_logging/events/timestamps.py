@@ -45,8 +45,8 @@ def created_or_now(created: Any, tell: Callable[[str, str], None]) -> float:
 
 
 def _moment_of(value: Any) -> dt.datetime:
-    if isinstance(value, dt.datetime):
-        return value
+    if isinstance(value, dt.datetime):  # pandas' has an `astimezone` of its own
+        return dt.datetime.combine(value.date(), value.timetz())
     if isinstance(value, dt.date):
         return dt.datetime.combine(value, dt.time())
     if isinstance(value, str):
