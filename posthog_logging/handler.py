@@ -98,6 +98,13 @@ class PostHogHandler(DeliveryHandler):
     others are left alone. The handler starts and stops its own thread, survives ``fork``
     and delivers at exit.
 
+    Example::
+
+        log = logging.getLogger("analytics")
+        log.setLevel(logging.INFO)
+        log.addHandler(PostHogHandler())  # POSTHOG_API_KEY and POSTHOG_HOST
+        log.info("movie played", extra={"distinct_id": "user-1", "movie_id": "123"})
+
     Args:
         api_key: the project's key; ``POSTHOG_API_KEY`` where None. None at all: a no-op.
         host: the base URL; ``POSTHOG_HOST`` where None, else PostHog's US cloud.

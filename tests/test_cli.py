@@ -922,6 +922,18 @@ def test_doctor_finds_a_missing_key(
     assert (1, "WRONG", "ok") == (status, found["key"][0], found["connection"][0])
 
 
+def test_doctor_finds_that_sending_is_switched_off(
+    inspector: Inspector, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``POSTHOG_DISABLED`` is a finding, as nothing arrives while it is set."""
+    monkeypatch.setenv("POSTHOG_DISABLED", "1")
+
+    status, found = examine(capsys, "--host", inspector.url, "--api-key", KEY)
+
+    assert (1, "WRONG") == (status, found["switch"][0])
+    assert "POSTHOG_DISABLED" in found["switch"][1]
+
+
 def test_doctor_finds_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     """A server that cannot be reached is wrong, by the name of the cause."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -34,6 +34,7 @@ import requests
 from ..broker.address import SCHEMES
 from ..broker.doctor import examine
 from ..delivery import checks
+from ..delivery.options import is_disabled
 from ..explain import Carrier, carriers, explain
 from ..inspector.rules import key_fault
 from ..version import VERSION
@@ -171,6 +172,13 @@ def _destination(options: argparse.Namespace) -> Iterator[Finding]:
         given = checks.host(options.host, dialect.default_host)
     except (ImportError, ValueError) as error:
         raise CommandError(str(error)) from None
+    if is_disabled():
+        yield Finding(
+            WRONG,
+            "switch",
+            "POSTHOG_DISABLED is set, so nothing is sent",
+            "unset POSTHOG_DISABLED where events should be sent",
+        )
     key, finding = _key(options.api_key)
     yield finding
     host = dialect.ingestion_host(given, key)
