@@ -1719,7 +1719,7 @@ def test_doctor_advises_people(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
 
     assert "To do: set POSTHOG_API_KEY" in shown
-    assert "To do: nothing listens there: check host and port" in shown
+    assert "To do: no connection to that name and port: check both" in shown
 
 
 def test_doctor_names_the_source_of_the_key(inspector: Inspector) -> None:

@@ -565,9 +565,9 @@ def test_what_is_missing(program: Path, capsys: pytest.CaptureFixture[str]) -> N
     [
         ([], "what to do?"),
         (["explain"], "what to do?"),
-        (["show"], "show: see posthog-logging plan --help"),
-        (["show", "a", "b"], "show: see posthog-logging plan --help"),
-        (["diff", "a"], "diff: see posthog-logging plan --help"),
+        (["show"], "show takes"),
+        (["show", "a", "b"], "show takes"),
+        (["diff", "a"], "diff takes"),
         (["show", "nothing.like.this"], "nothing.like.this: cannot be imported"),
         (["check", "cinema_plan", "missing.ndjson"], "missing.ndjson: No such file"),
         (["check", "cinema_plan", os.curdir], ".: Is a directory"),

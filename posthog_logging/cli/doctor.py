@@ -304,7 +304,8 @@ _CONNECTION: tuple[tuple[type[Exception], str], ...] = (
     ),
     (
         requests.exceptions.ConnectionError,
-        "nothing listens there: check host and port; `posthog-logging serve` starts an inspector",
+        "no connection to that name and port: check both; `posthog-logging serve` starts an "
+        "inspector",
     ),
     (requests.RequestException, "check the host's spelling"),
 )

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError("what to do? Give show, export, check or diff, and a plan")
     least, most, work = _VERBS[verb]
     if not least <= len(words) <= most:
-        raise CommandError(f"{verb}: see posthog-logging plan --help for what it takes")
+        raise CommandError(f"{verb} takes {_TAKES[verb]}; got {len(words) or 'nothing'}")
     result: int = work(Output(options.json), words)
     return result
 
@@ -201,6 +201,12 @@ def _changes(old: Plan, new: Plan) -> Iterator[tuple[str, Change]]:
 
 
 #: What each does, and how many words it takes at least and at most.
+_TAKES = {
+    "show": "a plan: a module such as service.events, or an exported file",
+    "export": "a plan, and perhaps the file to write",
+    "check": "a plan, and the files with events",
+    "diff": "two plans: the one before and the one now",
+}
 _VERBS = {
     "show": (1, 1, _show),
     "export": (1, 2, _export),

@@ -61,9 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show, check or drain."""
-    if len(options.words) != 2 or options.words[0] not in _VERBS:
-        raise CommandError("what and where? Give show, check or drain, and a folder")
-    verb, folder = options.words
+    verb, *folders = options.words or [""]
+    if verb not in _VERBS:
+        raise CommandError("what to do? Give show, check or drain, and a folder")
+    if len(folders) != 1:
+        raise CommandError(f"{verb} takes one folder; got {len(folders) or 'nothing'}")
+    (folder,) = folders
     if not os.path.isdir(folder):
         raise CommandError(f"{folder}: no such folder")
     return _VERBS[verb](options, folder)
