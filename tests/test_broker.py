@@ -339,6 +339,26 @@ def test_what_is_no_message_of_ours_says_why(delivery: Delivery, reason: str) ->
     assert reason == caught.value.reason
 
 
+def test_a_missing_codec_is_no_fault_of_the_message(run_script: Any) -> None:
+    """A relay without a codec's package holds the messages: none becomes a dead letter."""
+    program = """
+import sys
+sys.modules["zstandard"] = None
+from posthog_logging.broker.dialect import NEUTRAL
+from posthog_logging.broker.engine import BrokerError
+from posthog_logging.broker.envelope import Delivery
+from posthog_logging.broker.reader import Reader
+try:
+    Reader(NEUTRAL).read(Delivery(1, b"x", coding="zstd"))
+except BrokerError as error:
+    print(error)
+"""
+    done = run_script(program)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "'zstd'" in done.stdout
+
+
 def test_a_bad_line_is_refused_alone() -> None:
     """Lines that are no events are named; those beside them are read."""
     rows = [neutral(1), b"{", b'{"properties":{}}', b'{"event":"$identify"}', neutral(2)]

@@ -358,22 +358,23 @@ def test_lost_events_fail_a_relay_that_runs_once(
 
 
 def test_several_requests_are_on_their_way_at_once(queue: Address, raw_server: Any) -> None:
-    """A slow endpoint is met by as many requests as there are workers."""
+    """A slow endpoint that has answered once is met by as many requests as there are workers."""
     together = threading.Barrier(4, timeout=20.0)
 
     def behave(connection: Any, number: int, server: RawServer) -> None:
         while server.read(connection):
-            together.wait()  # raises, and answers none, where fewer than four come
+            if len(server.heads) > 1:
+                together.wait()  # raises, and answers none, where fewer than four come
             connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{"results":{}}')
 
     server = raw_server(behave)
-    put(queue, [neutral(number) for number in range(8)], most=1)
+    put(queue, [neutral(number) for number in range(9)], most=1)
     dialect = find_dialect("posthog-v0")
     plan = Plan(queue, dialect, Endpoint(server.url, "k"), workers=4, batch=1)
     with relaying(plan) as relay:
-        _until(lambda: relay.ledger.counts["delivered"] == 8)
+        _until(lambda: relay.ledger.counts["delivered"] == 9)
 
-    assert 8 == relay.ledger.counts["delivered"]
+    assert 9 == relay.ledger.counts["delivered"]
     assert not together.broken
 
 
@@ -435,6 +436,18 @@ def test_the_poisoned_are_with_the_dead(queue: Address, sink: Sink) -> None:
         letter.headers
     ).items()
     assert letter.headers["dlq_timestamp"]
+
+
+def test_refused_events_at_the_start_hold_nothing_up(queue: Address, sink: Sink) -> None:
+    """Where the first messages are all dead letters, those behind them are delivered."""
+    sink.status = 400
+    put(queue, [neutral(number, POISON) for number in range(6)], most=1)
+    put(queue, [neutral(number) for number in range(6, 12)], most=1)
+    with relaying(plan_for(queue, sink, batch=1)) as relay:
+        _until(lambda: relay.ledger.counts["delivered"] == 6)
+
+    assert 6 == len(letters(queue, 0.1))
+    assert uuids(range(6, 12)) == set(sink.seen)
 
 
 def test_the_same_event_twice_is_one(queue: Address, sink: Sink) -> None:
@@ -881,7 +894,8 @@ def app(environ, start_response):
 """
 
 
-OPTIONS = "--preload -w 2 --log-level error --no-control-socket".split()
+# A worker that is told to end before it listens to signals is killed after that time.
+OPTIONS = "--preload -w 2 --log-level error --no-control-socket --graceful-timeout 8".split()
 
 
 @pytest.mark.matrix
@@ -904,7 +918,10 @@ def test_gunicorn_with_preload(
         answers = [get(port, f"/{number}")[0] for number in range(20)]
     finally:
         server.terminate()
-        server.wait(20)
+        try:
+            server.wait(30)
+        finally:
+            server.kill()
     relays(where)
 
     assert [200] * 20 == answers

@@ -86,6 +86,9 @@ class Consumer(Protocol):
         `BrokerError` where there is no connection; a later call may open a new one.
         """
 
+    def pause(self) -> None:
+        """Let nothing more come, until a `fetch` of one message or more."""
+
     def holds(self, token: Any) -> bool:
         """Return whether the message of *token* is still this consumer's to acknowledge."""
 

@@ -196,6 +196,9 @@ class KafkaConsumer:
         most = 0 if self._stopped else most
         return [self._inbox.popleft() for _ in range(min(most, len(self._inbox)))]
 
+    def pause(self) -> None:
+        """Do nothing: a `fetch` of no messages lets none come."""
+
     def holds(self, token: _Token) -> bool:
         """Return whether the partition is still ours."""
         return self._parts.get(token.part.number) is token.part and id(token) in self._open_tokens

@@ -99,6 +99,9 @@ class MemoryConsumer:
         self._held.update((one.number, one) for one in taken)
         return [_delivery(one) for one in taken]
 
+    def pause(self) -> None:
+        """Do nothing: what nobody fetches does not come."""
+
     def holds(self, token: int) -> bool:
         """Return whether it is here."""
         return token in self._held

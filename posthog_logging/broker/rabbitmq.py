@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -47,11 +47,17 @@ DEAD_ARGUMENTS = {"x-queue-type": "quorum"}
 #: Each time a relay is killed its messages are delivered once more, and a queue of somebody
 #: else's making may allow for few of these. What was delivered so often is put into the queue
 #: again, as a new message, before it is taken off.
-_ANEW_AFTER = 2
+_ANEW_AFTER = 1
 
+_ANEW_WITHIN = 5.0
 _CONNECT_WITHIN = 10.0
 _CLOSE_WITHIN = 0.5
 _DELIVERIES = "deliveries"  # our own count, which goes on where RabbitMQ's begins anew
+
+
+_UNKNOWN = BrokerError("unknown")
+_SILENT = "the broker did not confirm in time"
+_BLOCKED = "the broker takes nothing for now: it is low on memory or disk"
 
 
 class Link:
@@ -72,6 +78,7 @@ class Link:
         self._loop = IOLoop()
         self._loop.activate_poller()
         self._ready = False
+        self._thread = threading.get_ident()
         _quieten()
         self._connection = pika.SelectConnection(
             _parameters(address, timeout),
@@ -129,6 +136,7 @@ class Link:
     def close(self) -> None:
         """End the connection; what was not acknowledged is the queue's again."""
         connection = self._connection
+        _threads[self._thread] -= 1
         with suppress(Exception):
             if connection.is_open:
                 connection.close()
@@ -265,9 +273,9 @@ class RabbitPublisher:
         if link.lost is not None:
             open_end = link.fail()
         elif link.blocked:
-            open_end = BrokerError("the broker takes nothing for now: it is low on memory or disk")
+            open_end = BrokerError(_BLOCKED)
         else:
-            open_end = BrokerError("the broker did not confirm in time")
+            open_end = BrokerError(_SILENT)
         found = [self._settled.pop(name, open_end) for name in names]
         self._on_its_way.difference_update(
             name for name, one in zip(names, found, strict=True) if one is not open_end
@@ -292,6 +300,8 @@ class RabbitConsumer:
         self._link: Link | None = None
         self._inbox: deque[Delivery] = deque()
         self._held: set[int] = set()
+        self._worn: list[tuple[Delivery, Any]] = []  # came before, with properties for anew
+        self._out: Link | None = None
         self._tag = ""
         self._stopped = False
 
@@ -305,11 +315,23 @@ class RabbitConsumer:
         if self._stopped:
             most = 0
         link = self._open()
-        link.run(lambda: most > 0 and bool(self._inbox), timeout)
+        if most > 0 and not self._tag:
+            came = partial(self._came, link)
+            self._tag = link.channel.basic_consume(self._address.queue, came)
+        link.run(lambda: most > 0 and bool(self._inbox or self._worn), timeout)
         if link.lost is not None:
             self._drop(link)
             raise link.fail()
+        if self._worn:
+            self._put_anew(link)
         return [self._inbox.popleft() for _ in range(min(most, len(self._inbox)))]
+
+    def pause(self) -> None:
+        """Cancel the consumer: what is held may be held for long, and nothing joins it."""
+        link = self._link
+        if self._tag and link is not None and link.lost is None:
+            link.channel.basic_cancel(self._tag)
+            self._tag = ""
 
     def holds(self, token: _Token) -> bool:
         """Return whether the channel by which it came is open."""
@@ -328,35 +350,38 @@ class RabbitConsumer:
     def dead(self, envelope: Envelope, timeout: float) -> None:
         """Publish to the queue of the dead, and wait until it is confirmed."""
         outcome: list[BrokerError | None] = []
-        link = self._open()
-        link.publish(self._address.dead, envelope, outcome.append)
-        link.run(lambda: bool(outcome), timeout)
-        if link.lost is not None:
-            self._drop(link)
-            raise link.fail()
-        error = outcome[0] if outcome else BrokerError("the broker did not confirm in time")
-        if error is not None:
+        out = self._publishing()
+        out.publish(self._address.dead, envelope, outcome.append)
+        out.run(lambda: bool(outcome) or out.blocked, timeout)
+        if not outcome:
+            error = out.fail() if out.lost else BrokerError(_BLOCKED if out.blocked else _SILENT)
+            self._close_out()
             raise error
+        if outcome[0] is not None:
+            raise outcome[0]
 
     def stop(self) -> None:
         """Cancel the consumer; the channel stays for the acknowledgements."""
         self._stopped = True
         self._inbox.clear()
-        if self._link is not None and self._link.lost is None:
-            self._link.channel.basic_cancel(self._tag)
+        self.pause()
+        if self._link is not None:
             self._link.look()
 
     def close(self) -> None:
-        """Close the connection: the broker delivers the rest to others."""
+        """Close the connections: the broker delivers the rest to others."""
+        self._close_out()
         if self._link is not None:
             self._drop(self._link)
 
     def _drop(self, link: Link) -> None:
         """Forget a link: all that came by it goes back."""
         self._link = None
+        self._tag = ""
         self.revision += 1
         self._inbox.clear()
         self._held.clear()
+        self._worn.clear()
         link.close()
 
     def _open(self) -> Link:
@@ -392,9 +417,6 @@ class RabbitConsumer:
         channel = link.channel
         channel.basic_qos(prefetch_count=self._intake.prefetch)
         channel.add_on_cancel_callback(link.cancelled)
-        if not self._stopped:
-            self._tag = channel.basic_consume(self._address.queue, partial(self._came, link))
-        link.look()
 
     def _came(self, link: Link, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         headers = properties.headers or {}
@@ -409,17 +431,49 @@ class RabbitConsumer:
             return
         properties.headers = {**headers, _DELIVERIES: before}
         properties.headers.pop("x-delivery-count")
-        link.send(self._address.queue, body, properties, partial(self._put_anew, delivery))
+        self._worn.append((delivery, properties))
 
-    def _put_anew(self, delivery: Delivery, error: BrokerError | None) -> None:
-        """Take a message off that is in the queue anew; where it could not be put, keep it."""
-        if not self.holds(delivery.token) or self._link is None:
-            return
-        if error is None:
-            self._held.discard(delivery.token.tag)
-            self._link.channel.basic_ack(delivery.token.tag)
-        else:
-            self._inbox.append(delivery)
+    def _put_anew(self, link: Link) -> None:
+        """
+        Put what came before into the queue anew, and take it off; what cannot be put is kept.
+
+        Before anything of it is sent: a relay may be killed with its first request.
+        """
+        worn, self._worn = self._worn, []
+        outcomes: dict[int, BrokerError | None] = {}
+        try:
+            out = self._publishing()
+            for number, (delivery, properties) in enumerate(worn):
+                note = partial(outcomes.__setitem__, number)
+                out.send(self._address.queue, delivery.body, properties, note)
+            out.run(lambda: len(outcomes) == len(worn) or out.blocked, _ANEW_WITHIN)
+        except BrokerError:
+            pass
+        for number, (delivery, _) in enumerate(worn):
+            if outcomes.get(number, _UNKNOWN) is None:
+                self.ack([delivery.token])
+            else:
+                self._inbox.append(delivery)
+
+    def _publishing(self) -> Link:
+        """
+        Return a link of its own to publish by.
+
+        A broker that is low on memory or disk stops to read from those that publish: then
+        acknowledgements, which would help it, must not wait behind them.
+        """
+        if self._out is not None:
+            self._out.look()
+            if self._out.lost is not None or self._out.blocked:
+                self._close_out()
+        if self._out is None:
+            self._out = Link(self._address, _CONNECT_WITHIN)
+        return self._out
+
+    def _close_out(self) -> None:
+        out, self._out = self._out, None
+        if out is not None:
+            out.close()
 
 
 _declaring = threading.Lock()
@@ -560,15 +614,16 @@ class _NotOurs(logging.Filter):
     """Hold back what pika logs of our own connections: we say it once, in our words."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.thread not in _threads
+        return not _threads[record.thread]
 
 
-_threads: set[int | None] = set()
+#: Who has a link open, and how many.
+_threads: Counter[int | None] = Counter()
 _not_ours = _NotOurs()
 
 
 def _quieten() -> None:
-    _threads.add(threading.get_ident())
+    _threads[threading.get_ident()] += 1
     for name, own in list(logging.root.manager.loggerDict.items()):
         if name.startswith("pika") and isinstance(own, logging.Logger):
             own.addFilter(_not_ours)  # which does nothing a second time

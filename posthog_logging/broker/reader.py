@@ -19,6 +19,7 @@ from ..events.message import IDENTITY_EVENTS, Message, Refused, assemble
 from ..wire import Dialect
 from ..wire.compression import decompress
 from .dialect import NEUTRAL
+from .engine import BrokerError
 from .envelope import SCHEMA, Delivery
 
 
@@ -73,6 +74,11 @@ class Reader:
         try:
             body = decompress(delivery.body, delivery.coding)
         except ValueError as error:
+            if isinstance(error.__cause__, ImportError):  # it is the relay that is at fault
+                text = (
+                    f"a message is packed with {delivery.coding!r}, whose package is missing here"
+                )
+                raise BrokerError(text) from None
             raise BadMessage("unreadable", type(error.__cause__ or error).__name__) from None
         rows = [row for row in body.removeprefix(b"\xef\xbb\xbf").split(b"\n") if row.strip()]
         if rows and self._same and self._all_stay(rows):

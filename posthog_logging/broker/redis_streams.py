@@ -99,6 +99,9 @@ class StreamConsumer:
             raise _in_words(error) from None
         return [self._inbox.popleft() for _ in range(min(most, len(self._inbox)))]
 
+    def pause(self) -> None:
+        """Do nothing: what nobody fetches does not come."""
+
     def holds(self, token: bytes) -> bool:
         """Return whether it is here."""
         return token in self._held

@@ -3,7 +3,9 @@ The relay: workers that take messages out of a broker's queue and send them to t
 
 A worker is a thread with a consumer and a `Sender` of its own, so a slow endpoint is met by
 several requests at once. Messages are held while the endpoint is away, never put back: a
-queue counts how often that happens, and gives up at some point.
+queue counts how often that happens, and gives up at some point. For the same reason nothing
+more is taken meanwhile, and before a first success by one worker only: what one consumer of a
+killed relay has held goes to the next of its consumers, and so counts again and again.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 
 from ..delivery.ledger import Ledger
@@ -33,6 +36,7 @@ __all__ = ["BUCKETS", "Plan", "Relay", "State"]
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _TURN = 0.5  # seconds: how long a worker waits at most before it looks around
+_SCOUT_FOR = 2.0  # seconds: how long the turn of one worker is while no endpoint has answered
 _LONGEST_PAUSE = 10.0
 _GRACE = 2.0
 
@@ -82,8 +86,9 @@ class Relay:
         self.ledger = Ledger()
         self._watch = _Watch(plan.transport)
         self._stop = threading.Event()
+        self._begun = time.monotonic()
         self._workers = [
-            _Worker(plan, self.ledger, self._watch, self._stop, number)
+            _Worker(plan, self.ledger, self._watch, self._stop, partial(self._may_take, number))
             for number in range(plan.workers)
         ]
         self._limit = plan.timeout
@@ -111,6 +116,13 @@ class Relay:
         """Return whether every worker has found nothing lately, and has nothing."""
         return all(worker.idle for worker in self._workers)
 
+    def _may_take(self, number: int) -> bool:
+        """Return whether worker *number* may take messages in: in an outage one may, in turn."""
+        if self._watch.well:
+            return True
+        turn = int((time.monotonic() - self._begun) / _SCOUT_FOR) % len(self._workers)
+        return number == turn and not any(worker.busy for worker in self._workers)
+
     def state(self) -> State:
         """Return how it fares."""
         now, watch, workers = time.monotonic(), self._watch, self._workers
@@ -133,15 +145,22 @@ class _Worker(threading.Thread):
     """One consumer, one spool, one sender, and the thread to which they belong."""
 
     def __init__(
-        self, plan: Plan, ledger: Ledger, watch: _Watch, stop: threading.Event, number: int
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        watch: _Watch,
+        stop: threading.Event,
+        may_take: Callable[[], bool],
     ) -> None:
-        super().__init__(name=f"posthog-logging relay {number}", daemon=True)
+        super().__init__(name="posthog-logging relay", daemon=True)
         self.connected = False
         self.idle = False
+        self.busy = False  # whether it has something to try, now or later
         self.turned = time.monotonic()
         self.deadline = 0.0
         self._ledger = ledger
         self._stop_asked = stop
+        self._may_take = may_take
         self._failures = 0
         self._consumer = engine_for(plan.address).consumer(plan.address, plan.intake)
         reader = Reader(plan.dialect)
@@ -179,11 +198,13 @@ class _Worker(threading.Thread):
             except Exception as error:  # of a client library; its text may quote the URL
                 self._lose_broker(type(error).__name__)
         self._finish()
+        working.discard(threading.get_ident())  # which another thread may get
 
     def _turn(self) -> None:
         self.turned = time.monotonic()
         due = self._sender.due_in()
-        intact = self._spool.fill(_TURN if due is None else min(due, _TURN))
+        take = self._spool.fill if self._may_take() else self._spool.rest_for
+        intact = take(_TURN if due is None else min(due, _TURN))
         if not self.connected:
             self.connected = True
             if self._failures:
@@ -191,9 +212,11 @@ class _Worker(threading.Thread):
         if not intact:
             self._sender.rewind()
         self._sender.append(())
-        self.idle = not self._sender.waiting
+        self.idle = not self.held
+        self.busy = self._sender.waiting > 0
         while self._sender.step() and not self._stop_asked.is_set():
             self.turned = time.monotonic()
+        self.busy = self._sender.waiting > 0
 
     def _lose_broker(self, text: str) -> None:
         """Begin anew after a while: all that was here comes again."""
@@ -219,6 +242,9 @@ class _Worker(threading.Thread):
             self.connected = False
 
 
+_OF_THE_CONTENT = frozenset({400, 413, 422})
+
+
 class _Watch:
     """What the requests of all workers took, and when one last succeeded."""
 
@@ -226,6 +252,8 @@ class _Watch:
         self.requests = 0
         self.seconds = 0.0
         self.succeeded: float | None = None
+        #: Whether the endpoint took the last batch that it did not refuse for its content.
+        self.well = False
         self._make = make
         self._lock = threading.Lock()
         self._counts = [0] * (len(BUCKETS) + 1)
@@ -242,6 +270,9 @@ class _Watch:
             self._counts[bisect_left(BUCKETS, seconds)] += 1
             if status is not None and 200 <= status < 300:
                 self.succeeded = time.monotonic()
+                self.well = True
+            elif status not in _OF_THE_CONTENT:
+                self.well = False
 
     def buckets(self) -> tuple[int, ...]:
         """Return how many requests took as long as each bound at most; the last is for all."""

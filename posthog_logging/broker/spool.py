@@ -112,6 +112,12 @@ class BrokerSpool:
                 found = self._consumer.fetch(self._wanted(), left)
         return self._consumer.revision == self._revision
 
+    def rest_for(self, timeout: float) -> bool:
+        """Take nothing in for *timeout* seconds, as `fill` where nothing comes."""
+        self._consumer.pause()
+        self._consumer.fetch(0, timeout)
+        return self._consumer.revision == self._revision
+
     def _wanted(self) -> int:
         """Return how many messages make a batch: what one worker takes, no other can send."""
         missing = self._batch - self._count

@@ -48,6 +48,7 @@ exit statuses: 0 it ended when it was asked to; 1 --drain was too short, or --on
 """
 
 _LOOK = 0.1
+_IDLE_FOR = 1.0  # seconds: longer than a worker waits for a message
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,8 +102,9 @@ def run(options: argparse.Namespace) -> int:
             stack.callback(_monitor(options, plan, relay).close)
         relay.start()
         output.say(f"From {plan.address.public} to {plan.endpoint.host}, {plan.workers} workers.")
-        while not stop.wait(_LOOK) and not (options.once and relay.is_idle()):
-            pass
+        idle = 0.0
+        while not stop.wait(_LOOK) and not (options.once and idle > _IDLE_FOR):
+            idle = idle + _LOOK if relay.is_idle() else 0.0
         ended = relay.stop(options.drain)
     counts = relay.ledger.counts
     output.counts("relayed", counts)
