@@ -347,7 +347,7 @@ class PostHogHandler(DeliveryHandler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send *record* as an event; whatever is in it, nothing is raised."""
         if not is_event(record):
-            self._emit_shaped(record)
+            self._emit_from_message(record)
             return
         fields = fields_of(record)
         name = fields.get("event")
@@ -535,7 +535,7 @@ class PostHogHandler(DeliveryHandler):
         if self.logs is not None:
             self.logs.opt_in()
 
-    def _emit_shaped(self, record: logging.LogRecord) -> None:
+    def _emit_from_message(self, record: logging.LogRecord) -> None:
         """Send what *record* says in its message, if it says anything to us."""
         try:
             found = fields_in_message(record)

@@ -304,8 +304,10 @@ _CONNECTION: tuple[tuple[type[Exception], str], ...] = (
     ),
     (
         requests.exceptions.ConnectionError,
-        "no connection to that name and port: check both; `posthog-logging serve` starts an "
-        "inspector",
+        (
+            "no connection to that name and port: check both; `posthog-logging serve` starts an "
+            "inspector"
+        ),
     ),
     (requests.RequestException, "check the host's spelling"),
 )

@@ -90,6 +90,7 @@ class Segment:
 
     @property
     def fd(self) -> int:
+        """The file's descriptor."""
         return self._fds[0]
 
     @property
@@ -145,6 +146,7 @@ class Segment:
         return True
 
     def read(self, start: int, stop: int) -> bytes:
+        """Return the bytes from *start* up to *stop*, fewer where the file is shorter."""
         view = self.map
         if view is not None:
             return view[start:stop]

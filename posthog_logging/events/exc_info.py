@@ -35,6 +35,7 @@ def _traceback_of(error: BaseException) -> TracebackType | None:
 
 
 def is_true(value: Any) -> bool:
+    """Return whether *value* counts as true; False where it cannot say."""
     try:
         return bool(value)
     except Exception:  # an array of numpy's, for one
@@ -42,6 +43,7 @@ def is_true(value: Any) -> bool:
 
 
 def is_error_type(value: Any) -> bool:
+    """Return whether *value* is a class of exceptions."""
     return isinstance(value, type) and issubclass(value, BaseException)
 
 
