@@ -60,6 +60,8 @@ def alarms(request: pytest.FixtureRequest) -> Iterator[Alarms]:
     signal.signal(signal.SIGALRM, before)
 
 
+# An alarm may also come in a finaliser, or in a hook of the garbage collector that Hypothesis has.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "options",
     [{}, {"sync_mode": True}, {"max_queue_size": 100, "overflow": "block"}, {"spool": True}],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -151,10 +152,12 @@ def _deliver(
         handler = destination.handler_for(argparse.Namespace(**given), spool=folder)
     delivered = True
     try:
-        before: object = None
-        # A handler takes over a few files at a time.
-        while delivered and (now := _count(_free(folder), dialect, host)) != before:
-            before = now
+        before, same = -1, 0
+        # A handler takes over a few files at a time; between two of its looks nothing changes.
+        while delivered and same < _LOOKS and (now := _count(_free(folder), dialect, host)):
+            same, before = (same + 1, now) if now == before else (0, now)
+            if same:
+                time.sleep(0.1)
             delivered = handler.flush(options.timeout)
     finally:
         handler.close()
@@ -163,6 +166,10 @@ def _deliver(
     output.give({"dialect": dialect, "host": host, "counts": counts})
     arrived = counts["delivered"] + counts.get("duplicates", 0)  # of a copied file, once is enough
     return delivered and arrived == counts["accepted"]
+
+
+# After so many looks in which nothing changes, nothing will.
+_LOOKS = 10
 
 
 def _to_broker(options: argparse.Namespace, folder: str, shown: str) -> PostHogHandler:
