@@ -343,7 +343,7 @@ def test_a_missing_codec_is_no_fault_of_the_message(run_script: Any) -> None:
     """A relay without a codec's package holds the messages: none becomes a dead letter."""
     program = """
 import sys
-sys.modules["zstandard"] = None
+sys.modules["zstandard"] = sys.modules["compression.zstd"] = None
 from posthog_logging.broker.dialect import NEUTRAL
 from posthog_logging.broker.engine import BrokerError
 from posthog_logging.broker.envelope import Delivery

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
 
@@ -116,7 +117,7 @@ def test_coroutine_functions_can_be_decorated() -> None:
         await asyncio.sleep(0)
         return seen()
 
-    assert asyncio.iscoroutinefunction(work)
+    assert inspect.iscoroutinefunction(work)
     assert ("user-1", {}) == asyncio.run(work())
 
 
@@ -212,6 +213,7 @@ def test_an_abandoned_generator_may_end_elsewhere() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_begins_with_nothing() -> None:
     """A worker serves other requests than the one in which its parent forked."""
     source, sink = os.pipe()

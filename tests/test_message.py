@@ -1007,6 +1007,7 @@ def test_stamps_are_unique_over_threads() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_stamps_are_unique_over_forks() -> None:
     """Forked children of one parent, in the same second, draw other ids than it and each other."""
     stamp(CREATED)

@@ -187,7 +187,7 @@ def test_a_codec_that_is_not_there_means_plain_bytes() -> None:
     """Where zstandard cannot be imported, the request goes out plain, without the header."""
     script = """
 import sys
-sys.modules["zstandard"] = None
+sys.modules["zstandard"] = sys.modules["compression.zstd"] = None
 from posthog_logging.wire import Batch, Endpoint
 from posthog_logging.wire.posthog import V1
 found = V1.request(Batch([b"{}"], "id", "now"), Endpoint("h", "k", "zstd"), "now")
