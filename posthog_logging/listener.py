@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import QueueHandler, QueueListener
-from typing import Any
+from typing import Any, NamedTuple
 
 from .delivery.ledger import logger
 from .events import jsonable
@@ -117,7 +117,7 @@ class Listener(QueueListener):
     ) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._running_in: int | None = None
-        self._is_ending = False
+        self._run = _Run(0)
         self._guard = threading.RLock()
 
     def start(self) -> None:
@@ -125,6 +125,7 @@ class Listener(QueueListener):
         with self._guard:
             if self._running_in == os.getpid():
                 return
+            self._run = _Run(self._run.number + 1)
             self._running_in = os.getpid()  # first: the thread may end before `start` returns
             self._thread = None  # Python 3.14 starts none beside one that has ended, or was forked
             try:
@@ -137,9 +138,20 @@ class Listener(QueueListener):
         """Stop the thread when it has handled all that was queued before; else do nothing."""
         with self._guard:
             if self._running_in == os.getpid():
-                super().stop()
-            self._running_in = None
-            self._is_ending = False
+                self.enqueue_sentinel()
+                # Not by `join` alone: one that was interrupted before, Python 3.12 and older
+                # take for one that has seen the end.
+                self._run.wait()
+                if (thread := self._thread) is not None:
+                    thread.join()
+            self._thread = self._running_in = None
+
+    def _monitor(self) -> None:
+        run = self._run
+        try:
+            super()._monitor()  # type: ignore[misc]
+        finally:
+            run.end()
 
     def handle(self, record: logging.LogRecord) -> None:
         """Pass *record* to each handler; what one raises ends nothing but its own turn."""
@@ -167,11 +179,46 @@ class Listener(QueueListener):
 
     def enqueue_sentinel(self) -> None:
         """Queue the end; wait for room where the queue is full, the thread is making it."""
-        if self._is_ending:  # by a `stop` that was interrupted: a second end would end the next
-            return
+        end = _End(self._run.number)
         try:
-            super().enqueue_sentinel()
+            self.queue.put_nowait(end)
         except queue.Full:
             blocking: Any = self.queue
-            blocking.put(None)
-        self._is_ending = True
+            blocking.put(end)
+
+    def dequeue(self, block: bool) -> Any:
+        """Return the next record, or the sentinel where the end of this run was queued."""
+        while isinstance(item := super().dequeue(block), _End):
+            if item.run == self._run.number:
+                return self._sentinel
+            if hasattr(self.queue, "task_done"):
+                self.queue.task_done()
+        return item
+
+    _sentinel = None
+
+
+class _End(NamedTuple):
+    """The end of one run: a `stop` that was interrupted may leave a second one for the next."""
+
+    run: int
+
+
+class _Run:
+    """What the thread of a `Listener` does from one start to one stop."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._has_ended = False
+        self._ended = threading.Lock()
+        self._ended.acquire()
+
+    def end(self) -> None:
+        """Let whoever waits know, and whoever asks later."""
+        self._has_ended = True
+        self._ended.release()
+
+    def wait(self) -> None:
+        """Wait until the thread has ended; an interruption leaves nothing locked."""
+        if not self._has_ended:
+            self._ended.acquire()

@@ -143,9 +143,6 @@ def test_close_beside_a_thread_that_starts(
     assert handler.counts["accepted"] == handler.counts["delivered"]
 
 
-# An alarm between the put of the end and the note of it still leaves a second end: about one run
-# in ten on 3.11.
-@pytest.mark.soak
 def test_a_listener_whose_stop_was_interrupted(
     alarms: Alarms,
     make_handler: Callable[..., PostHogHandler],
