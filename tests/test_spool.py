@@ -278,12 +278,23 @@ class TestEverySpool:
 def test_a_pile_is_small() -> None:
     """While the server is away, 60,000 events take a fraction of their size."""
     spool = MemorySpool()
-    for start in range(0, 60_000, 500):
+    spool.append(lines_from(0, 500))
+    failed = spool.take(500, 2**62)
+    for start in range(500, 60_500, 500):
         spool.append(lines_from(start, 500))
     held = [*spool._front, *spool._blocks, *spool._lines]
 
+    assert 500 == len(failed)
     assert 60_000 == len(spool)
     assert sum(map(len, held)) < 60_000 * 47 / 5
+
+
+def test_a_burst_is_no_pile() -> None:
+    """While the server takes all that it is given, nothing is compressed to wait."""
+    spool = MemorySpool()
+    for start in range(0, 60_000, 500):
+        spool.append(lines_from(start, 500))
+    assert not spool._blocks
 
 
 class MemorySpoolMachine(RuleBasedStateMachine):

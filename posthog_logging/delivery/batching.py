@@ -51,9 +51,16 @@ class Batching:
         now = self._wall()
         return [
             Parcel(part, str(uuid.uuid4()), now, lane, budget=Budget(len(part)))
-            for distinct in self._distinct(self._fresh(kept, now))
-            for part, lane in self._lanes(distinct)
+            for part, lane in self._parts(self._fresh(kept, now))
         ]
+
+    def _parts(self, kept: Sequence[Kept]) -> Iterable[tuple[Sequence[Kept], str]]:
+        """Return the lines that may travel together, and their lane; in nearly all cases, all."""
+        is_one: Callable[[Sequence[bytes]], bool] | None
+        is_one = getattr(self._dialect, "may_travel_together", None)
+        if kept and is_one is not None and is_one(lines_of(kept)):
+            return [(kept, "")]
+        return [pair for distinct in self._distinct(kept) for pair in self._lanes(distinct)]
 
     def uuid_of(self, line: bytes) -> str:
         """Return the id of *line*; "" where a foreign dialect, or a foreign line, has none."""

@@ -144,7 +144,8 @@ class MemorySpool:
     """
     Lines in memory; where they pile up, in compressed blocks: 60,000 events in 3 MB.
 
-    A pile is what grows without anything being taken: the server is away.
+    A pile is what grows while something that was handed out is not settled, and nothing else is
+    taken: the server is away.
     """
 
     rest = None
@@ -180,10 +181,10 @@ class MemorySpool:
         return line
 
     def append(self, items: Sequence[bytes]) -> None:
-        """Add lines; seal them into blocks where nothing was taken since the last time."""
+        """Add lines; seal them into blocks where they pile up."""
         self._lines.extend(items)
         self._bytes += sum(map(len, items))
-        while not self._taken and len(self._lines) > 2 * self._BLOCK:
+        while self._out and not self._taken and len(self._lines) > 2 * self._BLOCK:
             block = [self._lines.popleft() for _ in range(self._BLOCK)]
             self._blocks.append(zlib.compress(b"\n".join(block), 1))
         self._taken = False

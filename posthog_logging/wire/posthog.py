@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import uuid
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ AI_PATH = "/i/v1/ai/events"
 _LIMITS = Limits(event_bytes=900 * 1024, batch_bytes=5 * 1024 * 1024, batch_count=2000)
 _AI_BYTES = 8 * 1024 * 1024 - 1024
 _AI = "$ai_"
+_AI_NAME = _AI.encode()
 
 _HEAD = b'{"uuid":"'
 _EVENT = _HEAD + b'%b","event":"%b","distinct_id":"%b","timestamp":"%b%06dZ","properties":'
@@ -65,6 +66,7 @@ _LIBRARY = frozenset({"$lib", "$lib_version"})
 _SEGMENT_ONLY = frozenset({"$context", "$integrations"})
 _OPTIONS = "$options"  # those that are not PostHog's yet
 _SPECIAL = _TYPED | _SEGMENT_ONLY | {_OPTIONS}
+_OK = {"result": "ok"}
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 #: What of Segment's ``context`` PostHog has a property for.
@@ -146,7 +148,13 @@ class PostHogDialect:
 
     def lane_of(self, line: bytes) -> str:
         """Return ``"ai"`` for an event that may be large where PostHog has a route for it."""
-        return "ai" if line.startswith(b"$ai_", _NAME_AT) else ""
+        return "ai" if line.startswith(_AI_NAME, _NAME_AT) else ""
+
+    def may_travel_together(self, lines: Sequence[bytes]) -> bool:
+        """Return whether *lines* have one lane and a uuid each; False is not certain."""
+        return len({line[_UUID] for line in lines}) == len(lines) and (
+            _AI_NAME not in b"".join(lines)
+        )
 
     def fitted(self, line: bytes) -> bytes:
         """Return *line* as this route takes it: the AI lane's may be too large for another."""
@@ -317,12 +325,14 @@ def _verdicts(verdicts: Mapping[str, Any]) -> Results:
     dropped: dict[str, str] = {}
     notes: dict[str, int] = {}
     for name, verdict in verdicts.items():
-        said = verdict if isinstance(verdict, dict) else {}
-        result = said.get("result")
+        if verdict == _OK:  # as nearly all are
+            continue
+        fields = verdict if isinstance(verdict, dict) else {}
+        result = fields.get("result")
         if result == "retry":
             retry.add(canonical(name))
         elif result == "drop":
-            dropped[canonical(name)] = str(said.get("details") or "drop")
+            dropped[canonical(name)] = str(fields.get("details") or "drop")
         elif result != "ok":
             notes[str(result)] = notes.get(str(result), 0) + 1
     return Results(frozenset(retry), dropped, notes)
