@@ -67,8 +67,6 @@ _OWNED = {"$lib": LIBRARY, "$lib_version": VERSION}
 # These state what was, whatever becomes of a transaction.
 _NEVER_HELD = frozenset({"$exception", "$identify", "$create_alias", "$http_log"})
 
-# How the names of the library's own loggers begin; `is_ours` looks more closely.
-_OWN_NAME = "posthog_logging"
 
 Observer = Callable[[Message], None]
 
@@ -299,7 +297,6 @@ class PostHogHandler(DeliveryHandler):
                 or _observers
                 or self._opted_out
                 or (working and record.thread in working)
-                or f"{record.name}"[:15] == _OWN_NAME
             ):
                 draft = self._encoder.draft(record)
                 if draft is not None:

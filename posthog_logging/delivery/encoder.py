@@ -29,6 +29,7 @@ from ..events.typed import RATE, expand
 from ..wire import Dialect
 from .gate import Gate
 from .ledger import Ledger
+from .own_records import others
 
 
 __all__ = ["BeforeSend", "Draft", "Encoder"]
@@ -191,6 +192,7 @@ class Encoder:
                 and type(distinct_id) is str
                 and type(name) is str
                 and type(created) is float
+                and attributes["name"] in others  # else it may be our own
                 and (self._is_known(properties) or self._gate.is_plain(properties))
             ):
                 # The slice lets go of orjson's buffer, which is many times larger than the text.

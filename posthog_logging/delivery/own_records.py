@@ -9,10 +9,14 @@ import threading
 from types import FrameType
 
 
-__all__ = ["is_ours", "working"]
+__all__ = ["is_ours", "others", "working"]
 
 #: The threads that send at this moment, by their identifiers.
 working: set[int] = set()
+
+#: Names of loggers that are known not to be the library's.
+others: set[str] = set()
+_MOST_OTHERS = 10_000
 
 
 def is_ours(record: logging.LogRecord) -> bool:
@@ -21,9 +25,12 @@ def is_ours(record: logging.LogRecord) -> bool:
 
     Otherwise, where something stamps an id on every record, each request would be an event.
     """
-    name = record.name
-    if name == "posthog_logging" or f"{name}".startswith("posthog_logging."):
-        return True
+    name = f"{record.name}"
+    if name not in others:
+        if name == "posthog_logging" or name.startswith("posthog_logging."):
+            return True
+        if len(others) < _MOST_OTHERS:
+            others.add(name)
     return threading.get_ident() in working and not _is_finalising()
 
 
