@@ -207,7 +207,7 @@ class Encoder:
             current() is not None
             or name in IDENTITY_EVENTS
             or not name.strip()
-            or not self._gate.is_plain(properties)
+            or not (self._is_known(properties) or self._gate.is_plain(properties))
         ):
             return None
         created = time.time()
