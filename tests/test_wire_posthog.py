@@ -585,6 +585,22 @@ def test_verdicts_are_sorted_event_by_event() -> None:
     assert Results(frozenset({names[1]}), {names[2]: "drop"}, {"warning": 2}) == found
 
 
+@given(
+    st.lists(st.sampled_from(["ok", "ok", "ok", "ok", "retry", "drop", "odd"]), max_size=6),
+    st.sampled_from([(",", ":"), (", ", ": ")]),
+)
+def test_verdicts_are_read_however_they_are_written(kinds: list[str], marks: Any) -> None:
+    """An answer that says "ok" throughout is not parsed, and means what it meant."""
+    names = {str(uuid.UUID(int=n)): kind for n, kind in enumerate(kinds)}
+    answer = {"results": {name: {"result": kind} for name, kind in names.items()}}
+    found = V1.results(Response(200, body=json.dumps(answer, separators=marks).encode()))
+
+    assert {name for name, kind in names.items() if kind == "retry"} == found.retry
+    assert {name for name, kind in names.items() if kind == "drop"} == set(found.dropped)
+    assert kinds.count("odd") == sum(found.notes.values())
+    assert not (found.error or found.kept)
+
+
 def test_a_name_that_no_event_has_breaks_nothing() -> None:
     """A verdict of something else is of nothing that was sent."""
     assert ID not in results(V1, {"results": {"x": {"result": "retry"}}}).retry
