@@ -29,7 +29,7 @@ sys.path.insert(0, str(_TESTS))  # as pytest does
 
 from servers import RabbitMQ, Redis, running  # noqa: E402
 
-from benchmarks.runner import _environment, _sink  # noqa: E402
+from benchmarks.runner import _environment, sink  # noqa: E402
 from benchmarks.sink import ask  # noqa: E402
 from posthog_logging.broker.address import address  # noqa: E402
 from posthog_logging.broker.engine import Intake, engine_for  # noqa: E402
@@ -88,7 +88,7 @@ _THREE = "three relays, an endpoint of 100 ms: events a second"
 
 
 def _direct(count: int) -> dict[str, str]:
-    with _sink() as (port, _):
+    with sink() as (port, _):
         return _produced(f"http://127.0.0.1:{port}", count, "http")
 
 
@@ -164,7 +164,7 @@ def _rate(broker: str, relays: int, mode: str, count: int) -> float:
 
 @contextmanager
 def _endpoint(mode: str) -> Iterator[tuple[str, int]]:
-    with _sink() as (port, control):
+    with sink() as (port, control):
         ask(control, f"/mode/{mode}")
         yield f"http://127.0.0.1:{port}", control
 

@@ -28,7 +28,7 @@ from .scenarios import SCENARIOS, Figures, Scenario
 from .sink import ask
 
 
-__all__ = ["Plan", "Results", "run"]
+__all__ = ["Plan", "Results", "run", "sink"]
 
 _HERE = Path(__file__).resolve().parent
 _SECONDS_TO_SETTLE = 0.2
@@ -139,7 +139,7 @@ def _brief(figures: Figures) -> str:
 
 def _measure(plan: Plan, scenario: Scenario, contender: str) -> Figures:
     count = plan.count(scenario)
-    with tempfile.TemporaryDirectory() as folder, _sink() as (port, control):
+    with tempfile.TemporaryDirectory() as folder, sink() as (port, control):
         job = Job(contender, scenario.name, count, plan.hold, port, control, folder)
         figures = _played(job, plan.limit(scenario))
         if scenario.name.startswith("close"):
@@ -179,7 +179,7 @@ def _played(job: Job, limit: float) -> Figures:
 
 
 @contextlib.contextmanager
-def _sink() -> Iterator[tuple[int, int]]:
+def sink() -> Iterator[tuple[int, int]]:
     """Run a sink; yields its port and the port to steer it by."""
     server = _start("sink")
     assert server.stdout is not None
