@@ -309,14 +309,14 @@ CONTENDERS = {
         ),
         Contender("capture", "Analytics.capture", _capture, plain=True),
         Contender("capture_fast", "Analytics.capture[fast]", _capture, needs=("orjson", "isal")),
-        Contender("posthog", "posthog-python", _posthog, bounded=True, needs=("posthog",)),
         Contender(
-            "posthog_v1",
+            "posthog",
             "posthog-python, V1",
             _make(_posthog, capture_mode="v1"),
             bounded=True,
             needs=("posthog",),
         ),
+        Contender("posthog_v0", "posthog-python, V0", _posthog, bounded=True, needs=("posthog",)),
         Contender(
             "segment",
             "segment-analytics-python",
