@@ -302,9 +302,9 @@ CONTENDERS = {
             needs=("orjson", "isal"),
         ),
         Contender(
-            "ours_fast_v1",
-            "posthog_logging[fast], V1",
-            _make(_ours, dialect="posthog-v1"),
+            "ours_fast_v0",
+            "posthog_logging[fast], V0",
+            _make(_ours, dialect="posthog-v0"),
             needs=("orjson", "isal"),
         ),
         Contender("capture", "Analytics.capture", _capture, plain=True),

@@ -257,7 +257,7 @@ class Scenario:
 
 
 _SENDERS = tuple(
-    """ours ours_fast ours_journal ours_fast_journal ours_fast_v1 posthog posthog_v1 segment
+    """ours ours_fast ours_journal ours_fast_journal ours_fast_v0 posthog posthog_v0 segment
     sentry otel naive""".split()
 )
 _CLOSERS = tuple("ours ours_fast ours_fast_journal posthog segment sentry otel naive".split())
