@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from posthog_logging import context
 from posthog_logging.context import Bound
+from posthog_logging.errors import steps
 from posthog_logging.errors.exception_list import TASK, middleware
 from posthog_logging.middleware import asgi, request, wsgi
 
@@ -855,6 +856,15 @@ def test_celery_structlog(celery: Any, look: Looks) -> None:
     assert ["of structlog", "ours"] == look.ids
 
 
+@pytest.fixture
+def _no_steps() -> Iterator[None]:
+    """Begin without the steps of other tests."""
+    token = steps.begin_anew()
+    yield
+    steps.end(token)
+
+
+@pytest.mark.usefixtures("_no_steps")
 def test_celery_steps(celery: Any, make_handler: Callable[..., Any], inspector: Any) -> None:
     """A task begins without steps of others, and leaves none behind, an eager one too."""
     handler = make_handler(exception_steps=9)

@@ -21,10 +21,9 @@ def is_ours(record: logging.LogRecord) -> bool:
 
     Otherwise, where something stamps an id on every record, each request would be an event.
     """
-    name = record.name
-    if name == "posthog_logging" or f"{name}".startswith("posthog_logging."):
+    if f"{record.name}."[:16] == "posthog_logging.":
         return True
-    return threading.get_ident() in working and not _is_finalising()
+    return bool(working) and threading.get_ident() in working and not _is_finalising()
 
 
 def _is_finalising() -> bool:
