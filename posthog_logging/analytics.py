@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from . import extras
 from .errors.exception_list import MANUAL, Boundary
 from .events.faults import faults
-from .events.kinds import properties_in
+from .events.kinds import mapping_in, properties_in
 from .handler import PostHogHandler
 
 
@@ -182,6 +182,7 @@ class Analytics:
         **more: Any,
     ) -> str | None:
         """Say that *user_id* saw the page *name*."""
+        category, name, properties = self._in_place("page", category, name, properties)
         fields = extras.page(user_id, name, properties, category, **more)
         return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
 
@@ -200,6 +201,7 @@ class Analytics:
         **more: Any,
     ) -> str | None:
         """Say that *user_id* saw the screen *name*."""
+        category, name, properties = self._in_place("screen", category, name, properties)
         fields = extras.screen(user_id, name, properties, category, **more)
         return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
 
@@ -242,6 +244,27 @@ class Analytics:
     def counts(self) -> Mapping[str, int]:
         """What became of the events, by reason: see `PostHogHandler.counts`."""
         return self.handler.counts
+
+    def _in_place(self, call: str, category: Any, name: Any, properties: Any) -> Any:
+        """
+        Return category, name and properties as they were meant.
+
+        ``page("user-1", "Home", {…})`` is how posthog-python 1 has it, and what most expect.
+        """
+        given = [one for one in (category, name) if one is not None]
+        mappings = [found for one in given if (found := mapping_in(one)) is not None]
+        if not mappings:
+            return category, name, properties
+        self.handler.warn_once(
+            f"{call}_arguments",
+            f"Analytics.{call} takes (user_id, category, name, properties); the properties came"
+            " in place of a name or category and were taken as properties. Give them by name:"
+            f" {call}(user_id, name=…, properties=…)",
+        )
+        merged = dict(properties_in(properties))
+        for one in mappings:
+            merged.update(one)
+        return None, next((one for one in given if mapping_in(one) is None), None), merged
 
     def _accept(
         self,

@@ -302,14 +302,14 @@ class PostHogHandler(DeliveryHandler):
                 if draft is not None:
                     self._accept(draft)
                     return True
-        elif not self._sees_every_record and not hasattr(record, "extra"):
+        elif not hasattr(record, "extra"):
             text = record.msg
             # structlog's and loguru's forms of an event are looked at; all else leaves here.
             if text[:1] != "{" if type(text) is str else not _may_be_event(text):
-                return True
+                return not self._sees_every_record or self._handle_any(record, bool(self.filters))
         return self._handle_any(record)
 
-    def _handle_any(self, record: logging.LogRecord) -> Any:
+    def _handle_any(self, record: logging.LogRecord, may_be_event: bool = True) -> Any:
         """Take *record* as all that it is: an exception, a log, and perhaps an event."""
         if is_ours(record):
             return True
@@ -320,7 +320,8 @@ class PostHogHandler(DeliveryHandler):
             self.reporter.record(passed)
             if self.logs is not None and level_of(passed) >= self.logs.level:
                 self.logs.handle(passed)
-        self.emit(passed)
+        if may_be_event:
+            self.emit(passed)
         return True
 
     def capture(self, distinct_id: Any, event: Any, properties: Any) -> str | None:

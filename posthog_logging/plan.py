@@ -151,11 +151,15 @@ class Plan:
         found = problems(planned.schema, jsonable(properties))
         return [Finding(event, one, str(one)) for one in found]
 
-    def _unplanned(self, event: str) -> str:
+    def nearest(self, event: str) -> str | None:
+        """Return the planned event whose name is most like *event*, None where none is."""
         import difflib  # which costs more than all the rest of this module
 
-        near = difflib.get_close_matches(event, self.events, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return next(iter(difflib.get_close_matches(event, self.events, 1)), None)
+
+    def _unplanned(self, event: str) -> str:
+        near = self.nearest(event)
+        hint = f"; did you mean {near!r}?" if near else ""
         return f"not in the plan {self.name}{hint}"
 
     def missing(self, events: Iterable[str]) -> list[str]:

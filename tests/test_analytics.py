@@ -130,6 +130,37 @@ def test_each_call_in_the_ancestors_order(
     assert (UUID, MOMENT) == (message.uuid, message.timestamp)
 
 
+OUT_OF_PLACE: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "for the name": (("Home", {"a": 1}), {"name": "Home", "a": 1}),
+    "for the category": (({"a": 1},), {"a": 1}),
+    "before the name": (({"a": 1}, "Home"), {"name": "Home", "a": 1}),
+    "twice": (("Home", {"a": 1}, {"b": 2}), {"name": "Home", "a": 1, "b": 2}),
+}
+
+
+@pytest.mark.parametrize(("args", "expected"), OUT_OF_PLACE.values(), ids=OUT_OF_PLACE)
+@pytest.mark.parametrize("call", ["page", "screen"])
+def test_properties_out_of_place(
+    make: Any,
+    recorder: Recorder,
+    caplog: pytest.LogCaptureFixture,
+    call: str,
+    args: tuple[Any, ...],
+    expected: dict[str, Any],
+) -> None:
+    """Properties in place of a name or a category are properties, and that is logged once."""
+    analytics = make()
+    for _ in range(2):
+        assert getattr(analytics, call)("u", *args)
+    analytics.flush(10.0)
+
+    named = {"$screen_name" if (call, key) == ("screen", "name") else key: value
+             for key, value in expected.items()}  # fmt: skip
+    assert [named, named] == list(map(own, recorder.messages()))
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert f"Analytics.{call} takes (user_id, category, name, properties)" in warning
+
+
 @pytest.mark.parametrize("name", ["track", "identify", "page", "screen", "group"])
 def test_an_anonymous_id_stands_in_for_a_user(make: Any, recorder: Recorder, name: str) -> None:
     """Segment's anonymous id is the id where there is no other, and known beside it otherwise."""

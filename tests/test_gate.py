@@ -76,15 +76,16 @@ def test_the_corpus_by_each_way(way: str, tmp_path: Path) -> None:
     bound = {"plan": "pro"} if way == "context" else {}
     with context.identity("user-1", **bound):
         for key in [*SECRET, *SPELT, *HARMLESS]:
-            sent.log(distinct_id="user-1", properties={key: "hunter2", "n": {key: "hunter2"}})
+            properties = {key: "hunter2", "n": {key: "hunter2"}, "p": [(key, "hunter2")]}
+            sent.log(distinct_id="user-1", properties=properties)
     secret = len(SECRET) + len(SPELT)
 
     hidden = [json.dumps(own(one)).count(SCRUBBED) for one in sent.events[:secret]]
     shown = [json.dumps(one).count("hunter2") for one in sent.events[secret:]]
     assert "hunter2" not in json.dumps(sent.events[:secret])
-    assert 2 * secret == sum(hidden) + sum(key.startswith("$") for key in SECRET)
-    assert [2] * len(HARMLESS) == shown
-    assert 2 * secret == sent.counts["scrubbed"]
+    assert 3 * secret == sum(hidden) + sum(key.startswith("$") for key in SECRET)
+    assert [3] * len(HARMLESS) == shown
+    assert 3 * secret == sent.counts["scrubbed"]
     assert sent.counts["accepted"] == sent.counts["delivered"] == len(sent.events)
 
 
@@ -102,14 +103,15 @@ handler = PostHogHandler("k", "http://x.example", transport=transport, compressi
 groups = json.loads(sys.argv[1])
 for keys in groups:
     for key in keys:
-        fields = {"distinct_id": "u", "properties": {key: "hunter2", "n": {key: "hunter2"}}}
+        properties = {key: "hunter2", "n": {key: "hunter2"}, "p": [(key, "hunter2")]}
+        fields = {"distinct_id": "u", "properties": properties}
         handler.handle(logging.makeLogRecord({"msg": "e", **fields}))
 handler.close()
 print(handler.counts["scrubbed"], sum(one.body.count(b"hunter2") for one in transport.requests))
 """
     done = run_script(script, json.dumps([[*SECRET, *SPELT], HARMLESS]))
 
-    expected = f"{2 * (len(SECRET) + len(SPELT))} {2 * len(HARMLESS)}"
+    expected = f"{3 * (len(SECRET) + len(SPELT))} {3 * len(HARMLESS)}"
     assert ("", expected) == (done.stderr, done.stdout.strip())
 
 
@@ -127,9 +129,11 @@ def test_texts_by_each_way(text: str) -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.sampled_from(["x", "?password=x", "//u:p@h", '{"secret": 1}', "a=b"]),
+    st.none()
+    | st.sampled_from(["x", "?password=x", "//u:p@h", '{"secret": 1}', "a=b", "[secret: x"]),
     lambda inner: (
         st.lists(inner, max_size=2)
+        | st.lists(st.tuples(st.sampled_from(["a", "Cookie"]), inner), max_size=2)
         | st.dictionaries(st.sampled_from(["a", "password", "api key", "b"]), inner, max_size=3)
     ),
     max_leaves=6,

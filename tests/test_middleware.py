@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import importlib
 import io
 import logging
 import sys
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 
 from posthog_logging import context
 from posthog_logging.context import Bound
+from posthog_logging.errors import steps
 from posthog_logging.errors.exception_list import TASK, middleware
 from posthog_logging.middleware import asgi, request, wsgi
 
@@ -855,6 +857,15 @@ def test_celery_structlog(celery: Any, look: Looks) -> None:
     assert ["of structlog", "ours"] == look.ids
 
 
+@pytest.fixture
+def _no_steps() -> Iterator[None]:
+    """Begin without the steps of other tests."""
+    token = steps.begin_anew()
+    yield
+    steps.end(token)
+
+
+@pytest.mark.usefixtures("_no_steps")
 def test_celery_steps(celery: Any, make_handler: Callable[..., Any], inspector: Any) -> None:
     """A task begins without steps of others, and leaves none behind, an eager one too."""
     handler = make_handler(exception_steps=9)
@@ -947,3 +958,21 @@ def test_celery_delivers_before_the_end(celery: Any, make_handler: Callable[...,
     thread.join(10)
 
     assert 1 == handler.counts["delivered"]
+
+
+@pytest.mark.parametrize("name", ["wsgi", "asgi", "django"])
+def test_an_unknown_option(name: str) -> None:
+    """A misspelt option is a TypeError that names the middleware and what it takes."""
+    if name == "django":
+        pytest.importorskip("asgiref")
+    module = importlib.import_module(f"posthog_logging.middleware.{name}")
+
+    for wrong, hint in (("usr", "did you mean 'user'?"), ("holder", ""), ("source", "")):
+        with pytest.raises(TypeError) as raised:
+            module.PostHogMiddleware(print, **{wrong: None})
+        text = str(raised.value)
+        assert text.startswith(f"posthog_logging.middleware.{name}.PostHogMiddleware: no option")
+        assert f"{wrong!r}" in text
+        assert hint in text
+        assert "cookie, filter, handler," in text
+        assert ("lifespan" in text, "on_commit" in text) == (name == "asgi", name == "django")

@@ -23,6 +23,7 @@ import pytest
 from posthog_logging import PostHogHandler, PostHogLogsHandler
 from posthog_logging.cli import main
 from posthog_logging.inspector import SERVERS, Answer, Inspector
+from posthog_logging.plan import Plan, PlannedEvent
 
 
 pytestmark = pytest.mark.browser
@@ -550,6 +551,103 @@ def test_people_and_their_merges(page: Page, inspector: Inspector) -> None:
     page.shows(".merges li", ["visitor-1 merged into ada, by $identify"])
     page.click(".row:first-child .name")
     page.shows(".merges li", ["ada was not merged into visitor-2, by $create_alias"])
+
+
+def schema_of(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [*properties]}
+
+
+TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
+PLAN = Plan(
+    "cinema.events",
+    [
+        PlannedEvent("movie played", schema_of(movie=TEXT), "A film began."),
+        PlannedEvent("ticket sold", schema_of(seats={"type": "array", "items": WHOLE})),
+        PlannedEvent("seat taken", {**schema_of(row=WHOLE), "additionalProperties": False}),
+        PlannedEvent("film rated", schema_of(stars=WHOLE)),
+        PlannedEvent("trailer seen", {}, deprecated="see movie played"),
+    ],
+)
+
+
+@pytest.fixture
+def planned_inspector() -> Iterator[Inspector]:
+    """An inspector that has a plan."""
+    with Inspector(plan=PLAN) as inspector:
+        yield inspector
+
+
+def group(page: Page, kind: str) -> list[str]:
+    """Return the names in a group of the plan, each with its count."""
+    return [
+        text.replace("\n", " ") for text in page.texts(f".planned.{kind} > ul > li > :first-child")
+    ]
+
+
+def test_the_plan(page: Page, planned_inspector: Inspector) -> None:
+    """
+    With a plan the overview lists what does not fit, is not planned, never came, or is fine.
+
+    It grows with what arrives; a problem opens its latest example, a name lists its events.
+    """
+    page.open(planned_inspector.url)
+    page.shows("#plan-came", ["0 of 4 planned events came"])
+    assert ["movie played", "ticket sold", "seat taken", "film rated"] == group(page, "missing")
+
+    post(planned_inspector, *(event(properties={"movie": title}) for title in ("A", "B", 3, 4)))
+    post(planned_inspector, event("seat taken", properties={"row": "five", "hall": 2}))
+    post(planned_inspector, event("ticket sold", properties={"seats": [1, "2", "3"]}))
+    post(planned_inspector, event("movie plaid"), event("film rated", properties={"stars": 5}))
+    page.shows("#plan-came", ["4 of 4 planned events came"])
+
+    assert ["movie played 2 of 4", "ticket sold 1 of 1", "seat taken 1 of 1"] == group(
+        page, "wrong"
+    )
+    assert [
+        "movie: expected a string, got 4 (2 times)",
+        'seats[2]: expected a whole number, got "3"',
+        'row: expected a whole number, got "five"',
+        "hall: expected nothing, got 2",
+    ] == page.texts(".planned ul ul li")
+    assert ["movie plaid 1"] == group(page, "unplanned")
+    assert ["did you mean movie played?"] == page.texts(".unplanned p.soft")
+    assert ["film rated 1"] == group(page, "fine")
+    assert [] == group(page, "missing")
+    page.click(".planned .link")
+    page.shows("#detail-body h2", ["movie played"])
+    assert "4" == facts(page)["movie"]
+    assert "plan: movie: expected a string, got 4" in page.texts(".verdict")
+    page.click(".planned.wrong .came")
+    page.shows(".row .name", ["movie played"] * 4)
+
+    page.click("#clear")
+    page.shows("#plan-came", ["0 of 4 planned events came"])
+    page.driver.get("about:blank")
+
+
+def test_without_a_plan_there_is_none(page: Page, inspector: Inspector) -> None:
+    """Who gave no plan sees nothing of it."""
+    post(inspector, event())
+    page.shows(".bars button", ["movie played\n1"])
+
+    assert not page.one("#plan").is_displayed()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_plan_has_room(page: Page, planned_inspector: Inspector, width: int) -> None:
+    """Long names and texts stay inside the page, hostile ones stay text, on a phone as well."""
+    page.resize(width)
+    page.open(planned_inspector.url)
+    page.run("overview.open = true")
+    post(planned_inspector, event(properties={"movie": {"a": "W" * 400}}))
+    post(planned_inspector, *(event(text) for text in HOSTILE))
+    page.until(lambda: len(group(page, "unplanned")) == len(HOSTILE))
+
+    for one in page.all("#plan .link, #plan .came, #plan .soft"):
+        assert width >= one.rect["x"] + one.rect["width"]
+    assert page.run("return overview.scrollWidth <= overview.clientWidth")
+    assert page.run("return window.isTaken") is None
+    page.driver.get("about:blank")
 
 
 def test_the_time_is_the_event_s_own(page: Page, inspector: Inspector) -> None:

@@ -6,10 +6,12 @@ import dataclasses
 import datetime as dt
 import decimal
 import json
+import logging
 import os
 import subprocess
 import sys
 import types
+import urllib.request
 
 from collections.abc import Callable
 from pathlib import Path
@@ -600,6 +602,33 @@ def test_the_inspector_marks() -> None:
         assert "plan: not in the plan test_plan; did you mean 'movie played'?" == warnings[2][0]
         assert sorted({*FITTING} - {"movie played", "ticket sold"}) == missing
         assert "movie played" in inspector.counts()["missing"]
+
+
+def test_what_the_inspector_counts() -> None:
+    """Of each planned event how often it came and each kind of problem; names are bounded."""
+    with Inspector(plan=PLAN) as inspector:
+        handler = PostHogHandler("phc_test", inspector.url, logs=True)
+        for movie in ("1", 5, 6):
+            fields = {"event": "movie played", "distinct_id": "u"}
+            handler.accept({**fields, "properties": {"movie_id": movie, "category": "noir"}})
+        for number in range(250):
+            handler.accept({"event": f"new {number}", "distinct_id": "u"})
+        handler.handle(logging.makeLogRecord({"msg": "a log is not an event", "levelno": 30}))
+        handler.close()
+        with urllib.request.urlopen(f"{inspector.url}/api/plan") as answer:
+            found = json.load(answer)
+        with Inspector() as other, urllib.request.urlopen(f"{other.url}/api/plan") as answer:
+            assert {"plan": None} == json.load(answer)
+
+    events = {one["event"]: one for one in found["events"]}
+    movie = events.pop("movie played")
+    (problem,) = movie.pop("problems")
+    assert {"came": 3, "misfits": 2}.items() <= movie.items()
+    assert {"text": "movie_id: expected a string, got 6", "count": 2, "example": 3} == problem
+    assert {0} == {one["came"] for one in events.values()}
+    assert "see movie played" == events["ticket sold"]["deprecated"]
+    assert (200, 50) == (len(found["unplanned"]), found["others"])
+    assert {"event": "new 0", "nearest": None, "came": 1} == found["unplanned"][0]
 
 
 @pytest.mark.usefixtures("program")

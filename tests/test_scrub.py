@@ -7,13 +7,14 @@ import datetime as dt
 import enum
 import json
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from posthog_logging.events import jsonable
 from posthog_logging.events.scrub import SCRUBBED, Scrubber, names_secret
 
 
@@ -154,6 +155,8 @@ PLAIN_TEXTS = [
     "mailto:ada@example.org",
     "ada@example.org // bob:x@example.org",
     "?utm_source=news&token=5&max_tokens=7",
+    "['password', 'email']",
+    "[('name', 'password'), ('password',)]",
     "a == b",
     "{not json}",
     "[1, 2",
@@ -178,6 +181,9 @@ PROSE = {
     "cannot reach amqp://u:p@host": "cannot reach amqp://u:[scrubbed]@host",
     "client_secret => abc": "client_secret => [scrubbed]",
     "pass\u200bword=abc": "pass\u200bword=[scrubbed]",
+    "[('Authorization', 'Bearer a b'), ('n', 1)]": "[('Authorization', '[scrubbed]'), ('n', 1)]",
+    "((b'host', b'x'), (b'cookie', b'a=b; c'))": "((b'host', b'x'), (b'cookie', b'[scrubbed]'))",
+    '{"h": [["Api-Key", "x"], ["n": 1]]': '{"h": [["Api-Key", "[scrubbed]"], ["n": 1]]',
 }
 
 
@@ -187,6 +193,13 @@ class Account:
 
     name: str
     password: str
+
+
+class Header(NamedTuple):
+    """A pair that has a class."""
+
+    name: str
+    value: str
 
 
 class Field(enum.Enum):
@@ -241,6 +254,14 @@ def test_values_of_any_type(value: Any, scrubber: Scrubber) -> None:
         ({"$set": {"password": "x", "n": 1}}, {"$set": {"password": SCRUBBED, "n": 1}}),
         ({"a": Account("ada", "x")}, {"a": {"name": "ada", "password": SCRUBBED}}),
         ({"a": {Field.PASSWORD: "x", 1: 2}}, {"a": {"password": SCRUBBED, "1": 2}}),
+        ({"a": [("secret", 1), ("b", 2)]}, {"a": [["secret", SCRUBBED], ("b", 2)]}),
+        ({"a": [["Authorization", "Bearer x"]]}, {"a": [["Authorization", SCRUBBED]]}),
+        ({"a": ((b"cookie", b"a"), (b"b", b"c"))}, {"a": [["cookie", SCRUBBED], ["b", "c"]]}),
+        ({"a": {"b": [[["api_key", [1, 2]]]]}}, {"a": {"b": [[["api_key", SCRUBBED]]]}}),
+        ({"a": [["b", [("secret", "x")]]]}, {"a": [["b", [["secret", SCRUBBED]]]]}),
+        ({"a": {"secret": 1}.items()}, {"a": [["secret", SCRUBBED]]}),
+        ({"a": [Header("cookie", "a=b")]}, {"a": [["cookie", SCRUBBED]]}),
+        ({"a": '[["cookie", "a=b"]]'}, {"a": '[["cookie","[scrubbed]"]]'}),
         ({"a": b'{"secret": 1}'}, {"a": '{"secret":"[scrubbed]"}'}),
         (
             {"password": SCRUBBED, "a": {"secret": 1}},
@@ -255,6 +276,57 @@ def test_at_any_depth(properties: Any, expected: Any, scrubber: Scrubber) -> Non
 
     assert (expected, 1) == scrubber.scrubbed(properties)
     assert before == repr(properties)  # the caller's own objects stay as they are
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["password", "email"],
+        ("password", "email"),
+        [["password", "email", "name"]],
+        [["password"], ["email"]],
+        [("password", "email"), "name"],
+        [("password", "email"), ("a", "b", "c")],
+        [[1, "password"], ["password", 1]],
+        [],
+        [[], []],
+        [("password_changed_at", 5), ("token", "x")],
+    ],
+    ids=str,
+)
+def test_lists_that_are_no_pairs(value: Any, scrubber: Scrubber) -> None:
+    """A pair is one in a list of pairs alone: two names beside each other are no secret."""
+    properties = {"a": value}
+
+    assert (properties, 0) == scrubber.scrubbed(properties)
+
+
+def test_pairs_that_were_scrubbed(scrubber: Scrubber) -> None:
+    """What was replaced counts no more, and further names and rules count in pairs as well."""
+    properties = {"a": [("password", SCRUBBED), ("iban", "x"), ("email", "ada")]}
+    rules = {"email": str.upper}.get
+
+    assert (properties, 0) == scrubber.scrubbed(properties)
+    assert (
+        {"a": [("password", SCRUBBED), ["iban", SCRUBBED], ["email", "ADA"]]},
+        1,
+    ) == Scrubber(["iban"], rules=rules).scrubbed(properties)
+
+
+KEYS = st.sampled_from(["a", "password", "Set-Cookie", "plan", "x-api-key", "csrftoken"])
+SCALARS = st.none() | st.integers() | st.sampled_from(["x", "", "a=b", "?secret=1", "[", SCRUBBED])
+
+
+@given(st.dictionaries(KEYS, SCALARS, min_size=1))
+def test_pairs_are_as_objects(members: dict[str, Any]) -> None:
+    """A list of pairs loses what an object with the same members loses, encoded or not."""
+    scrubber = Scrubber()
+    found, count = scrubber.scrubbed({"a": members})
+    listed, counted = scrubber.scrubbed({"a": [*members.items()]})
+
+    assert (found["a"], count) == (dict(listed["a"]), counted)
+    rest = jsonable.encode({"a": [*members.items()]})[1:]
+    assert (count > 0) == scrubber.has_secret(rest)
 
 
 def test_the_deepest(scrubber: Scrubber) -> None:
@@ -309,7 +381,14 @@ def test_prose(text: str, scrubber: Scrubber) -> None:
     assert text == found["$exception_list"][0]["frames"][0]["context_line"]  # the program's
 
 
-@pytest.mark.parametrize("value", ["x", {"a": {"secret": 1}}, *TEXTS, *PLAIN_TEXTS], ids=ascii)
+PAIRS = [["a", "b"]], [["password", 1]], [["a", [["cookie", "x"]]]], ["password", "x"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x", {"a": {"secret": 1}}, "[password: x", " [password: x", *PAIRS, *TEXTS, *PLAIN_TEXTS],
+    ids=ascii,
+)
 def test_encoded(value: Any, scrubber: Scrubber) -> None:
     """Of encoded values it is known as much, and the cheap question never says a false no."""
     rest = json.dumps({"a": value}, separators=(",", ":")).encode()[1:]
@@ -332,7 +411,19 @@ def test_any_text(key: str, value: str) -> None:
 
 def test_long_texts(scrubber: Scrubber) -> None:
     """Time grows with the length alone: none of these takes a second."""
-    for piece in ("//a:", "?a=", "password=", "a:", '"', "{", "[", "\\", "%3D=", "x" * 50 + " "):
+    for piece in (
+        "//a:",
+        "?a=",
+        "password=",
+        "a:",
+        '"',
+        "{",
+        "[",
+        "\\",
+        "%3D=",
+        "x" * 50 + " ",
+        "[('a', ",
+    ):
         scrubber.scrubbed({"a": piece * 50_000})
         scrubber.text(piece * 20_000)
 

@@ -9,6 +9,7 @@ import logging
 import logging.handlers
 import queue
 import threading
+import weakref
 
 from collections.abc import Callable
 from typing import Any
@@ -70,6 +71,82 @@ def test_steps(make_handler: MakeHandler, make_log: MakeLog, inspector: Inspecto
     }.items() <= opened.items()
     assert "cart" not in opened
     assert first.properties["$exception_steps"][0]["$timestamp"] < first.timestamp
+
+
+def test_steps_are_as_they_were_logged(
+    make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector
+) -> None:
+    """What is changed after a log call, as an argument or an extra, is a step as it was then."""
+    handler = make_handler(exceptions=True, exception_steps=9)
+    log = make_log(handler)
+    cart, paid = ["A-1042"], {"eur": 12.9}
+    log.info("cart %s", cart, extra={"order": "A-1042", "cart": cart})
+    log.info("paid %(eur)s", paid)
+    log.info("%s of %d", "x" * 5000, 3, extra={"note": "y" * 5000})
+    log.info("%d %%", "no number")
+    cart.append("A-1043")
+    paid["eur"] = 0
+    log.error("it failed", exc_info=ValueError())
+
+    (event,) = reports(handler, inspector)
+    found = event.properties["$exception_steps"]
+
+    assert "cart ['A-1042']" == found[0]["$message"]
+    assert ["A-1042", None] == [found[0].get(name) for name in ("order", "cart")]
+    assert ["paid 12.9", "[unprintable message]"] == [found[at]["$message"] for at in (1, 3)]
+    assert "x" * 900 in found[2]["$message"]
+    assert (1024, 200) >= (len(found[2]["$message"]), len(found[2]["note"]))
+
+
+def test_steps_hold_nothing(make_handler: MakeHandler, make_log: MakeLog) -> None:
+    """Objects in arguments and extras are not kept alive by the steps of their context."""
+    handler = make_handler(exception_steps=9)
+    log = make_log(handler)
+
+    class Cart:
+        pass
+
+    cart = Cart()
+    gone = weakref.ref(cart)
+    log.info("cart %s", cart, extra={"cart": cart, "order": 5})
+    log.info("cart %s", 5, extra={f"cart{n}": cart for n in range(30)})
+    del cart
+
+    assert gone() is None
+
+
+def test_a_few_extras_in_their_order(
+    make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector
+) -> None:
+    """The first eight plain extras are kept, in the order of the log call."""
+    handler = make_handler(exceptions=True, exception_steps=9)
+    log = make_log(handler)
+    log.info("few", extra={"b": 1, "plain": [], "a": 2.5})
+    log.info("many", extra={"list": [], **{f"n{n}": n for n in range(20)}})
+    log.error("it failed", exc_info=ValueError())
+
+    (event,) = reports(handler, inspector)
+    few, many = event.properties["$exception_steps"]
+
+    assert ["b", "a"] == [*few][:2]
+    assert [f"n{n}" for n in range(8)] == [*many][:8]
+    assert "n8" not in many
+
+
+def test_a_record_s_own_text(make_handler: MakeHandler, inspector: Inspector) -> None:
+    """A class of records that formats otherwise is asked for its message."""
+
+    class Braces(logging.LogRecord):
+        def getMessage(self) -> str:
+            return str(self.msg).format(*(self.args or ()))
+
+    handler = make_handler(exception_steps=9)
+    handler.handle(Braces("shop", logging.INFO, "", 1, "cart {} opened", (7,), None))
+    handler.capture_exception(ValueError())
+
+    (event,) = reports(handler, inspector)
+
+    assert ["cart 7 opened"] == messages(event)
 
 
 def test_none_by_default(
@@ -249,7 +326,7 @@ def test_ten_thousand_steps(
     assert ["24998", "24999"] == [message.split()[0] for message in found[-2:]]
     trail = steps._trail.get()
     assert trail is not None
-    assert trail[2] <= 20_001
+    assert len(list(steps._newest_first(trail))) <= 20_000
 
 
 class Unsayable:

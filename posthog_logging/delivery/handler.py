@@ -227,6 +227,10 @@ class DeliveryHandler(logging.Handler):
         if not self._opted_out:
             self._ledger.refuse(reason, detail)
 
+    def warn_once(self, topic: str, text: str) -> None:
+        """Log *text*, once for each *topic*, about what was mended on the way to an event."""
+        self._ledger.tell(topic, text)
+
 
 def _why_silent(options: Options) -> str:
     if is_disabled():

@@ -31,7 +31,7 @@ def is_ours(record: logging.LogRecord) -> bool:
             return True
         if len(others) < _MOST_OTHERS:
             others.add(name)
-    return threading.get_ident() in working and not _is_finalising()
+    return bool(working) and threading.get_ident() in working and not _is_finalising()
 
 
 def _is_finalising() -> bool:

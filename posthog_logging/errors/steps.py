@@ -2,7 +2,8 @@
 What was logged before an exception: ``$exception_steps``, kept for each context.
 
 The steps of a context are a list that is never changed, only put on: who inherits a context
-inherits what was there, and what either adds is its own. That costs an append.
+inherits what was there, and what either adds is its own. That costs an append. Whatever can wait
+until an exception is reported does; only values that cannot change are kept until then.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from threading import get_ident
 from typing import Any
 
 from ..events import jsonable
-from ..events.records import RESERVED, STANDARD
+from ..events.records import LAST_STANDARD, RESERVED, STANDARD
 from ..events.timestamps import rfc3339
 from .limits import clip
 
@@ -34,11 +35,17 @@ _NOT_EXTRAS = RESERVED | frozenset(
 )
 
 
-# When, the message, the level's name, the logger's, and extras. Plain tuples, for they are made
-# at each log call.
-_Step = tuple[float, str, str, str, "Mapping[str, Any] | None"]
-# The last step, what came before it (another trail), and how many steps that is.
-_Trail = tuple[_Step, Any, int]
+_INFO = logging.INFO
+_PLAIN = frozenset({bool, float, int, str})
+
+# A few plain values by name, the last one first.
+_Extras = dict[Any, Any]
+# When, the message and its arguments, the level's name, the logger's, extras, and the step before
+# it. Plain tuples, for they are made at each log call.
+_Step = tuple[float, str, Any, str, str, "_Extras | None", Any]
+# The last step, how many there are in its list, and the last one of the list before. Neither list
+# is longer than `Steps` wants: then the older one goes, and the newer one is the older.
+_Trail = tuple[_Step, int, "_Step | None"]
 
 _trail: ContextVar[_Trail | None] = ContextVar("posthog_logging_steps", default=None)
 
@@ -63,72 +70,75 @@ class Steps:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._longest = 2 * most
 
     def record(self, record: logging.LogRecord) -> None:
         """Put on what was logged; whatever is in *record*, nothing is raised."""
-        if record.levelno < logging.INFO or record.thread != get_ident():
+        if record.levelno < _INFO or record.thread != get_ident():
             return
-        extras = None
-        message = record.msg
+        message, args, extras = record.msg, record.args, None
         try:
             attributes = record.__dict__
-            if len(attributes) > STANDARD:
-                extras = _scalars(attributes, STANDARD)  # they come last
-                message = attributes.get("event") or message
-            if record.args:
-                message = record.getMessage() if message is record.msg else message
+            more = len(attributes) - STANDARD
+            if more > 0:
+                extras = _extras(attributes if more <= _EXTRAS else _first_of(attributes))
+                if attributes.get("event"):
+                    message, args = attributes["event"], None
+            if args:
+                if _must_be_formatted(record, message, args):
+                    message, args = record.getMessage(), None
             elif type(message) is not str:
                 message = str(message)
+            if len(message) > _MESSAGE:
+                message = message[:_MESSAGE]
         except Exception:
-            message = "[unprintable message]"
-        self._note((record.created, message[:_MESSAGE], record.levelname, record.name, extras))
+            message, args = "[unprintable message]", None
+        self._note(record.created, message, args, record.levelname, record.name, extras)
 
     def entry(self, entry: Mapping[Any, Any], message: Any, level: str, created: float) -> None:
         """Put on what was logged by structlog."""
-        logger = entry.get("logger")
-        extras = _scalars({key: entry[key] for key in entry if not str(key).startswith("_")})
-        name = logger if isinstance(logger, str) else "structlog"
         if isinstance(message, str):
-            self._note((created, message[:_MESSAGE], level, name, extras))
+            logger = entry.get("logger")
+            name = logger if isinstance(logger, str) else "structlog"
+            own = {key: entry[key] for key in entry if not str(key).startswith("_")}
+            self._note(created, message[:_MESSAGE], None, level, name, _extras(_first_of(own)))
 
     def event(self, fields: Mapping[str, Any], name: Any, created: float) -> None:
         """Put on an event that was no log call, by its name."""
         given = fields.get("event") or name
         if isinstance(given, str):
-            self._note((created, given[:_MESSAGE], "event", "", None))
+            self._note(created, given[:_MESSAGE], None, "event", "", None)
 
-    def _note(self, step: _Step) -> None:
-        """Put *step* on those of this context."""
+    def _note(
+        self,
+        created: float,
+        message: str,
+        args: Any,
+        level: str,
+        logger: str,
+        extras: _Extras | None,
+    ) -> None:
+        """Put a step on those of this context."""
         trail = _trail.get()
         if trail is None:
-            _trail.set((step, None, 1))
+            _trail.set(((created, message, args, level, logger, extras, None), 1, None))
             return
-        last, _, length = trail
-        if last[0] == step[0] and last[1] == step[1]:
+        last, length, older = trail
+        if last[0] == created and _text(last) == _text((created, message, args)):
             return  # an event of a log call, or a second handler
-        if length >= self._longest:
-            trail = self._cut(trail)
-            length = trail[2]
-        _trail.set((step, trail, length + 1))
-
-    def _cut(self, trail: _Trail) -> _Trail:
-        """Return the newest steps alone: once in as many steps as are kept."""
-        newest = list(_newest_first(trail, self._most))
-        kept: Any = None
-        for length, step in enumerate(reversed(newest), 1):
-            kept = (step, kept, length)
-        whole: _Trail = kept
-        return whole
+        if length < self._most:
+            step = (created, message, args, level, logger, extras, last)
+            _trail.set((step, length + 1, older))
+        else:
+            _trail.set(((created, message, args, level, logger, extras, None), 1, last))
 
     def recent(self) -> list[dict[str, Any]]:
         """Return the steps of this context, the oldest first, as far as there is room."""
         found: list[dict[str, Any]] = []
         room = _BYTES - 2
-        for step in _newest_first(_trail.get(), self._most):
-            if not step[1].strip():
-                continue
+        for step in islice(_newest_first(_trail.get()), self._most):
             described = _described(step)
+            if not described["$message"].strip():
+                continue
             room -= len(jsonable.encode(described)) + 1
             if room < 0:
                 break
@@ -136,37 +146,79 @@ class Steps:
         return found[::-1]
 
 
-def _newest_first(trail: _Trail | None, most: int) -> Iterator[_Step]:
-    while trail is not None and most > 0:
-        step, trail, _ = trail
-        yield step
-        most -= 1
+def _newest_first(trail: _Trail | None) -> Iterator[_Step]:
+    newer, _, older = trail or (None, 0, None)
+    for step in (newer, older):
+        while step is not None:
+            yield step
+            step = step[6]
 
 
 def _described(step: _Step) -> dict[str, Any]:
-    created, message, level, logger, extras = step
+    level, logger, extras = step[3:6]
+    given = reversed((extras or {}).items())
     known = {"level": level, "logger": logger}
     return {
-        **(extras or {}),
+        **dict(islice((pair for pair in given if _is_extra(pair[0])), _EXTRAS)),
         **{key: value for key, value in known.items() if value},
-        "$message": clip(message, _MESSAGE),
-        "$timestamp": rfc3339(created),
+        "$message": clip(_text(step), _MESSAGE),
+        "$timestamp": rfc3339(step[0]),
     }
 
 
-def _scalars(fields: Mapping[Any, Any], first: int = 0) -> dict[str, Any] | None:
-    """Return a few plain values of *fields*, of those that come from the *first* on."""
-    found: dict[str, Any] = {}
-    for key in islice(fields, first, None):
-        value = fields[key]
-        if type(value) in _SCALARS and type(key) is str and key not in _NOT_EXTRAS:
-            found[key] = value[:_EXTRA] if type(value) is str else value
-            if len(found) == _EXTRAS:
-                break
-    return found or None
+def _text(step: tuple[Any, ...]) -> str:
+    """Return a step's message, formatted as `LogRecord.getMessage` does."""
+    _, message, args, *_ = step
+    if not args:
+        return str(message)
+    try:
+        return str(message % args)
+    except Exception:
+        return "[unprintable message]"
 
 
-_SCALARS = frozenset({bool, float, int, str})
+# What runs at each log call: names are judged when an exception is reported.
+
+
+def _must_be_formatted(record: logging.LogRecord, message: Any, args: Any) -> bool:
+    """Return whether the arguments may change or are long, or the text is not the stdlib's."""
+    if (
+        type(record) is not logging.LogRecord
+        or type(message) is not str
+        or type(args) is not tuple
+    ):
+        return True
+    for value in args:
+        kind = type(value)
+        if kind not in _PLAIN or (kind is str and len(value) > _EXTRA):
+            return True
+    return len(message) > _MESSAGE
+
+
+def _extras(fields: dict[Any, Any]) -> _Extras:
+    """Return the plain values of *fields*, and of a record those that are not `logging`'s own."""
+    found = {}
+    for name in reversed(fields):
+        if name == LAST_STANDARD:
+            break
+        value = fields[name]
+        kind = type(value)
+        if kind is str:
+            found[name] = value if len(value) <= _EXTRA else value[:_EXTRA]
+        elif kind in _PLAIN:
+            found[name] = value
+    return found
+
+
+def _first_of(fields: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a few of many fields: the first ones that are extras and plain."""
+    plain = (name for name in fields if type(fields[name]) in _PLAIN and _is_extra(name))
+    return {name: fields[name] for name in islice(plain, _EXTRAS)}
+
+
+def _is_extra(name: Any) -> bool:
+    return type(name) is str and name not in _NOT_EXTRAS
+
 
 if hasattr(os, "register_at_fork"):
     # A forked worker serves other requests than the one its parent was in.

@@ -47,7 +47,7 @@ __all__ = [
 _BLANK = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
 #: How many attributes `logging` itself gives a record.
 STANDARD = len(_BLANK)
-_FIRST_STANDARD, *_, _LAST_STANDARD = _BLANK
+_FIRST_STANDARD, *_, LAST_STANDARD = _BLANK
 # What structlog's `ProcessorFormatter` leaves on a record or in an entry for itself.
 _STRUCTLOG = {"_from_structlog", "_logger", "_name", "_record"}
 #: What `logging` itself puts on a record; ``taskName`` from Python 3.12 on.
@@ -75,7 +75,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     keys = list(attributes)
     if (
         len(keys) >= STANDARD
-        and keys[STANDARD - 1] == _LAST_STANDARD
+        and keys[STANDARD - 1] == LAST_STANDARD
         and keys[0] == _FIRST_STANDARD
     ):
         keys = keys[STANDARD:]  # extras come last; this saves 23 look-ups an event

@@ -63,8 +63,12 @@ _URL_PASSWORD = re.compile(
 )
 _WORD = r"\w$.\[\]\-\u00ad\u200b-\u200f\u2060\ufeff"
 _KEY = re.compile(
-    rf"(?<![{_WORD}])([{_WORD}]{{3,200}})(\\{{0,4}}['\"]?\s{{0,8}}(?:=>|=(?!=)|:(?!//))\s{{0,8}})"
+    rf"(?<![{_WORD}])([{_WORD}]{{3,200}})(\\{{0,4}}['\"]?\s{{0,8}}(?:=>|=(?!=)|:(?!//))\s{{0,8}}"
+    r"|\\{0,4}['\"]\s{0,8},\s{0,8})"
 )
+# What stands before a name that a comma parts from its value, in the repr of a list of pairs.
+_BEFORE_PAIR = re.compile(r"(?:[\[({]|[)\]],)\s{0,8}[\[(]\s{0,8}[bru]{0,2}\\{0,4}['\"]\Z")
+_LONGEST_BEFORE = 32
 # These headers have values of several words, and of several pairs.
 _HEADER = re.compile(r"(?:.*[\W_])?(?:authori[sz]ation|cookie2?)", re.IGNORECASE)
 _LINE = re.compile(r"[^\r\n\"']+")
@@ -192,6 +196,7 @@ class Scrubber:
             or _BACKSLASH in chunk
             or _BRACE in chunk
             or (_AT in chunk and b"//" in chunk)
+            or (_BRACKET in chunk and _MAY_BE_PAIRS.search(chunk) is not None)
         )
 
     def has_secret(self, rest: bytes) -> bool:
@@ -278,6 +283,17 @@ def _may_be_json(text: str) -> bool:
     return text[:1] in _MAY_BEGIN_JSON and text.lstrip()[:1] in _BEGINS_JSON
 
 
+def _is_pair(value: Any) -> bool:
+    """Return whether *value* may be a name and its value, as headers and forms come in lists."""
+    return (
+        isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], (str, bytes))
+    )
+
+
+def _text_of(name: str | bytes) -> str:
+    return name.decode("latin-1") if isinstance(name, bytes) else str(name)
+
+
 def _never(text: str) -> bool:
     return False
 
@@ -348,9 +364,19 @@ class _Walk:
         return self._visit(jsonable.jsonable(value), depth + 1, key)
 
     def _array(self, members: Any, depth: int) -> Any:
-        found = [self._visit(member, depth) for member in members]
+        visit = self._pair if members and all(map(_is_pair, members)) else self._visit
+        found = [visit(member, depth) for member in members]
         same = all(map(_is, found, members))
         return members if same else found
+
+    def _pair(self, pair: Any, depth: int) -> Any:
+        """Return a name and its value, in a list of such, as a member of an object."""
+        name, value = pair
+        replace = self._replacement(_text_of(name))
+        if replace is None:
+            return self._visit(pair, depth)
+        found = self._put(replace, value)
+        return pair if found is value else [self._visit(name, depth + 1), found]
 
     def _put(self, replace: Replace, value: Any) -> Any:
         if replace is not _hide:
@@ -397,6 +423,8 @@ class _Walk:
         end = 0
         for match in _KEY.finditer(text):
             replace = self._replacement(match[1]) if match.start() >= end else None
+            if replace is not None and "," in match[2] and not _is_in_pair(match):
+                continue
             value = _value_behind(match) if replace is not None else None
             if replace is not None and value is not None:
                 opening = value.groupdict().get("open") or ""
@@ -404,6 +432,12 @@ class _Walk:
                 pieces += [text[end : value.start()], opening, str(self._put(replace, secret))]
                 end = value.end()
         return "".join([*pieces, text[end:]]) if pieces else text
+
+
+def _is_in_pair(key: re.Match[str]) -> bool:
+    """Return whether a quoted name begins a pair of a list: not so any two texts with a comma."""
+    start = key.start()
+    return _BEFORE_PAIR.search(key.string, max(0, start - _LONGEST_BEFORE), start) is not None
 
 
 def _value_behind(key: re.Match[str]) -> re.Match[str] | None:
@@ -417,7 +451,9 @@ def _value_behind(key: re.Match[str]) -> re.Match[str] | None:
 _OPENING = frozenset("{[\"'")
 _BEGINS_JSON = frozenset('{["')
 _MAY_BEGIN_JSON = _BEGINS_JSON | frozenset(" \t\r\n")
-_EQUALS, _BACKSLASH, _BRACE, _AT = b"=\\{@"
+_EQUALS, _BACKSLASH, _BRACE, _AT, _BRACKET = b"=\\{@["
+# A list in a list, which pairs are, and in a text one at its beginning, which may be JSON.
+_MAY_BE_PAIRS = re.compile(rb'\[(?<=["\[ ]\[)')
 
 
 def _is(one: Any, other: Any) -> bool:

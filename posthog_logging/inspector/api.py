@@ -93,6 +93,10 @@ class Api:
             }
         )
 
+    def plan(self, query: Query, body: bytes) -> Reply:
+        """Return what came of the plan; its name, under ``plan``, is null without one."""
+        return _json(self.store.mask.value(self.store.plan()))
+
     def stream(self, query: Query, body: bytes) -> Reply:
         """Return what arrives, as it arrives."""
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
@@ -209,6 +213,7 @@ _PATHS: Mapping[str, Mapping[str, _Method]] = {
     "/api/events": {"GET": Api.events},
     "/api/export": {"GET": Api.export},
     "/api/person": {"GET": Api.person},
+    "/api/plan": {"GET": Api.plan},
     "/api/requests": {"GET": Api.requests},
     "/api/reset": {"POST": Api.reset},
     "/api/stream": {"GET": Api.stream},
@@ -221,7 +226,7 @@ _FILES: Mapping[str, tuple[str, str]] = {
     "/page.css": ("page.css", "text/css"),
     **{
         f"/{name}.js": (f"{name}.js", "text/javascript")
-        for name in ("detail", "kinds", "page", "persons", "search", "text")
+        for name in ("detail", "kinds", "page", "persons", "plan", "search", "text")
     },
 }
 _SAFE: Mapping[str, str] = {

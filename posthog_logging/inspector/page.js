@@ -4,6 +4,7 @@ import { $, arrange, button, clock, count, node, plural, shown, span } from "./t
 import { KINDS, arrivedAt, delayOf, isEvent, kindOf, levelOf, notesOf, sentAt, summaryOf, titleOf } from "./kinds.js";
 import { compiled } from "./search.js";
 import { forgetPersons, learn, personOf, persons } from "./persons.js";
+import { drawPlan, planChanged, usePlanOn } from "./plan.js";
 import { openEvent, openRequest, openTimeline, statusOf, useOn } from "./detail.js";
 
 const SPARE = 8; // rows above and below what is seen
@@ -102,6 +103,7 @@ function accept(message) {
   if (message.generation !== state.generation) begin(message.generation);
   const { counts, chaos, playing, capacity } = message;
   Object.assign(state, { counts, chaos, playing, capacity });
+  planChanged();
   return message.arrived.filter(remember);
 }
 
@@ -357,11 +359,19 @@ function drawOverview() {
   $("rate-area").setAttribute("points", `0,40 ${points} 59,40`);
   $("rate-now").textContent = count(Math.max(rates[SECONDS - 1], rates[SECONDS - 2]));
   $("rate-peak").textContent = peak ? `peak ${count(peak)} in the last minute` : "none in the last minute";
-  const hidden = drawBars("names", state.names, (name) => { show(""); search(`event:${JSON.stringify(name)}`); });
+  const hidden = drawBars("names", state.names, listName);
   $("names-more").textContent = hidden > 0 ? `and ${count(hidden)} more names` : state.names.size ? "" : "none yet";
   drawBars("levels", state.levels, (name) => { show("log"); search(`level:${name}`); });
   $("levels-section").hidden = !state.levels.size;
+  drawPlan();
   announce();
+}
+
+const listName = (name) => { show(""); search(`event:${JSON.stringify(name)}`); };
+
+function openNumber(number, name) {
+  const found = state.items.find((item) => isEvent(item) && item.number === number);
+  if (found) openItem(found); else listName(name);
 }
 
 // Draw the largest numbers of *map* as bars; return how many are not shown.
@@ -532,6 +542,7 @@ function start() {
   $("copy-shell").textContent = `export POSTHOG_HOST=${origin} POSTHOG_API_KEY=phc_local`;
   $("copy-python").textContent = `log.addHandler(PostHogHandler("phc_local", host="${origin}"))`;
   useOn({ open, openItem, openTimeline, search, personOf, kept, requestOf: (number) => state.requests.get(number), itemsOf: (ids) => state.items.filter((one) => isEvent(one) && ids.has(one.distinct_id)) });
+  usePlanOn({ listName, openNumber });
   drawTabs();
   const clicks = {
     canvas: onRow, close: back, newer: () => { $("list").scrollTop = 0; }, clear: () => post("/api/reset", {}), theme: toggleTheme,

@@ -1,44 +1,125 @@
-"""What arrives, held against a plan: a warning on each event that is not as planned."""
+"""What arrives, held against a plan: what fits, what does not, what is new, what never came."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
 
-from ..plan import Plan
-from .rules import Finding, Judged
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..plan import Finding, Plan, PlannedEvent
 
 
 __all__ = ["Planned"]
 
 _MOST_WARNINGS = 20  # of one event
+_MOST_PROBLEMS = 20  # of one name that are counted apart
+_MOST_NAMES = 200  # that are not planned, and counted apart
+_LONGEST_NAME = 200
+_INDEX = re.compile(r"\[\d+\]")
+
+
+@dataclass
+class _Problem:
+    """One way of not fitting: how many events had it, and the latest of them."""
+
+    text: str = ""
+    count: int = 0
+    example: int = 0  # the event's number
+
+
+@dataclass
+class _Seen:
+    """What came of one planned event."""
+
+    came: int = 0
+    misfits: int = 0
+    problems: dict[tuple[str, str], _Problem] = field(default_factory=dict)
+
+    def add(self, findings: list[Finding], number: int) -> None:
+        self.came += 1
+        self.misfits += bool(findings)
+        latest = {_kind_of(one): one.text for one in findings}  # a list may have it many times
+        for kind, text in latest.items():
+            if kind in self.problems or len(self.problems) < _MOST_PROBLEMS:
+                problem = self.problems.setdefault(kind, _Problem())
+                problem.text, problem.count, problem.example = text, problem.count + 1, number
+
+
+@dataclass
+class _Unplanned:
+    """What came under a name that is not in the plan, and the planned name that it is like."""
+
+    nearest: str | None
+    came: int = 0
 
 
 class Planned:
     """
-    Marks events that are not planned or do not fit, and knows which ones never came.
+    Finds what is not planned or does not fit among the events that a server accepts.
 
-    Only the events that a server accepts are looked at.
+    Names that begin with ``$`` are PostHog's own, and logs are not events: neither is in a plan.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._came: set[str] = set()
-
-    def mark(self, judged: Judged) -> Judged:
-        """Return *judged* with a warning for each finding."""
-        return replace(judged, good=[self._marked(one) for one in judged.good])
-
-    def missing(self) -> list[str]:
-        """Return the planned events that never came."""
-        return self.plan.missing(self._came)
+        self.reset()
 
     def reset(self) -> None:
         """Forget what came."""
-        self._came.clear()
+        self._planned = {name: _Seen() for name in self.plan.events}
+        self._unplanned: dict[str, _Unplanned] = {}
+        self._others = 0
 
-    def _marked(self, one: Finding) -> Finding:
-        if one.event in self.plan.events:
-            self._came.add(one.event)
-        found = self.plan.check(one.event, dict(one.properties))[:_MOST_WARNINGS]
-        texts = (f"plan: {finding.text}" for finding in found)
-        return one._replace(warnings=(*one.warnings, *texts)) if found else one
+    def see(self, event: str, properties: dict[str, Any], number: int) -> tuple[str, ...]:
+        """Count the accepted event of that *number*; return a warning for each finding."""
+        found = self.plan.check(event, properties)
+        if event in self._planned:
+            self._planned[event].add(found, number)
+        elif found:
+            self._count(event)
+        return tuple(f"plan: {one.text}" for one in found[:_MOST_WARNINGS])
+
+    def _count(self, event: str) -> None:
+        name = event[:_LONGEST_NAME]
+        if name not in self._unplanned and len(self._unplanned) >= _MOST_NAMES:
+            self._others += 1
+            return
+        seen = self._unplanned.setdefault(name, _Unplanned(self.plan.nearest(event)))
+        seen.came += 1
+
+    def missing(self) -> list[str]:
+        """Return the planned events that never came, without deprecated ones."""
+        return self.plan.missing(name for name, seen in self._planned.items() if seen.came)
+
+    def describe(self) -> dict[str, Any]:
+        """
+        Return what came of each planned event, and under each name that is not planned.
+
+        ``others`` counts the events of further names that are not planned.
+        """
+        return {
+            "plan": self.plan.name,
+            "events": [
+                _described(one, self._planned[name]) for name, one in self.plan.events.items()
+            ],
+            "unplanned": [{"event": name, **asdict(one)} for name, one in self._unplanned.items()],
+            "others": self._others,
+        }
+
+
+def _kind_of(finding: Finding) -> tuple[str, str]:
+    """Return what two findings of one kind have in common: the field, and what it may be."""
+    problem = finding.problem
+    return ("", "") if problem is None else (_INDEX.sub("[]", problem.field), problem.may)
+
+
+def _described(one: PlannedEvent, seen: _Seen) -> dict[str, Any]:
+    return {
+        "event": one.name,
+        "description": one.description,
+        "deprecated": one.deprecated,
+        "came": seen.came,
+        "misfits": seen.misfits,
+        "problems": [asdict(problem) for problem in seen.problems.values()],
+    }

@@ -190,8 +190,6 @@ class Store:
 
     def add(self, asked: Asked, dialect: str, judged: Judged) -> None:
         """Remember one request and what the judge kept of it."""
-        if self._planned is not None:
-            judged = self._planned.mark(judged)
         keys = set(keys_in(asked.headers, asked.query, judged.payload))
         with self._changed:
             self._learn(keys)
@@ -237,6 +235,11 @@ class Store:
             return (
                 found if self._planned is None else {**found, "missing": self._planned.missing()}
             )
+
+    def plan(self) -> dict[str, Any]:
+        """Return what came of the plan, as `Planned.describe` has it."""
+        with self._changed:
+            return {"plan": None} if self._planned is None else self._planned.describe()
 
     def reset(self) -> None:
         """Forget everything but the running numbers."""
@@ -341,7 +344,10 @@ class Store:
     def _event(self, found: Finding, request: Received) -> Event:
         seen = self._sightings.get(_named(found.uuid), _Sighting(1))
         self._numbers["event"] += 1
-        warnings = found.warnings if found.reason else self._accepted_now(found, seen)
+        warnings = found.warnings
+        if not found.reason:
+            warnings += self._held_against_plan(found, request.dialect)
+            warnings += self._accepted_now(found, seen)
         return Event(
             found.event,
             found.distinct_id,
@@ -360,18 +366,23 @@ class Store:
             self.mask,
         )
 
+    def _held_against_plan(self, found: Finding, dialect: str) -> tuple[str, ...]:
+        """Return the plan's warnings of an accepted event; a log is not an event."""
+        if self._planned is None or dialect == "posthog-logs":
+            return ()
+        return self._planned.see(found.event, dict(found.properties), self._numbers["event"])
+
     def _accepted_now(self, found: Finding, seen: _Sighting) -> tuple[str, ...]:
-        """Count an accepted event; return its warnings, with those of what came before it."""
+        """Count an accepted event; return the warnings that what came before it gives."""
         self._names[_named(found.event)] += 1
         if len(self._names) > _MOST_NAMES:
             del self._names[next(iter(self._names))]
         self._counts["duplicates"] += seen.accepted
         if found.uuid:
             self._sightings[_named(found.uuid)] = seen._replace(accepted=True)
-        merge = self._persons.see(
+        return self._persons.see(
             found.event, found.distinct_id, found.properties, self._numbers["event"]
         )
-        return found.warnings + merge
 
 
 def _named(name: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Unpack
 
 from ..delivery.waiting import in_thread
-from .front import Front, Options
+from .front import Front, Options, known
 from .request import Request, url_of
 
 
@@ -45,7 +45,7 @@ class PostHogMiddleware:
     ) -> None:
         self._app = app
         self._stands_in = lifespan
-        self._front = Front("asgi.middleware", _read, **options)
+        self._front = Front("asgi.middleware", _read, **known(options, PostHogMiddleware))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or whatever else *scope* is."""

@@ -15,7 +15,7 @@ from typing import Any, Unpack
 from .. import context
 from ..context import Bound, Kept
 from ..delivery.checks import boolean
-from .front import Front, Options, Served
+from .front import Front, Options, Served, known
 from .request import Request, environ_request
 
 
@@ -57,7 +57,9 @@ class PostHogMiddleware:
 
         self._get_response = get_response
         holder = Transactions() if boolean("on_commit", on_commit) else None
-        self._front = Front("django.middleware", _read, holder=holder, **options)
+        self._front = Front(
+            "django.middleware", _read, holder=holder, **known(options, PostHogMiddleware)
+        )
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)

@@ -23,7 +23,7 @@ from ..errors.exception_list import middleware
 from .request import STATUS, Identities, Request, describe
 
 
-__all__ = ["Front", "Options", "Served", "is_asset"]
+__all__ = ["Front", "Options", "Served", "is_asset", "known"]
 
 _ASSETS = frozenset(
     """avif bmp css eot gif ico jpeg jpg js map mjs mp3 mp4 ogg otf png svg ttf wasm webm
@@ -69,6 +69,26 @@ class Options(TypedDict, total=False):
     filter: Callable[[Any], Any] | None
     http_log: bool
     is_asset: Callable[[str], Any]
+
+
+def known(options: Options, middleware: type) -> Options:
+    """Return *options*; raises TypeError for one that *middleware* does not take, and says why."""
+    own = inspect.signature(middleware).parameters.values()
+    allowed = [
+        *Options.__annotations__,
+        *(one.name for one in own if one.kind is inspect.Parameter.KEYWORD_ONLY),
+    ]
+    for name in options:
+        if name not in allowed:
+            import difflib  # which costs more than the rest of this module
+
+            near = difflib.get_close_matches(name, allowed, 1)
+            raise TypeError(
+                f"{middleware.__module__}.{middleware.__name__}: no option is called {name!r}"
+                f"{f'; did you mean {near[0]!r}?' if near else '.'}"
+                f" It takes {', '.join(sorted(allowed))}"
+            )
+    return options
 
 
 class Front:

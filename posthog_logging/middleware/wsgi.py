@@ -12,7 +12,7 @@ import contextvars
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Unpack
 
-from .front import Front, Options, Served
+from .front import Front, Options, Served, known
 from .request import Request, clean, environ_path, environ_request, url_of
 
 
@@ -35,7 +35,7 @@ class PostHogMiddleware:
 
     def __init__(self, app: Application, **options: Unpack[Options]) -> None:
         self._app = app
-        self._front = Front("wsgi.middleware", _read, **options)
+        self._front = Front("wsgi.middleware", _read, **known(options, PostHogMiddleware))
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""

@@ -275,7 +275,8 @@ def _version(package: str) -> str:
 _HEAD = """\
 # What an event costs
 
-F is `logger.info` into a `NullHandler`, PH is posthog-python in its newest version; both speak PostHog's V1.
+F is `logger.info` into a `NullHandler`, PH is posthog-python in its newest version.
+Both speak PostHog's V1 where a row does not say otherwise.
 Figures are medians of {rounds} round(s), ratios medians of the ratios inside each round.
 In each round contenders take turns; each measurement is a fresh process with a server of its own.
 Compare figures of one table only.
