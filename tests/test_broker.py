@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import logging.config
@@ -1148,15 +1149,24 @@ def test_a_full_redis_keeps_events_here(publishers: Any) -> None:
         found: list[Any] = []
         for number in range(200):
             found += publisher.publish([envelope(neutral(number, x=os.urandom(9000).hex()))], 5.0)
-        assert any("memory" in str(one) for one in found if one)
-        consumer = engine_for(where).consumer(where, Intake(prefetch=1000))
         stored = sum(one is None for one in found)
+        consumer = engine_for(where).consumer(where, Intake(prefetch=1000))
+        # What it needs goes up and down a little: far below that, there is no room at all.
+        server = importlib.import_module("redis").Redis.from_url(small.url)
+        server.config_set("maxmemory", "1")
         with pytest.raises(BrokerError, match="memory"):
-            consumer.fetch(1000, 0.1)
+            consumer.fetch(1000, 0.1)  # which makes the group
+        server.config_set("maxmemory", "0")
+        server.close()
+        again = publisher.publish([envelope(neutral(200))], 5.0)
+        kept = fetch(consumer, stored + 1)
         publisher.close()
         consumer.close()
 
+    assert all("memory" in str(one) for one in found if one)
     assert 0 < stored < 200
+    assert [None] == again
+    assert stored + 1 == len(kept)
 
 
 # Kafka

@@ -220,7 +220,7 @@ class _Worker(threading.Thread):
 
     def _lose_broker(self, text: str) -> None:
         """Begin anew after a while: all that was here comes again."""
-        self.connected = False
+        self.connected = self.idle = False  # whether the queue is empty, nobody knows now
         self._consumer.close()
         self._sender.rewind()
         if not self._stop_asked.is_set():
