@@ -485,6 +485,14 @@ class TestEngine:
         assert [] == [one for one in findings if one.verdict == "WRONG"]
         assert where.server in findings[0].found
 
+    def test_doctor_says_what_to_do(self, engine: str, make_queue: Any) -> None:
+        """Before a relay has made the queue, that is a note; each finding has a remedy."""
+        findings = list(examine(make_queue(engine), 5.0))
+        wanting = [one for one in findings if one.verdict != "ok"]
+
+        assert all(one.remedy for one in wanting)
+        assert engine == "memory" or any("is missing" in one.found for one in wanting)
+
 
 def test_doctor_says_what_an_absent_broker_is() -> None:
     """Where nobody listens, each engine says so, without a password."""
@@ -497,6 +505,7 @@ def test_doctor_says_what_an_absent_broker_is() -> None:
         assert ["WRONG"] == [one.verdict for one in findings]
         assert "reached" in findings[0].found or "in time" in findings[0].found
         assert "pw" not in findings[0].found
+        assert "check that the broker runs" in findings[0].remedy
 
 
 # The producer
@@ -985,7 +994,7 @@ def test_a_user_without_rights(rabbitmq: RabbitMQ, make_queue: Any) -> None:
     assert [] == consumer.fetch(1, 0.1)
     consumer.close()
     findings = {one.checked: one for one in examine(other, 5.0)}
-    assert "no-declare" in findings["arguments"].found
+    assert "no-declare" in findings["arguments"].remedy
 
 
 def test_alarms_keep_events_here(
@@ -1136,8 +1145,8 @@ def test_doctor_looks_after_redis(redis: Redis, make_queue: Any) -> None:
         found = {one.checked: one for one in examine(address(careless.url), 2.0)}
 
     assert ("WRONG", "WRONG") == (found["durability"].verdict, found["eviction"].verdict)
-    assert "set appendonly yes" in found["durability"].found
-    assert "noeviction" in found["eviction"].found
+    assert "set appendonly yes" in found["durability"].remedy
+    assert "noeviction" in found["eviction"].remedy
     assert "note" == {one.checked: one for one in examine(where, 2.0)}["stream"].verdict
 
 
