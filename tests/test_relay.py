@@ -42,6 +42,7 @@ from posthog_logging.delivery.sender import Sender, Settings
 from posthog_logging.delivery.transport import RequestsTransport
 from posthog_logging.events import jsonable
 from posthog_logging.events.message import Message
+from posthog_logging.inspector import Inspector
 from posthog_logging.wire import Endpoint, find_dialect
 from posthog_logging.wire.compression import decompress
 
@@ -290,7 +291,7 @@ def test_a_journal_is_drained_into_its_broker(
 ) -> None:
     """What waits on disk for a broker goes there, given the URL with its credentials."""
     away = "amqp://u:pa55word@127.0.0.1:9/v"
-    handler = PostHogHandler(broker=away, spool=tmp_path, shutdown_timeout=0.1)
+    handler = PostHogHandler(broker=away, spool=tmp_path)
     make_log(handler).info("x", extra={"distinct_id": "u"})
     handler.close()
     without = main(["spool", "drain", str(tmp_path)])
@@ -339,6 +340,24 @@ def test_once_delivers_what_is_there(
     assert 700 == counts["delivered"] == counts["accepted"]
     assert 700 == inspector.counts()["good"], inspector.counts()
     assert 0 == inspector.counts()["duplicates"]
+
+
+def test_a_relay_names_the_protocol_that_is_spoken(
+    queue: Address, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To an old server a relay speaks V0: the counts say so, and the metrics."""
+    put(queue, [neutral(number) for number in range(3)])
+    with Inspector(play="old-server") as old:
+        given = ["--broker", queue.url, "--queue", queue.queue, "--host", old.url, "--workers=1"]
+        status = main(["relay", *given, "--api-key", "phc_test", "--once"])
+        shown = capsys.readouterr().out
+        plan = plan_for(queue, old, dialect="posthog")
+        state = Relay(plan).state()
+
+    assert 0 == status
+    assert "relayed as posthog-v0: accepted 3  delivered 3" in shown
+    expected = "posthog_logging_relay_info dialect=posthog protocol=posthog-v0"
+    assert expected in " ".join(samples(metrics(state)))
 
 
 def test_lost_events_fail_a_relay_that_runs_once(

@@ -114,8 +114,8 @@ def run(options: argparse.Namespace) -> int:
         stuck = _wait(stop, relay, plan, options)
         ended = relay.stop(options.drain)
     counts = relay.ledger.counts
-    output.counts("relayed", counts)
-    output.give({"counts": counts})
+    output.counts(f"relayed as {relay.protocol}:", counts)
+    output.give({"protocol": relay.protocol, "counts": counts})
     if stuck:
         raise CommandError(stuck, FAILED)
     well = (counts[name] for name in ("delivered", "duplicates", "returned") if name in counts)
