@@ -71,7 +71,7 @@ class Finding(NamedTuple):
 
 
 #: What to do about a queue, a stream or a topic that is not there yet.
-MISSING = "nothing: the first relay makes it, or an administrator where it has --no-declare"
+MISSING = "nothing; the first relay makes it, or an administrator where it has --no-declare"
 
 
 def no_entry(address: Address, error: object) -> Finding:
@@ -160,7 +160,8 @@ def engine_for(address: Address) -> Engine:
     except ImportError:
         extra = {"redis_streams": "redis"}.get(name, name)
         raise ValueError(
-            f"broker: {address.scheme}:// needs the package of posthog_logging[{extra}]"
+            f"broker: {address.scheme}:// needs another package: "
+            f"pip install posthog_logging[{extra}]"
         ) from None
     engine: Engine = module
     return engine
