@@ -167,14 +167,15 @@ class PostHogHandler(DeliveryHandler):
         trace: whether events get the ids of OpenTelemetry's active span, where it is in use.
         logs: whether every record goes to PostHog Logs, too; or the least level of those that
             do, or a mapping of options for the `PostHogLogsHandler` that takes them. What it
-            does not name is as here.
+            does not name is as here. Logs do not go through a *broker*: beside one they need
+            *api_key* and *host*, or what the environment has for them.
         sync_mode: send in the caller's thread, for serverless.
         send: False builds and counts events and sends none.
         debug: set the library's own logger to DEBUG: names and sizes, never keys or payloads.
         transport: another `Transport`.
         broker: the URL of a broker, ``amqp://``, ``redis://`` or ``kafka://``, to which events
             go instead, for ``posthog-logging relay`` to deliver; ``POSTHOG_BROKER`` where None and
-            neither *host* nor *transport* is given. It needs no key, host or dialect here.
+            neither *host* nor *transport* is given. Events need no key, host or dialect then.
     """
 
     def __init__(
@@ -264,7 +265,7 @@ class PostHogHandler(DeliveryHandler):
         #: Makes events of exceptions; `capture_exception` is its front.
         self.reporter = _make_reporter(self._take, self.refuse, self._is_deaf, options)
         #: Takes records for PostHog Logs; None where they are not wanted.
-        self.logs = _make_logs(logs, options)
+        self.logs = _make_logs(logs, options, api_key, host)
         # Whether any record may be more than it looks like: an exception, a step, or a log.
         self._sees_every_record = self.logs is not None or self.reporter.sees_every_record
         self._has_short_way = (
@@ -607,17 +608,28 @@ def _to_broker(url: str | None, timeout: float) -> dict[str, Any]:
     }
 
 
-def _make_logs(given: Any, options: EventOptions) -> PostHogLogsHandler | None:
-    """Return what takes records for PostHog Logs, with *options* where nothing else is *given*."""
+def _make_logs(
+    given: Any, options: EventOptions, api_key: str | None, host: str | None
+) -> PostHogLogsHandler | None:
+    """
+    Return what takes records for PostHog Logs, with *options* where nothing else is *given*.
+
+    Args:
+        api_key, host: what the handler was given; beside a broker, which takes events only, they
+            are the logs' alone.
+    """
     own = dict(given) if isinstance(given, Mapping) else {"level": checks.level("logs", given)}
     if own.get("level", 0) is None or not checks.api_key(own.get("api_key", options.api_key)):
         return None
+    shared = {name: getattr(options, name) for name in _SHARED_WITH_LOGS}
+    packed = options.compression and "gzip"  # the only one that the service takes
+    if options.broker is not None:
+        shared.update(api_key=api_key, host=host, transport=None)
+        made = PostHogLogsHandler(**{**shared, "compression": packed, **own})
+        made.takes = "logs, which do not go through the broker,"
+        return made
     if "api_key" not in own and not options.dialect.name.startswith("posthog"):
         raise ValueError("logs: a mapping with PostHog's own api_key, and perhaps its host")
-    shared = {name: getattr(options, name) for name in _SHARED_WITH_LOGS}
-    if options.broker is not None:  # which takes events only
-        shared.update(host=None, transport=None)
-    packed = options.compression and "gzip"  # the only one that the service takes
     return PostHogLogsHandler(**{**shared, "compression": packed, **own})
 
 

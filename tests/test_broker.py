@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import logging.config
@@ -484,6 +485,14 @@ class TestEngine:
         assert [] == [one for one in findings if one.verdict == "WRONG"]
         assert where.server in findings[0].found
 
+    def test_doctor_says_what_to_do(self, engine: str, make_queue: Any) -> None:
+        """Before a relay has made the queue, that is a note; each finding has a remedy."""
+        findings = list(examine(make_queue(engine), 5.0))
+        wanting = [one for one in findings if one.verdict != "ok"]
+
+        assert all(one.remedy for one in wanting)
+        assert engine == "memory" or any("is missing" in one.found for one in wanting)
+
 
 def test_doctor_says_what_an_absent_broker_is() -> None:
     """Where nobody listens, each engine says so, without a password."""
@@ -496,6 +505,7 @@ def test_doctor_says_what_an_absent_broker_is() -> None:
         assert ["WRONG"] == [one.verdict for one in findings]
         assert "reached" in findings[0].found or "in time" in findings[0].found
         assert "pw" not in findings[0].found
+        assert "check that the broker runs" in findings[0].remedy
 
 
 # The producer
@@ -984,7 +994,7 @@ def test_a_user_without_rights(rabbitmq: RabbitMQ, make_queue: Any) -> None:
     assert [] == consumer.fetch(1, 0.1)
     consumer.close()
     findings = {one.checked: one for one in examine(other, 5.0)}
-    assert "no-declare" in findings["arguments"].found
+    assert "no-declare" in findings["arguments"].remedy
 
 
 def test_alarms_keep_events_here(
@@ -1135,8 +1145,8 @@ def test_doctor_looks_after_redis(redis: Redis, make_queue: Any) -> None:
         found = {one.checked: one for one in examine(address(careless.url), 2.0)}
 
     assert ("WRONG", "WRONG") == (found["durability"].verdict, found["eviction"].verdict)
-    assert "set appendonly yes" in found["durability"].found
-    assert "noeviction" in found["eviction"].found
+    assert "set appendonly yes" in found["durability"].remedy
+    assert "noeviction" in found["eviction"].remedy
     assert "note" == {one.checked: one for one in examine(where, 2.0)}["stream"].verdict
 
 
@@ -1148,15 +1158,24 @@ def test_a_full_redis_keeps_events_here(publishers: Any) -> None:
         found: list[Any] = []
         for number in range(200):
             found += publisher.publish([envelope(neutral(number, x=os.urandom(9000).hex()))], 5.0)
-        assert any("memory" in str(one) for one in found if one)
-        consumer = engine_for(where).consumer(where, Intake(prefetch=1000))
         stored = sum(one is None for one in found)
+        consumer = engine_for(where).consumer(where, Intake(prefetch=1000))
+        # What it needs goes up and down a little: far below that, there is no room at all.
+        server = importlib.import_module("redis").Redis.from_url(small.url)
+        server.config_set("maxmemory", "1")
         with pytest.raises(BrokerError, match="memory"):
-            consumer.fetch(1000, 0.1)
+            consumer.fetch(1000, 0.1)  # which makes the group
+        server.config_set("maxmemory", "0")
+        server.close()
+        again = publisher.publish([envelope(neutral(200))], 5.0)
+        kept = fetch(consumer, stored + 1)
         publisher.close()
         consumer.close()
 
+    assert all("memory" in str(one) for one in found if one)
     assert 0 < stored < 200
+    assert [None] == again
+    assert stored + 1 == len(kept)
 
 
 # Kafka

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -1645,7 +1647,7 @@ METHOD = Answered(405)
             "redirects to https://us.i.posthog.com,",
             "as host",
         ),
-        (METHOD, Answered(302, {"location": "/login"}), NOWHERE, "WRONG", "another path", "host"),
+        (METHOD, Answered(302, {"location": "/login"}), NOWHERE, "WRONG", "to /login, as", "host"),
         (METHOD, Answered(501), Answered(501), "note", "POST only", "events wait"),
         (NOWHERE, Answered(502), Answered(502), "note", "in trouble", "events wait"),
         (
@@ -1711,6 +1713,68 @@ def test_doctor_of_a_web_server(
     assert found["remedy"]
 
 
+def _drip(connection: Any, number: int, server: Any) -> None:
+    with contextlib.suppress(OSError):
+        for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nxxxxxxxxx":
+            connection.sendall(bytes([byte]))
+            server.stopping.wait(0.1)
+
+
+def _greet(connection: Any, number: int, server: Any) -> None:
+    connection.recv(65536)
+    connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "scheme", "found", "remedy"),
+    [
+        (_drip, "http", "no answer within 1 s", "--timeout"),
+        (_greet, "http", "does not speak HTTP", "check the port"),
+        (_greet, "https", "does not speak TLS", "begin the host with http://"),
+        (lambda *given: None, "http", "closes the connection", "check that the port"),
+    ],
+    ids=["drips", "other protocol", "no TLS", "hangs up"],
+)
+def test_doctor_says_why_no_answer_comes(
+    answer: Any,
+    scheme: str,
+    found: str,
+    remedy: str,
+    raw_server: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What answers no HTTP is one finding, within the limit, with what to do about it."""
+    host = raw_server(answer).url.replace("http", scheme, 1)
+    begun = time.monotonic()
+    status = main(["doctor", "--json", "--host", host, "--api-key", KEY, "--timeout", "1"])
+    took = time.monotonic() - begun
+    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    (wrong,) = (one for one in lines if one["verdict"] != "ok")
+
+    assert (1, "connection") == (status, wrong["checked"])
+    assert (True, True) == (found in wrong["found"], remedy in wrong["remedy"]), wrong
+    assert took < 5.0
+
+
+def test_doctor_goes_where_a_handler_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    """A redirect that a handler follows is nothing wrong: a proxy that moves a slash."""
+    with Inspector(play="next-proxy") as inspector:
+        status, found = examine(capsys, "--host", inspector.url, "--api-key", KEY)
+
+    assert (0, "note") == (status, found["protocol"][0])
+    assert "speaks capture V0" in found["protocol"][1]
+
+
+def test_doctor_stops_where_there_is_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without an address nothing else is looked at: it is one finding."""
+    words = ("--host", "http://posthog.invalid", "--api-key", KEY)
+    status, found = examine(capsys, *words)
+
+    assert 1 == status
+    assert ["name"] == [key for key, (verdict, _) in found.items() if verdict == "WRONG"]
+    assert "connection" not in found
+
+
 def test_doctor_advises_people(capsys: pytest.CaptureFixture[str]) -> None:
     """What is not well has a line below it that says what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -1719,7 +1783,7 @@ def test_doctor_advises_people(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
 
     assert "To do: set POSTHOG_API_KEY" in shown
-    assert "To do: no connection to that name and port: check both" in shown
+    assert "To do: start the server, or correct the host and port" in shown
 
 
 def test_doctor_names_the_source_of_the_key(inspector: Inspector) -> None:

@@ -1014,6 +1014,36 @@ def test_beside_another_family(make_handler: Any, make_log: MakeLog, inspector: 
     assert [] == inspector.bad
 
 
+def test_beside_a_broker(inspector: Inspector, make_log: MakeLog) -> None:
+    """A broker takes events only: logs go straight to PostHog, with the key of the handler."""
+    handler = PostHogHandler(
+        "phc_logs", inspector.url, broker=f"memory://{inspector.url[-5:]}", logs=QUICK
+    )
+    make_log(handler).warning("hall %d is cold", 3)
+    assert handler.logs is not None
+    handler.logs.flush(5.0)
+    handler.close()
+
+    assert ["hall 3 is cold"] == [one.event for one in inspector.events]
+
+
+def test_beside_a_broker_without_a_key(
+    make_log: MakeLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logs that have no key are counted, and one warning says that the broker takes none."""
+    monkeypatch.delenv("POSTHOG_API_KEY", raising=False)
+    handler = PostHogHandler(broker="memory://keyless", logs=True)
+    log = make_log(handler)
+    log.warning("hall 3 is cold")
+    log.warning("hall 4 is cold")
+    handler.close()
+    (told,) = (one.getMessage() for one in caplog.records if one.name == "posthog_logging")
+
+    assert "logs, which do not go through the broker, are not sent: there is no api_key" in told
+    assert handler.logs is not None
+    assert 2 == handler.logs.counts["no_api_key"]
+
+
 def test_opting_out_of_both(make_handler: Any, make_log: MakeLog) -> None:
     """Who opts out of the one handler opts out of both, and in again."""
     handler = make_handler(logs=True, flush_interval=60.0)

@@ -18,7 +18,7 @@ from posthog_logging.delivery.reasons import LOSSES, OTHER_COUNTS, sentence
 
 PACKAGE = Path(posthog_logging.__file__).parent
 COUNTING = re.compile(
-    r"(^Refused|\b_?lose|\b_?refuse|_lose_rest|give_up|abandon|evict|_ledger\.add)$"
+    r"(^Refused|^BadMessage|\b_?lose|\b_?refuse|_lose_rest|give_up|abandon|evict|_ledger\.add)$"
 )
 
 

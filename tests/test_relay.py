@@ -42,6 +42,7 @@ from posthog_logging.delivery.sender import Sender, Settings
 from posthog_logging.delivery.transport import RequestsTransport
 from posthog_logging.events import jsonable
 from posthog_logging.events.message import Message
+from posthog_logging.inspector import Inspector
 from posthog_logging.wire import Endpoint, find_dialect
 from posthog_logging.wire.compression import decompress
 
@@ -214,6 +215,7 @@ USAGE = {
     "port": (["--listen", "127.0.0.1:99999"], "a host and a port"),
     "workers": (["--workers", "0"], "from 1 on"),
     "drain": (["--drain", "soon"], "seconds"),
+    "give up": (["--give-up-after", "5"], "needs --once"),
     "no file": (["--broker", "memory://x", "--api-key-file", "/nowhere/key"], "cannot be read"),
 }
 
@@ -289,7 +291,7 @@ def test_a_journal_is_drained_into_its_broker(
 ) -> None:
     """What waits on disk for a broker goes there, given the URL with its credentials."""
     away = "amqp://u:pa55word@127.0.0.1:9/v"
-    handler = PostHogHandler(broker=away, spool=tmp_path, shutdown_timeout=0.1)
+    handler = PostHogHandler(broker=away, spool=tmp_path)
     make_log(handler).info("x", extra={"distinct_id": "u"})
     handler.close()
     without = main(["spool", "drain", str(tmp_path)])
@@ -340,6 +342,24 @@ def test_once_delivers_what_is_there(
     assert 0 == inspector.counts()["duplicates"]
 
 
+def test_a_relay_names_the_protocol_that_is_spoken(
+    queue: Address, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To an old server a relay speaks V0: the counts say so, and the metrics."""
+    put(queue, [neutral(number) for number in range(3)])
+    with Inspector(play="old-server") as old:
+        given = ["--broker", queue.url, "--queue", queue.queue, "--host", old.url, "--workers=1"]
+        status = main(["relay", *given, "--api-key", "phc_test", "--once"])
+        shown = capsys.readouterr().out
+        plan = plan_for(queue, old, dialect="posthog")
+        state = Relay(plan).state()
+
+    assert 0 == status
+    assert "relayed as posthog-v0: accepted 3  delivered 3" in shown
+    expected = "posthog_logging_relay_info dialect=posthog protocol=posthog-v0"
+    assert expected in " ".join(samples(metrics(state)))
+
+
 def test_lost_events_fail_a_relay_that_runs_once(
     queue: Address, sink: Sink, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -352,6 +372,39 @@ def test_lost_events_fail_a_relay_that_runs_once(
     assert 1 == status
     assert "no_event 1" in capsys.readouterr().out
     assert [b"hello"] == [one.body for one in letters(queue, 0.1)]
+
+
+def test_once_gives_up_while_the_endpoint_is_away(
+    queue: Address, sink: Sink, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --once an endpoint that takes nothing ends it, and the events are the queue's again."""
+    sink.status = 503
+    put(queue, [neutral(number) for number in range(3)])
+    given = ["--broker", queue.url, "--queue", queue.queue, "--host", sink.url, "--drain", "2"]
+    once = ["--once", "--give-up-after", "0.3", "--workers", "1"]
+    status = main(["relay", *given, "--api-key", "phc_test", *once])
+    told = capsys.readouterr()
+    sink.status = 200
+    again = main(["relay", *given, "--api-key", "phc_test", "--once", "--workers", "1"])
+
+    assert (1, 0) == (status, again)
+    assert f"{sink.url} took nothing. 3 event(s) that came go back to the queue" in told.err
+    assert "`posthog-logging doctor`" in told.err
+    assert "returned 3" in told.out
+    assert uuids(range(3)) == set(sink.seen)
+
+
+def test_once_gives_up_without_a_broker(sink: Sink, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --once a broker that is away is no empty queue: status 1, and what to do."""
+    given = ["--broker", "redis://u:pa55word@127.0.0.1:9/", "--host", sink.url]
+    once = ["--once", "--give-up-after", "0.3", "--workers", "1"]
+    status = main(["relay", *given, "--api-key", "phc_test", *once])
+    told = capsys.readouterr().err
+
+    assert 1 == status
+    assert "0 of 1 workers are connected to redis://127.0.0.1:9" in told
+    assert "`posthog-logging doctor --broker`" in told
+    assert "pa55word" not in told
 
 
 # The workers

@@ -194,7 +194,7 @@ def large() -> Iterator[Inspector]:
 )
 def test_kills(plan: Plan, large: Inspector, folder: Path) -> None:
     """Whenever processes are killed, each event whose log call has returned arrives."""
-    kills, returned = kill_all(plan, large, folder)
+    kills, returned = kill_all(plan, large.url, folder)
     drain(folder)
 
     assert plan.rounds * plan.processes == kills

@@ -15,7 +15,17 @@ from .address import SCHEMES, Address
 from .envelope import Delivery, Envelope
 
 
-__all__ = ["BrokerError", "Consumer", "Engine", "Finding", "Intake", "Publisher", "engine_for"]
+__all__ = [
+    "MISSING",
+    "BrokerError",
+    "Consumer",
+    "Engine",
+    "Finding",
+    "Intake",
+    "Publisher",
+    "engine_for",
+    "no_entry",
+]
 
 
 class BrokerError(Exception):
@@ -48,11 +58,31 @@ class Intake:
 
 
 class Finding(NamedTuple):
-    """What a check of a broker found; *verdict* is ``"ok"``, ``"note"`` or ``"WRONG"``."""
+    """
+    What a check of a broker found, and what to do about it.
+
+    *verdict* is ``"ok"``, ``"note"`` or ``"WRONG"``; all but ``"ok"`` have a *remedy*.
+    """
 
     verdict: str
     checked: str
     found: str
+    remedy: str = ""
+
+
+#: What to do about a queue, a stream or a topic that is not there yet.
+MISSING = "nothing; the first relay makes it, or an administrator where it has --no-declare"
+
+
+def no_entry(address: Address, error: object) -> Finding:
+    """Return the finding that there is no way into the broker at *address*."""
+    return Finding(
+        "WRONG",
+        "broker",
+        f"{address.server}: {error}",
+        "check that the broker runs, host and port in the URL, the user, the password and what "
+        "is behind the slash",
+    )
 
 
 class Publisher(Protocol):
@@ -130,7 +160,8 @@ def engine_for(address: Address) -> Engine:
     except ImportError:
         extra = {"redis_streams": "redis"}.get(name, name)
         raise ValueError(
-            f"broker: {address.scheme}:// needs the package of posthog_logging[{extra}]"
+            f"broker: {address.scheme}:// needs another package: "
+            f"pip install posthog_logging[{extra}]"
         ) from None
     engine: Engine = module
     return engine

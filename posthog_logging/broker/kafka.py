@@ -26,7 +26,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined,unused-ignore]
 
 from ..events import jsonable
 from .address import Address
-from .engine import BrokerError, Finding, Intake
+from .engine import MISSING, BrokerError, Finding, Intake, no_entry
 from .envelope import CONTENT_TYPE, MOST_BYTES, MOST_LINES, SCHEMA, Delivery, Envelope
 
 
@@ -471,22 +471,21 @@ def examine(address: Address, timeout: float) -> Iterator[Finding]:
     try:
         known = admin.list_topics(timeout=timeout)
     except KafkaException as error:
-        yield Finding("WRONG", "broker", f"{address.server}: {_in_words(error.args[0])}")
+        yield no_entry(address, _in_words(error.args[0]))
         return
     yield Finding("ok", "broker", f"{address.server}, {len(known.brokers)} broker(s)")
     for name in (address.queue, address.dead):
         topic = known.topics.get(name)
         if topic is None:
-            yield Finding("note", "topic", f"{name} is missing; a relay makes it, or you do")
+            yield Finding("note", "topic", f"{name} is missing", MISSING)
             continue
         copies = min((len(one.replicas) for one in topic.partitions.values()), default=0)
         found = f"{name}: {len(topic.partitions)} partitions, {copies} replica(s)"
-        safe = copies > 1
-        yield Finding(
-            "ok" if safe else "note",
-            "topic",
-            found if safe else f"{found}: what one disk loses is lost",
-        )
+        if copies > 1:
+            yield Finding("ok", "topic", found)
+        else:
+            text = f"{found}: what one disk loses is lost"
+            yield Finding("note", "topic", text, "make the topic with two replicas or more")
     if address.queue in known.topics:
         yield from _limits(admin, address, timeout)
 
@@ -497,15 +496,17 @@ def _limits(admin: Any, address: Address, timeout: float) -> Iterator[Finding]:
         (future,) = admin.describe_configs([resource], request_timeout=timeout).values()
         found = {name: one.value for name, one in future.result(timeout).items()}
     except Exception as error:
-        yield Finding("note", "limits", f"the broker does not say ({type(error).__name__})")
+        text = f"the broker does not say ({type(error).__name__})"
+        remedy = f"make sure that max.message.bytes is {MOST_BYTES} or more"
+        yield Finding("note", "limits", text, remedy)
         return
     largest = int(found.get("max.message.bytes", 0))
     if largest < MOST_BYTES:
-        text = f"max.message.bytes is {largest}, so larger events are lost; {MOST_BYTES} is enough"
-        yield Finding("note", "limits", text)
+        text = f"max.message.bytes is {largest}, so larger events are lost"
+        yield Finding("note", "limits", text, f"set max.message.bytes to {MOST_BYTES}")
     else:
         yield Finding("ok", "limits", f"max.message.bytes is {largest}")
     hours = int(found.get("retention.ms", -1)) / 3_600_000
     if 0 <= hours < 24:
         text = f"retention.ms is {hours:.1f} hours: an outage that lasts longer loses events"
-        yield Finding("WRONG", "retention", text)
+        yield Finding("WRONG", "retention", text, "set retention.ms to some days")

@@ -105,6 +105,8 @@ def metrics(state: State) -> str:
 def _lines(state: State) -> Iterator[str]:
     counts = state.counts
     lost = {name: n for name, n in counts.items() if name not in _NOT_LOST}
+    spoken = f'{{dialect="{state.dialect}",protocol="{state.protocol}",version="{VERSION}"}}'
+    yield from _metric("info", "gauge", "Which protocol the endpoint is spoken to.", {spoken: 1})
     yield from _metric(
         "events_total",
         "counter",

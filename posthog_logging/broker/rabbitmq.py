@@ -28,7 +28,7 @@ from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 
 from .address import Address
-from .engine import BrokerError, Finding, Intake
+from .engine import MISSING, BrokerError, Finding, Intake, no_entry
 from .envelope import CONTENT_TYPE, Delivery, Envelope
 
 
@@ -644,7 +644,7 @@ def examine(address: Address, timeout: float) -> Iterator[Finding]:
     try:
         link = Link(address, timeout)
     except BrokerError as error:
-        yield Finding("WRONG", "broker", f"{address.server}: {error}")
+        yield no_entry(address, error)
         return
     try:
         yield Finding("ok", "broker", f"{address.server} lets this user in")
@@ -662,12 +662,16 @@ def _may_publish(link: Link, timeout: float) -> Finding:
     link.publish(f"posthog-logging-doctor-{probe.message_id}", probe, outcome.append)
     link.run(lambda: bool(outcome) or link.blocked, timeout)
     if link.blocked:
-        text = "low on memory or disk, so publishers wait; see rabbitmq-diagnostics alarms"
-        return Finding("WRONG", "alarms", text)
+        text = "low on memory or disk, so publishers wait"
+        remedy = "`rabbitmq-diagnostics alarms` says which; give it more, or let relays catch up"
+        return Finding("WRONG", "alarms", text, remedy)
     if link.lost is not None:
-        return Finding("WRONG", "rights", f"publishing to the default exchange: {link.fail()}")
+        text = f"publishing to the default exchange: {link.fail()}"
+        remedy = "give the user the right to write to amq.default, by rabbitmqctl set_permissions"
+        return Finding("WRONG", "rights", text, remedy)
     if not outcome:
-        return Finding("WRONG", "alarms", "the broker does not answer a message in time")
+        text = f"the broker does not answer a message within {timeout:g} s"
+        return Finding("WRONG", "alarms", text, "look at the broker's load and its log")
     return Finding("ok", "rights", "this user may publish, and no alarm holds publishers up")
 
 
@@ -678,24 +682,30 @@ def _examine_queue(
         found = _declared(address, queue, timeout, passive=True)
     except _Refused as refused:
         missing = refused.code == 404
-        text = "is missing; a relay makes it, or an administrator" if missing else str(refused)
-        yield Finding("note" if missing else "WRONG", "queue", f"{queue}: {text}")
+        yield (
+            Finding("note", "queue", f"{queue}: is missing", MISSING)
+            if missing
+            else Finding("WRONG", "queue", f"{queue}: {refused}", _RIGHTS)
+        )
         return
     yield Finding("ok", "queue", f"{queue}: {found.message_count} messages")
     try:
         differences = _differences(address, queue, arguments, timeout)
     except _Refused as refused:
-        text = f"{queue}: unknown, for {refused}; give the relay --no-declare"
-        yield Finding("note", "arguments", text)
+        text = f"{queue}: unknown, for {refused}"
+        yield Finding("note", "arguments", text, "give the relay --no-declare")
         return
     if not differences:
         yield Finding("ok", "arguments", f"{queue}: as a relay declares it")
     for name, text in differences.items():
         verdict = "WRONG" if name in _LOSES else "note"
-        yield Finding(verdict, "arguments", f"{queue}: {text}; {_REMEDY}")
+        yield Finding(verdict, "arguments", f"{queue}: {text}", _REMEDY)
 
 
-_REMEDY = "a relay uses it as it is; to mend it, empty and delete it, and a relay declares it"
+_RIGHTS = "nothing for a user that only publishes; a relay's user needs the right to read it"
+_REMEDY = (
+    "empty the queue and delete it, and a relay declares it anew; until then it is used as it is"
+)
 #: What differs in these may lose events.
 _LOSES = frozenset(QUEUE_ARGUMENTS) | {"durable"}
 

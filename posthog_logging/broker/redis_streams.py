@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from .address import Address
-from .engine import BrokerError, Finding, Intake
+from .engine import MISSING, BrokerError, Finding, Intake, no_entry
 from .envelope import CONTENT_TYPE, Delivery, Envelope
 
 
@@ -332,7 +332,7 @@ def examine(address: Address, timeout: float) -> Iterator[Finding]:
         yield from _durability(client)
         yield from _stream(client, address)
     except Exception as error:
-        yield Finding("WRONG", "broker", f"{address.server}: {_in_words(error)}")
+        yield no_entry(address, _in_words(error))
     finally:
         client.close()
 
@@ -340,8 +340,8 @@ def examine(address: Address, timeout: float) -> Iterator[Finding]:
 def _version(address: Address, version: str) -> Finding:
     numbers = [int(part) if part.isdecimal() else 0 for part in version.split(".")[:2]]
     if numbers < [6, 2]:
-        text = f"{address.server}, Redis {version}: a relay needs 6.2 or newer (XAUTOCLAIM)"
-        return Finding("WRONG", "broker", text)
+        text = f"{address.server}, Redis {version}: too old, as it has no XAUTOCLAIM"
+        return Finding("WRONG", "broker", text, "a relay needs Redis 6.2 or newer")
     return Finding("ok", "broker", f"{address.server}, Redis {version}")
 
 
@@ -350,35 +350,37 @@ def _durability(client: Any) -> Iterator[Finding]:
     try:
         found = {**client.config_get("appendonly"), **client.config_get("maxmemory-policy")}
     except redis.exceptions.ResponseError:  # of a service that does not show its configuration
-        yield Finding("note", "durability", "this Redis does not show its configuration")
+        text = "this Redis does not show its configuration"
+        remedy = "make sure that it has appendonly yes and maxmemory-policy noeviction"
+        yield Finding("note", "durability", text, remedy)
         return
     if found.get("appendonly") == "yes":
         yield Finding("ok", "durability", "appendonly is yes")
     else:
-        text = "appendonly is no: all that waits is lost when it is killed; set appendonly yes"
-        yield Finding("WRONG", "durability", text)
+        text = "appendonly is no: all that waits is lost when it is killed"
+        yield Finding("WRONG", "durability", text, "set appendonly yes")
     policy = found.get("maxmemory-policy", "")
     if policy == "noeviction":
         yield Finding("ok", "eviction", "maxmemory-policy is noeviction")
     elif policy.startswith("volatile"):
         yield Finding("ok", "eviction", f"maxmemory-policy is {policy}: a stream does not expire")
     else:
-        text = f"maxmemory-policy is {policy}: a full Redis removes the stream; set noeviction"
-        yield Finding("WRONG", "eviction", text)
+        text = f"maxmemory-policy is {policy}: a full Redis removes the stream"
+        yield Finding("WRONG", "eviction", text, "set maxmemory-policy noeviction")
 
 
 def _stream(client: Any, address: Address) -> Iterator[Finding]:
     kind = client.type(address.queue)
     if kind == b"none":
-        yield Finding("note", "stream", f"{address.queue} is missing; a relay makes it")
+        yield Finding("note", "stream", f"{address.queue} is missing", MISSING)
         return
     if kind != b"stream":
-        text = f"{address.queue} is a {kind.decode()}: choose another name by queue="
-        yield Finding("WRONG", "stream", text)
+        text = f"{address.queue} is a {kind.decode()} of somebody else's"
+        yield Finding("WRONG", "stream", text, "choose another name by queue= in the URL")
         return
     groups = {one["name"]: one for one in client.xinfo_groups(address.queue)}
     if GROUP not in groups:
-        yield Finding("note", "stream", f"{address.queue} has no relays' group; a relay makes it")
+        yield Finding("note", "stream", f"{address.queue} has no relays' group yet", MISSING)
         return
     own = groups[GROUP]
     waiting = client.xlen(address.queue)

@@ -64,7 +64,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class State:
-    """How a relay fares, for those who watch it; counts are since its start."""
+    """
+    How a relay fares, for those who watch it; counts are since its start.
+
+    *protocol* is the dialect that is spoken: for ``"posthog"``, what the host was found to know.
+    """
 
     counts: Mapping[str, int]
     connected: int
@@ -77,6 +81,8 @@ class State:
     buckets: tuple[int, ...]
     requests: int
     request_seconds: float
+    dialect: str = ""
+    protocol: str = ""
 
 
 class Relay:
@@ -91,7 +97,12 @@ class Relay:
             _Worker(plan, self.ledger, self._watch, self._stop, partial(self._may_take, number))
             for number in range(plan.workers)
         ]
-        self._limit = plan.timeout
+        self._dialect = plan.dialect.name
+
+    @property
+    def protocol(self) -> str:
+        """Which dialect is spoken to the endpoint; all workers know the same of a host."""
+        return self._workers[0].protocol
 
     def start(self) -> None:
         """Start the workers."""
@@ -138,6 +149,8 @@ class Relay:
             watch.buckets(),
             watch.requests,
             watch.seconds,
+            self._dialect,
+            self.protocol,
         )
 
 
@@ -170,6 +183,11 @@ class _Worker(threading.Thread):
         self._sender = Sender(
             self._spool, plan.dialect, plan.endpoint, watch.transport(), ledger, settings
         )
+
+    @property
+    def protocol(self) -> str:
+        """Which dialect is spoken to the endpoint."""
+        return self._sender.protocol
 
     @property
     def held(self) -> int:
@@ -220,7 +238,7 @@ class _Worker(threading.Thread):
 
     def _lose_broker(self, text: str) -> None:
         """Begin anew after a while: all that was here comes again."""
-        self.connected = False
+        self.connected = self.idle = False  # whether the queue is empty, nobody knows now
         self._consumer.close()
         self._sender.rewind()
         if not self._stop_asked.is_set():

@@ -17,7 +17,6 @@ import datetime as dt
 import functools
 import logging
 import os
-import socket
 import textwrap
 import time
 import uuid
@@ -41,6 +40,7 @@ from ..version import VERSION
 from ..wire import DIALECTS, Batch, Dialect, Endpoint, find_dialect
 from . import broker, destination, program
 from .command import FAILED, OK, CommandError
+from .connection import get, judge_error, look_up, post
 from .output import Output, harmless
 from .protocols import NOTE, WRONG, Answer, Judgement, judge_get, judge_posthog
 from .protocols import OK as WELL
@@ -160,8 +160,8 @@ def _examine(options: argparse.Namespace) -> Iterator[Finding]:
 def _broker(options: argparse.Namespace) -> Iterator[Finding]:
     """Check the broker, and nothing else: who logs into one needs no key and no host."""
     try:
-        for verdict, checked, found in examine(broker.address_of(options), options.timeout):
-            yield Finding(verdict, checked, found)
+        for finding in examine(broker.address_of(options), options.timeout):
+            yield Finding(*finding)
     except ValueError as error:
         raise CommandError(str(error)) from None
 
@@ -189,8 +189,15 @@ def _reached(
     given: str, host: str, dialect: Dialect, key: str | None, timeout: float
 ) -> Iterator[Finding]:
     yield _host(given, host)
-    yield _proxy(host)
-    yield _name(host)
+    proxy = _proxy(host)
+    yield proxy
+    named = look_up(host, timeout)
+    if named.verdict == WRONG and proxy.verdict == NOTE:
+        yield Finding(NOTE, "name", named.found, "nothing, if the proxy knows the name")
+    else:
+        yield Finding(named.verdict, "name", named.found, named.remedy)
+        if named.verdict == WRONG:
+            return  # all else would fail for the same reason
     yield from _connection(host, dialect, key, timeout)
 
 
@@ -254,80 +261,37 @@ def _proxy(host: str) -> Finding:
     )
 
 
-def _name(host: str) -> Finding:
-    parts = urlsplit(host)
-    try:
-        found = socket.getaddrinfo(parts.hostname, parts.port or parts.scheme)
-    except OSError as error:
-        return Finding(
-            WRONG,
-            "name",
-            f"{parts.hostname} cannot be resolved: {error.strerror}",
-            "check the host's spelling, and the name server of this machine or container",
-        )
-    addresses = sorted({str(one[4][0]) for one in found})
-    return Finding(WELL, "name", f"{parts.hostname} is {', '.join(addresses)}")
-
-
 def _connection(host: str, dialect: Dialect, key: str | None, timeout: float) -> Iterator[Finding]:
     """Ask for the address that takes events, with a GET, which sends none."""
     url = dialect.request(Batch([], "", ""), Endpoint(host, "", None), "").url
     begun = time.monotonic()
     try:
-        answer = requests.get(url, timeout=timeout, allow_redirects=False)
+        answer = get(url, timeout)
         took = (time.monotonic() - begun) * 1000
-        yield Finding(WELL, "connection", f"an answer after {took:.0f} ms")
-        yield _protocol(host, dialect, key, _answer(answer), timeout)
-        yield _clock(answer.headers, time.time())
-    except requests.RequestException as error:
-        found = f"{type(error).__name__} ({_root(error)})"
-        remedy = next(text for kind, text in _CONNECTION if isinstance(error, kind))
-        yield Finding(WRONG, "connection", found, remedy)
-
-
-# The more special an error, the earlier: some are of several kinds.
-_CONNECTION: tuple[tuple[type[Exception], str], ...] = (
-    (
-        requests.exceptions.SSLError,
-        (
-            "the server's certificate is not trusted here: behind a proxy that opens TLS, set "
-            "REQUESTS_CA_BUNDLE to its CA bundle; also check this machine's clock"
-        ),
-    ),
-    (
-        requests.exceptions.ProxyError,
-        "the proxy refused or did not answer: check HTTPS_PROXY, or add the host to NO_PROXY",
-    ),
-    (
-        requests.exceptions.Timeout,
-        "nothing answered in time: a firewall may drop the packets; let HTTPS to the host pass",
-    ),
-    (
-        requests.exceptions.ConnectionError,
-        (
-            "no connection to that name and port: check both; `posthog-logging serve` starts an "
-            "inspector"
-        ),
-    ),
-    (requests.RequestException, "check the host's spelling"),
-)
+        judged = _protocol(host, dialect, key, answer, timeout)
+    except OSError as error:  # those of requests are, too
+        failed = judge_error(error, timeout)
+        yield Finding(failed.verdict, "connection", failed.found, failed.remedy)
+        return
+    yield Finding(WELL, "connection", f"an answer after {took:.0f} ms")
+    yield Finding(judged.verdict, "protocol", judged.found, judged.remedy)
+    yield _clock(answer.headers, time.time())
 
 
 def _protocol(
     host: str, dialect: Dialect, key: str | None, got: Answer, timeout: float
-) -> Finding:
+) -> Judgement:
     """Find out which protocol the server speaks; PostHog is asked with an empty batch."""
     if dialect.name not in _POSTHOG:
-        judged = judge_get(got, dialect.name)
-        return Finding(judged.verdict, "protocol", judged.found, judged.remedy)
+        return judge_get(got, dialect.name)
     ask = functools.partial(_asked, host, key or _NO_KEY, timeout=timeout)
     request_id = str(uuid.uuid4())
     v1 = ask("posthog-v1", request_id) if dialect.name != "posthog-v0" else None
     v0 = ask(_V0, request_id) if dialect.name != "posthog-v1" else None
     judged = judge_posthog(got, v1, v0, request_id)
-    if not key and judged.key_known is False:  # the key was ours, and made up
-        judged = Judgement(WELL, judged.found.partition(", but")[0])
-    return Finding(judged.verdict, "protocol", judged.found, judged.remedy)
+    if not key and judged.key_known is not None:  # the key was ours, and made up
+        return Judgement(WELL, judged.found.partition(", but it")[0].partition(", and lets")[0])
+    return judged
 
 
 _POSTHOG = frozenset({"posthog", "posthog-v0", "posthog-v1"})
@@ -339,20 +303,7 @@ def _asked(host: str, key: str, name: str, request_id: str, *, timeout: float) -
     """Return the answer to an empty batch in the dialect *name*."""
     now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     batch = Batch([], request_id, now)
-    request = find_dialect(name).request(batch, Endpoint(host, key, None), now)
-    answer = requests.post(
-        request.url,
-        data=request.body,
-        headers=dict(request.headers),
-        timeout=timeout,
-        allow_redirects=False,
-    )
-    return _answer(answer)
-
-
-def _answer(answer: requests.Response) -> Answer:
-    headers = {name.lower(): value for name, value in answer.headers.items()}
-    return Answer(answer.status_code, headers, answer.content)
+    return post(find_dialect(name).request(batch, Endpoint(host, key, None), now), timeout)
 
 
 def _clock(headers: Mapping[str, str], now: float) -> Finding:
@@ -435,12 +386,3 @@ _SILENT = {
     "send_is_off": "remove send=False, if events are wanted",
     "closed": "nothing; the next event opens the handler again",
 }
-
-
-def _root(error: Any) -> str:
-    """Return the name of the innermost cause: texts may quote the URL."""
-    while True:
-        inner = error.__cause__ or error.__context__
-        if inner is None:
-            return type(error).__name__
-        error = inner

@@ -90,7 +90,7 @@ _KEY = (
 
 def _v1(v1: Answer, v0: Answer | None) -> Judgement:
     fault = _member(v1, "error")
-    speaks = f"speaks capture V1, as its JSON shows (HTTP {v1.status})"
+    speaks = "speaks capture V1"
     if v1.status == 401 and fault == "missing_authorization":
         works = "V0 works, and dialect='posthog' takes it" if v0 and _speaks_v0(v0) else ""
         return Judgement(
@@ -99,24 +99,27 @@ def _v1(v1: Answer, v0: Answer | None) -> Judgement:
             f"let the proxy pass that header on{works and f'; until then {works}'}",
         )
     if v1.status == 401:
-        return Judgement(WRONG, f"{speaks}, but it knows no project with this key", _KEY, False)
+        found = f"{speaks}, but it knows no project with this key (HTTP 401)"
+        return Judgement(WRONG, found, _KEY, False)
     if v1.status in (402, 429):
         return Judgement(
             NOTE,
-            f"{speaks}, and asks to wait: the project is over its quota or its rate",
+            f"{speaks}, and asks to wait: the project is over its quota or its rate "
+            f"(HTTP {v1.status})",
             "look at the project's billing limits; events wait meanwhile",
         )
     if v1.status >= 500:
-        return Judgement(NOTE, f"{speaks}, and is in trouble", _WAITS)
-    return Judgement(OK, speaks, key_known=True)
+        return Judgement(NOTE, f"{speaks}, and is in trouble (HTTP {v1.status})", _WAITS)
+    return Judgement(OK, f"{speaks}, and lets this key in", key_known=True)
 
 
 def _v0(v1: Answer | None, v0: Answer) -> Judgement:
-    speaks = f"speaks capture V0 (HTTP {v0.status} on /batch/)"
+    speaks = "speaks capture V0"
     if v1 is not None:
         speaks += f", not V1 (HTTP {v1.status})"
     if v0.status == 401:
-        return Judgement(WRONG, f"{speaks}, but it knows no project with this key", _KEY, False)
+        found = f"{speaks}, but it knows no project with this key (HTTP 401)"
+        return Judgement(WRONG, found, _KEY, False)
     if v1 is None:
         return Judgement(OK, speaks)
     if v1.status == 401:
@@ -138,11 +141,19 @@ def _neither(answer: Answer) -> Judgement:
     http = f"HTTP {answer.status}"
     if 300 <= answer.status < 400:
         parts = urlsplit(answer.headers.get("location", ""))
-        place = f"{parts.scheme}://{parts.netloc}" if parts.netloc else "another path"
+        if not parts.netloc:
+            return Judgement(
+                WRONG,
+                f"{http}: the address redirects to {parts.path[:60] or 'another path'}, as a "
+                "login does, and takes no events",
+                "let what asks for the login pass /i/v1/ and /batch/ without one, or give the "
+                "address of the ingestion endpoint as host",
+            )
+        place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         return Judgement(
             WRONG,
             f"{http}: the address redirects to {place}, and the key is not sent after it",
-            "give the address as host that it redirects to, if that is the ingestion endpoint",
+            f"give {place} as host, if that is the ingestion endpoint",
         )
     if answer.status >= 500:
         return Judgement(NOTE, f"{http}: the server is in trouble", _WAITS)

@@ -12,6 +12,7 @@ import argparse
 import os
 import signal
 import threading
+import time
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,7 +29,7 @@ from .output import Output
 
 
 if TYPE_CHECKING:
-    from ..broker.relay import Plan, Relay
+    from ..broker.relay import Plan, Relay, State
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -43,12 +44,13 @@ examples:
 
 What will never be delivered goes to the queue's name with ".dead" at its end, with the reason.
 
-exit statuses: 0 it ended when it was asked to; 1 --drain was too short, or --once lost something;
-2 wrong usage
+exit statuses: 0 it ended when it was asked to, or with --once, the queue is empty;
+1 --drain was too short, or --once lost something or gave up; 2 wrong usage
 """
 
 _LOOK = 0.1
 _IDLE_FOR = 1.0  # seconds: longer than a worker waits for a message
+_GIVE_UP_AFTER = 60.0  # seconds: a restart of a broker, or of an endpoint, takes less
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long the end may take (default 25)",
     )
     parser.add_argument("--once", action="store_true", help="end when the queue is empty")
+    parser.add_argument(
+        "--give-up-after",
+        type=_seconds,
+        metavar="SECONDS",
+        help="with --once: how long broker and endpoint may let nothing get done before it ends "
+        f"with status 1 (default {_GIVE_UP_AFTER:g})",
+    )
     parser.add_argument(
         "--listen",
         type=_listening,
@@ -102,16 +111,50 @@ def run(options: argparse.Namespace) -> int:
             stack.callback(_monitor(options, plan, relay).close)
         relay.start()
         output.say(f"From {plan.address.public} to {plan.endpoint.host}, {plan.workers} workers.")
-        idle = 0.0
-        while not stop.wait(_LOOK) and not (options.once and idle > _IDLE_FOR):
-            idle = idle + _LOOK if relay.is_idle() else 0.0
+        stuck = _wait(stop, relay, plan, options)
         ended = relay.stop(options.drain)
     counts = relay.ledger.counts
-    output.counts("relayed", counts)
-    output.give({"counts": counts})
+    output.counts(f"relayed as {relay.protocol}:", counts)
+    output.give({"protocol": relay.protocol, "counts": counts})
+    if stuck:
+        raise CommandError(stuck, FAILED)
     well = (counts[name] for name in ("delivered", "duplicates", "returned") if name in counts)
     whole = counts["accepted"] == sum(well)
     return OK if ended and (whole or not options.once) else FAILED
+
+
+def _wait(stop: threading.Event, relay: Relay, plan: Plan, options: argparse.Namespace) -> str:
+    """Wait for the end; return why it comes too early, "" where it does not."""
+    idle, settled, since = 0.0, -1, time.monotonic()
+    while not stop.wait(_LOOK):
+        if not options.once:
+            continue
+        idle = idle + _LOOK if relay.is_idle() else 0.0
+        if idle > _IDLE_FOR:
+            break
+        counts = relay.ledger.counts
+        if counts["accepted"] - counts["waiting"] != settled:
+            settled, since = counts["accepted"] - counts["waiting"], time.monotonic()
+        elif time.monotonic() - since > options.give_up_after:
+            return _stuck(relay.state(), plan, options.give_up_after)
+    return ""
+
+
+def _stuck(state: State, plan: Plan, waited: float) -> str:
+    """Return what holds a relay up, where the events are, and what to do."""
+    where = plan.address
+    if state.connected < state.workers:
+        why = f"{state.connected} of {state.workers} workers are connected to {where.public}"
+        left = "What waits there stays there"
+        check = "doctor --broker"
+    else:
+        why = f"{plan.endpoint.host} took nothing"
+        left = f"{state.counts['waiting']} event(s) that came go back to the queue {where.queue}"
+        check = "doctor"
+    return (
+        f"--once gave up after {waited:g} s without progress: {why}. {left}. Check it with "
+        f"`posthog-logging {check}`, then run this command again"
+    )
 
 
 def _plan(options: argparse.Namespace) -> Plan:
@@ -119,6 +162,10 @@ def _plan(options: argparse.Namespace) -> Plan:
 
     if is_disabled():
         raise CommandError("POSTHOG_DISABLED is set, so nothing is sent")
+    if options.give_up_after is None:
+        options.give_up_after = _GIVE_UP_AFTER
+    elif not options.once:
+        raise CommandError("--give-up-after needs --once; without it a relay waits for ever")
     try:
         where = broker.address_of(options)
         dialect = find_dialect(options.dialect)

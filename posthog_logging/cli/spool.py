@@ -162,8 +162,9 @@ def _deliver(
     finally:
         handler.close()
     counts = handler.counts
-    output.counts(f"{dialect} to {host}:", counts)
-    output.give({"dialect": dialect, "host": host, "counts": counts})
+    protocol = handler.describe().protocol
+    output.counts(f"{protocol} to {host}:", counts)
+    output.give({"dialect": dialect, "protocol": protocol, "host": host, "counts": counts})
     arrived = counts["delivered"] + counts.get("duplicates", 0)  # of a copied file, once is enough
     return delivered and arrived == counts["accepted"]
 

@@ -116,9 +116,10 @@ class DeliveryHandler(logging.Handler):
 
     def __repr__(self) -> str:
         level = logging.getLevelName(self.level)
-        silence = self._silence()
+        silence, spoken = self._silence(), self._sender.protocol
+        names = [self._dialect.name, *([spoken] if spoken != self._dialect.name else [])]
         return (
-            f"<{type(self).__name__} {self._dialect.name} {self._sender.host} ({level})"
+            f"<{type(self).__name__} {' as '.join(names)} {self._sender.host} ({level})"
             f"{f' takes nothing: {silence}' if silence else ''}>"
         )
 

@@ -84,6 +84,18 @@ LOSSES: Mapping[str, Reason] = {
         "the event is larger than the endpoint takes, even with its properties cut",
         "log less in one event: identifiers instead of whole documents",
     ),
+    "no_event": Reason(
+        "a message in the broker has a line that is no JSON object with an `event`",
+        "read the dead letter, and mend what publishes to the queue",
+    ),
+    "unreadable": Reason(
+        "a message in the broker cannot be unpacked as its content_encoding says",
+        "read the dead letter, and mend what publishes to the queue",
+    ),
+    "unknown_schema": Reason(
+        "a message in the broker names a schema that this relay does not know",
+        "update the relay, then deliver the dead letter again",
+    ),
     "no_event_name": Reason(
         "the event has no name, or a blank one",
         "give the log call a message, or extra={'event': …}",

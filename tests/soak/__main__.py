@@ -61,7 +61,7 @@ def _plans(seed: int) -> Iterator[Plan]:
 def _play(plan: Plan) -> tuple[int, int, int, int]:
     """Return the kills, the calls that returned, and how many events are missing or changed."""
     with Inspector(capacity=2_000_000) as inspector, tempfile.TemporaryDirectory() as folder:
-        kills, returned = kill_all(plan, inspector, Path(folder))
+        kills, returned = kill_all(plan, inspector.url, Path(folder))
         drain(Path(folder))
         got = arrived(inspector)
     return kills, len(returned), len(set(returned) - got.names), got.different + got.bad

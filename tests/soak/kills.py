@@ -17,9 +17,9 @@ import posthog_logging
 from posthog_logging.inspector import Event, Inspector
 
 
-__all__ = ["Arrived", "Plan", "arrived", "drain", "kill_all"]
+__all__ = ["PATH", "Arrived", "Plan", "arrived", "drain", "kill_all"]
 
-_PATH = str(Path(posthog_logging.__file__).parent.parent)
+PATH = str(Path(posthog_logging.__file__).parent.parent)
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,23 @@ class Arrived(NamedTuple):
     bad: int
 
 
-def kill_all(plan: Plan, inspector: Inspector, folder: Path) -> tuple[int, list[str]]:
-    """Play *plan*; return the number of kills, and which log calls have returned."""
+def kill_all(plan: Plan, url: str, folder: Path) -> tuple[int, list[str]]:
+    """
+    Play *plan*; return the number of kills, and which log calls have returned.
+
+    Args:
+        url: that of a server, or of a broker.
+    """
     program = Path(__file__).with_name("nursery.py")
-    said = json.loads(_run(str(program), inspector.url, str(folder), json.dumps(asdict(plan))))
+    said = json.loads(_run(str(program), url, str(folder), json.dumps(asdict(plan))))
     return said["kills"], said["returned"]
 
 
-def drain(folder: Path) -> None:
+def drain(folder: Path, broker: str = "") -> None:
     """Deliver what waits in *folder*, by the command that people have for that."""
     if folder.exists():
-        _run("-m", "posthog_logging", "spool", "drain", str(folder), "--timeout", "60")
+        words = ["spool", "drain", str(folder), "--timeout", "60"]
+        _run("-m", "posthog_logging", *words, POSTHOG_BROKER=broker)
 
 
 def arrived(inspector: Inspector) -> Arrived:
@@ -76,13 +82,13 @@ def _arrived(events: Iterable[Event], bad: int) -> Arrived:
     return Arrived(frozenset(seen), duplicates, different, bad)
 
 
-def _run(*command: str) -> str:
+def _run(*command: str, **more: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", *command],
         capture_output=True,
         text=True,
         timeout=600,
-        env={**os.environ, "PYTHONPATH": _PATH, "POSTHOG_API_KEY": "phc_soak"},
+        env={**os.environ, "PYTHONPATH": PATH, "POSTHOG_API_KEY": "phc_soak", **more},
         check=False,
     )
     if done.returncode or "Traceback" in done.stderr:

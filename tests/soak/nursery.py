@@ -54,7 +54,8 @@ def _start(name: str, url: str, folder: str, plan: dict[str, Any]) -> tuple[int,
 
 def _work(pipe: int, name: str, url: str, folder: str, plan: dict[str, Any]) -> NoReturn:
     """Log as much as there may be, and wait for the end, which comes from outside."""
-    handler = PostHogHandler("phc_soak", url, spool=folder, flush_interval=0.1)
+    where = {"host": url} if url.startswith("http") else {"broker": url}
+    handler = PostHogHandler("phc_soak", **where, spool=folder, flush_interval=0.1)
     log = logging.getLogger("soak")
     log.setLevel(logging.INFO)
     log.addHandler(handler)
