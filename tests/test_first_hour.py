@@ -173,3 +173,32 @@ def test_one_event_waits(
 def test_the_row_of_a_login(properties: dict[str, Any], expected: str) -> None:
     """A row shows what an event of PostHog's own is about, and nothing that is empty."""
     assert expected == brief(properties)
+
+
+WORKER = """
+import logging, warnings
+warnings.simplefilter("ignore")  # Celery warns of a worker that root runs
+from celery import Celery
+from posthog_logging import PostHogHandler
+from posthog_logging.middleware.celery import connect
+
+app = Celery("films", broker="memory://", set_as_current=True)
+handler = PostHogHandler()
+connect(handler)
+logging.basicConfig(level=logging.INFO, handlers=[handler])
+app.Worker(hostname="films@localhost", pool="solo", loglevel="INFO")
+print(logging.root.handlers.count(handler))
+logging.getLogger("films").info("movie played", extra={"distinct_id": "user-1"})
+"""
+
+
+def test_celery_takes_the_root_logger(inspector: Inspector, run_script: Any) -> None:
+    """A worker clears the root logger's handlers; the connected one is back there, once."""
+    pytest.importorskip("celery")
+    done = run_script(
+        WORKER, POSTHOG_API_KEY=KEY, POSTHOG_HOST=inspector.url, NO_PROXY="127.0.0.1"
+    )
+
+    assert 0 == done.returncode, done.stderr
+    assert "1" == done.stdout.split()[-1]
+    assert ["movie played"] == [event.event for event in inspector.events]
