@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from posthog_logging import Analytics
+from posthog_logging import Analytics, PostHogHandler
 from posthog_logging.cli import main
 from posthog_logging.cli.docs import guides
 from posthog_logging.cli.output import brief
+from posthog_logging.events.message import Message
+from posthog_logging.handler import observe
 from posthog_logging.inspector import Inspector
 
 
@@ -202,3 +204,29 @@ def test_celery_takes_the_root_logger(inspector: Inspector, run_script: Any) -> 
     assert 0 == done.returncode, done.stderr
     assert "1" == done.stdout.split()[-1]
     assert ["movie played"] == [event.event for event in inspector.events]
+
+
+def test_what_is_switched_off_is_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With POSTHOG_DISABLED a test sees the events, which go nowhere and are counted nowhere."""
+    monkeypatch.setenv("POSTHOG_DISABLED", "1")
+    seen: list[Message] = []
+    handler = PostHogHandler(KEY, "http://127.0.0.1:9")
+    with observe(seen.append):
+        handler.accept({"distinct_id": "user-1", "event": "movie played"})
+    handler.close()
+
+    assert ["movie played"] == [message.event for message in seen]
+    assert {0} == set(handler.counts.values())
+
+
+@pytest.mark.parametrize("key", [KEY, ""], ids=["with a key", "without one"])
+def test_who_opted_out_is_not_observed(key: str) -> None:
+    """Where somebody opted out there is nothing to see, with a key and without."""
+    seen: list[Message] = []
+    handler = PostHogHandler(key, "http://127.0.0.1:9")
+    handler.opt_out()
+    with observe(seen.append):
+        handler.accept({"distinct_id": "user-1", "event": "movie played"})
+    handler.close()
+
+    assert [] == seen
