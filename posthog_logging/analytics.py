@@ -8,6 +8,7 @@ wrong arguments are refused, counted and logged, and never raise into the caller
 from __future__ import annotations
 
 import functools
+import inspect
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
@@ -30,10 +31,20 @@ def _never_raises(call: _Call) -> _Call:
         try:
             return call(self, *args, **kwargs)
         except faults() as error:
-            self.handler.refuse("bad_arguments", f"{call.__name__}: {type(error).__name__}")
+            self.handler.refuse("bad_arguments", f"{type(error).__name__}; {_order(call)}")
             return None
 
     return cast(_Call, guarded)
+
+
+def _order(call: Callable[..., Any]) -> str:
+    """Return in what order *call* takes its arguments, for who knows an older client's."""
+    names = [*inspect.signature(call).parameters][1:3]
+    takes = f"Analytics.{call.__name__} takes ({', '.join(names)}, …)"
+    return f"{takes}; {_OTHERS}" if call.__name__ == "capture" else takes
+
+
+_OTHERS = "posthog 6 to 8 take (event, distinct_id=…): see `posthog-logging docs migrate`"
 
 
 class Analytics:
@@ -82,6 +93,9 @@ class Analytics:
     ) -> str | None:
         """Say that *distinct_id* did *event*, a name or a typed event (posthog-python 1)."""
         if context is None and timestamp is None and message_id is None and not more:
+            if event is None:
+                self.handler.refuse("no_event_name", _order(Analytics.capture))
+                return None
             return self.handler.capture(distinct_id, event, properties)
         fields = extras.capture(distinct_id, event, properties, **more)
         return self._accept(fields, context, timestamp, message_id=message_id)

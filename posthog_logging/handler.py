@@ -430,8 +430,8 @@ class PostHogHandler(DeliveryHandler):
         )
 
     def _is_deaf(self) -> bool:
-        """Return whether nothing is taken, nor shown to anybody."""
-        return self._opted_out and (self._sender.has_key or not _observers)
+        """Return whether nothing is taken, nor shown to anybody, as after `opt_out`."""
+        return self._opted_out and (self._sender.held or not _observers)
 
     def _take(
         self,
@@ -544,11 +544,11 @@ class PostHogHandler(DeliveryHandler):
             self.refuse("internal_error", type(error).__name__)
 
     def _observed(self, message: Message) -> bool:
-        """Show *message* to the observers; return whether it is sent: without a key it is not."""
+        """Show *message* to the observers; return whether it may be sent."""
         for observer in _observers:
             with suppress(Exception):  # it looks on; an event is not lost by that
                 observer(message)
-        if self._opted_out:
+        if self._silenced == "no_api_key":
             self._ledger.refuse("no_api_key", tell=False)
         return not self._opted_out
 

@@ -365,8 +365,8 @@ def test_settings_of_the_handler(load: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "setting", "value", "hint"),
     [
-        ("posthog", "personal_api_key", "phx_1", "keep posthog for flags"),
-        ("posthog", "in_app_modules", ["films"], "PostHogHandler"),
+        ("posthog", "personal_api_key", "phx_1", "feature flags stay with the package posthog"),
+        ("posthog", "project_root", "/srv/films", "in_app_include"),
         ("segment", "oauth_client_id", "id", "OAuth"),
     ],
 )
@@ -380,7 +380,7 @@ def test_a_setting_without_effect_is_logged(
     with caplog.at_level(logging.WARNING, "posthog_logging"):
         module.identify("user-1", {"plan": "gold"})
 
-    assert f"{setting} has no effect" in caplog.text
+    assert f"{setting} has no effect here" in caplog.text
     assert hint in caplog.text
     assert "phx_1" not in caplog.text
 
@@ -404,9 +404,9 @@ def test_an_unknown_attribute(name: str) -> None:
 def test_flags(name: str) -> None:
     """Flags are posthog's: the error says so, on the module and on a client."""
     module = fresh("posthog")
-    with pytest.raises(AttributeError, match=f"'{name}'; keep posthog for flags"):
+    with pytest.raises(AttributeError, match=f"'{name}'; feature flags stay with the package posthog"):
         getattr(module, name)
-    with pytest.raises(AttributeError, match=f"'{name}'; keep posthog for flags"):
+    with pytest.raises(AttributeError, match=f"'{name}'; feature flags stay with the package posthog"):
         getattr(module.Posthog("phc_test", send=False), name)
 
 

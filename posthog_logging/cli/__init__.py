@@ -74,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return status
     except CommandError as error:
         print(f"{LIBRARY} {options.command}: {harmless(str(error))}", file=sys.stderr)
+        for line in error.choices:
+            print(f"  {harmless(line)}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         return _INTERRUPTED

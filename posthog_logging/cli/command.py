@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -36,11 +36,18 @@ PORT = 8969
 
 
 class CommandError(Exception):
-    """End a command with one sentence on standard error, and no traceback."""
+    """
+    End a command with one sentence on standard error, and no traceback.
 
-    def __init__(self, text: str, status: int = USAGE) -> None:
+    Args:
+        status: the exit status.
+        choices: lines that follow the sentence, such as what might have been meant.
+    """
+
+    def __init__(self, text: str, status: int = USAGE, choices: Sequence[str] = ()) -> None:
         super().__init__(text)
         self.status = status
+        self.choices = choices
 
 
 def port(text: str) -> int:

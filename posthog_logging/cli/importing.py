@@ -45,6 +45,8 @@ examples:
   posthog-logging import old.ndjson --historical-migration \\
       --map event=name,distinct_id=user.id,timestamp=at
 
+Left out are blank lines, headers, records that are not events, and an event's second copy.
+
 exit statuses: 0 all imported, 1 a line was broken or an event lost, or the server could not be
 reached (run it again to go on), 2 wrong usage
 """
@@ -53,7 +55,7 @@ _CHUNK_LINES = 1000
 _CHUNK_BYTES = 8 * 1024 * 1024
 _NEVER = 10**9
 _BLANK = b"\0\r\n\t "
-_COLUMNS = ("file", "lines", "imported", "left out", "broken", "lost")
+_COLUMNS = ("file", "lines", "already imported", "imported", "left out", "broken", "lost")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,18 +116,22 @@ def run(options: argparse.Namespace) -> int:
     output = Output(options.json)
     work = _Import(options, output)
     try:
-        done = [work.file(Path(name)) for name in options.words]
+        runs = [work.file(Path(name)) for name in options.words]
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one ended", file=sys.stderr)
         raise
     finally:
         work.close()
-    output.table(_COLUMNS, [_row(*pair) for pair in zip(options.words, done, strict=True)])
-    return FAILED if any(one.bad for one in done) else OK
+    output.table(_COLUMNS, [_row(name, *one) for name, one in zip(options.words, runs, strict=True)])
+    for name, (begun, done) in zip(options.words, runs, strict=True):
+        if begun.lines == done.lines > 0:
+            output.say(f"{name} was already imported: nothing was sent. --again sends it once more.")
+    return FAILED if any(done.bad for _, done in runs) else OK
 
 
-def _row(name: str, done: Done) -> list[str]:
-    numbers = (done.lines, done.imported, done.left_out, done.broken, done.lost)
+def _row(name: str, begun: Done, done: Done) -> list[str]:
+    new = done.imported - begun.imported
+    numbers = (done.lines, begun.imported, new, done.left_out, done.broken, done.lost)
     return [Path(name).name, *map(str, numbers)]
 
 
@@ -163,15 +169,15 @@ class _Import:
         """Give back connections."""
         self._handler.close()
 
-    def file(self, path: Path) -> Done:
-        """Import one file, from where an earlier run ended."""
+    def file(self, path: Path) -> tuple[Done, Done]:
+        """Import one file, from where an earlier run ended; return both ends."""
         try:
             with open(path, "rb") as stream:
                 return self._stream(path, stream)
         except OSError as error:
             raise CommandError(f"{path}: {error.strerror}", FAILED) from None
 
-    def _stream(self, path: Path, stream: BinaryIO) -> Done:
+    def _stream(self, path: Path, stream: BinaryIO) -> tuple[Done, Done]:
         first = stream.readline(65536)
         if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise CommandError(f"{path}: this is UTF-16; convert it to UTF-8 first", FAILED)
@@ -188,8 +194,8 @@ class _Import:
                 done = self._chunk(path, lines, done)
                 _save(_beside(path), done)
                 advance(sum(map(len, lines)))
-        self._output.give({"file": str(path), "from_line": begun.lines + 1, **_told(done)})
-        return done
+        self._output.give({"file": str(path), "from_line": begun.lines + 1, **_numbers(done)})
+        return begun, done
 
     def _chunk(self, path: Path, lines: Sequence[bytes], done: Done) -> Done:
         """Send some lines, and return how far the file has come by them."""
@@ -314,5 +320,5 @@ def _save(path: Path, done: Done) -> None:
         _complain(path, 0, f"cannot be written ({error.strerror}): a later run begins anew")
 
 
-def _told(done: Done) -> dict[str, Any]:
+def _numbers(done: Done) -> dict[str, Any]:
     return {k: v for k, v in asdict(done).items() if k not in ("to", "head", "offset")}

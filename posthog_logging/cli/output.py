@@ -28,7 +28,15 @@ from ..events import jsonable
 __all__ = ["Output", "brief", "clock", "harmless"]
 
 #: The properties of PostHog's own that an event is about.
-_TELLING = ("$set", "$set_once", "$group_set", "$screen_name")
+_TELLING = (
+    "$anon_distinct_id",
+    "$group_type",
+    "$group_key",
+    "$set",
+    "$set_once",
+    "$group_set",
+    "$screen_name",
+)
 
 #: What a colour means, by its code (ECMA-48, 8.3.117).
 _COLOURS = {"good": "32", "note": "33", "bad": "31", "dim": "2"}
@@ -153,7 +161,7 @@ def _escaped(line: str) -> str:
 def brief(properties: Mapping[str, Any], most: int = 3) -> str:
     """Return the first few properties that the caller gave, as ``name=value``."""
     own = [name for name in properties if not name.startswith("$") and name != "distinct_id"]
-    names = [*(name for name in _TELLING if name in properties), *own]
+    names = [*(name for name in _TELLING if properties.get(name)), *own]
     pairs = [f"{name}={_value(properties[name])}" for name in names[:most]]
     return " ".join([*pairs, "…"] if len(names) > most else pairs)
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ..delivery.options import is_disabled
 from ..inspector import CAPACITY, SERVERS, Inspector
 from .command import OK, PORT, CommandError, port, until_interrupted, wait_for_ever
 from .forwarding import Forwarder
@@ -161,6 +162,8 @@ def _serve_command(options: argparse.Namespace) -> int:
     output = Output(options.json, sys.stderr)
     with _served(options) as inspector:
         output.say(f"The inspector listens on {inspector.url}")
+        if is_disabled():
+            output.say("POSTHOG_DISABLED is set, so the program sends nothing: unset it first.")
         key = os.environ.get("POSTHOG_API_KEY", KEY) if options.forward else KEY
         with watched(inspector, output):
             status = _run(options.words, _environment(inspector.url, key))

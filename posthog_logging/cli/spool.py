@@ -79,7 +79,7 @@ def _show(options: argparse.Namespace, folder: str) -> int:
     for one in segments:
         output.give({**one._asdict(), "path": str(one.path)})
     output.table(_COLUMNS, [_row(one) for one in segments])
-    output.say(f"{sum(one.events for one in segments)} events wait.")
+    output.say(f"{_wait(sum(one.events for one in segments))}.")
     return OK
 
 
@@ -94,7 +94,8 @@ def _check(options: argparse.Namespace, folder: str) -> int:
         rows.append(("WRONG" if is_wrong else "ok", path.name, f"{events}", state))
     output.table(("", "file", "events", "state"), rows)
     wrong = sum(one.is_wrong for one in findings)
-    output.say(f"{len(findings)} files, {wrong} with damage.")
+    files = "1 file" if len(findings) == 1 else f"{len(findings)} files"
+    output.say(f"{files}, {wrong} with damage.")
     return FAILED if wrong else OK
 
 
@@ -119,7 +120,7 @@ def _drain(options: argparse.Namespace, folder: str) -> int:
         output.say(text)
         output.give({"skipped": text})
     left = sum(one.events for one in _spools().segments_in(folder))
-    output.say(f"{left} events wait still." if left else "Nothing waits any more.")
+    output.say(f"{_wait(left)} still." if left else "Nothing waits any more.")
     return OK if all(done) and not skipped else FAILED
 
 
@@ -196,6 +197,10 @@ def _free(folder: str) -> Sequence[SegmentInfo]:
         for one in _spools().segments_in(folder)
         if not one.in_use and (one.events or one.broken)
     ]
+
+
+def _wait(events: int) -> str:
+    return "1 event waits" if events == 1 else f"{events} events wait"
 
 
 def _spools() -> ModuleType:

@@ -30,6 +30,8 @@ No event arrived. Look at this, in this order:
   3. Does the handler take its key and host from the environment? Those in the code win, so
      write PostHogHandler() there.
   4. Is POSTHOG_DISABLED set, or does the program run under pytest? Then nothing is sent.
+  5. Did the program end by SIGTERM, kill -9 or os._exit? Then it could not send what waited:
+     give its handler a spool, or call flush() before.
 More: posthog-logging docs troubleshooting"""
 
 

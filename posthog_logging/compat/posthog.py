@@ -55,12 +55,17 @@ __all__ = [
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _FLAGS = (
-    "keep posthog for flags, beside this module, and put what it evaluates on the events of a "
-    "context with posthog_logging.context.bind"
+    "feature flags stay with the package posthog: use it beside this module, and put what it "
+    "evaluates on the events of a context with posthog_logging.context.bind"
 )
-_VARIABLES = "reports of exceptions carry no local variables here"
+_VARIABLES = (
+    "with exception_variables=True a PostHogHandler reports local variables, and its scrub= and "
+    "pseudonymise= decide what they show"
+)
 _TELEMETRY = "use OpenTelemetry for it"
-_FROM_HERE = "give exceptions= or exception_rate= to PostHogHandler instead"
+_RATE = "a PostHogHandler limits reports of exceptions itself: see its exception_rate="
+_LOGGED = "use log.exception, and a PostHogHandler with exceptions='ERROR' reports it as well"
+_OWN_CODE = "name your own modules with in_app_include= of PostHogHandler"
 
 #: What there is nothing for, with what to do instead: functions, and settings of old clients.
 _WITHOUT: Mapping[str, str] = {
@@ -76,8 +81,7 @@ _WITHOUT: Mapping[str, str] = {
         _FLAGS,
     ),
     **dict.fromkeys(
-        """capture_exception_code_variables code_variables_detect_secrets
-        code_variables_ignore_patterns code_variables_mask_patterns
+        """code_variables_detect_secrets code_variables_ignore_patterns code_variables_mask_patterns
         code_variables_mask_url_credentials set_capture_exception_code_variables_context
         set_code_variables_detect_secrets_context set_code_variables_ignore_patterns_context
         set_code_variables_mask_patterns_context
@@ -87,14 +91,16 @@ _WITHOUT: Mapping[str, str] = {
     **dict.fromkeys("metrics traces start_span get_active_span".split(), _TELEMETRY),
     **dict.fromkeys(
         """enable_exception_autocapture_rate_limiting exception_autocapture_bucket_size
-        exception_autocapture_refill_interval_seconds exception_autocapture_refill_rate
-        in_app_modules log_captured_exceptions project_root""".split(),
-        _FROM_HERE,
+        exception_autocapture_refill_interval_seconds
+        exception_autocapture_refill_rate""".split(),
+        _RATE,
     ),
     "AsyncPosthog": "no call waits for the network, so Posthog serves asyncio as well",
     "capture_trace_context": "bind trace ids with posthog_logging.context.bind",
     "enable_full_ai_capture": "AI events go the way of all others",
+    "log_captured_exceptions": _LOGGED,
     "privacy_mode": "remove what is private in before_send",
+    "project_root": _OWN_CODE,
 }
 
 

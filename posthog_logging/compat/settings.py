@@ -24,6 +24,8 @@ _RENAMED = {
     "upload_interval": "flush_interval",
     "capture_compression": "compression",
     "enable_exception_autocapture": "exception_hooks",
+    "capture_exception_code_variables": "exception_variables",
+    "in_app_modules": "in_app_include",
 }
 # One thread sends for a handler, whatever was asked for; and nothing is lost by that.
 _NOT_NEEDED = frozenset({"thread"})
@@ -45,8 +47,8 @@ def options_of(
     options: dict[str, Any] = {}
     for name, value in given.items():
         if name in without:
-            logger.warning("%s: the setting %s has no effect; %s", module, name, without[name])
-        elif name not in _NOT_NEEDED:
+            logger.warning("%s: %s has no effect here; %s", module, name, without[name])
+        elif name not in _NOT_NEEDED and not (name in _RENAMED and value is None):
             options[_option(module, name)] = value
     return options
 
@@ -70,7 +72,8 @@ def missing(module: str, without: Mapping[str, str]) -> Callable[[str], Any]:
     return look_up
 
 
-_UNKNOWN = "see posthog_logging.Analytics and `posthog-logging docs migrate` for what replaces it"
+_GUIDE = "posthog-logging docs migrate"
+_UNKNOWN = f"see posthog_logging.Analytics and `{_GUIDE}` for what replaces it"
 
 
 def _option(module: str, name: str) -> str:
@@ -78,4 +81,4 @@ def _option(module: str, name: str) -> str:
         return name
     if name in _RENAMED:
         return _RENAMED[name]
-    raise TypeError(f"{module}.Client: unknown setting {name!r}")
+    raise TypeError(f"{module}.Client has no setting {name!r}; `{_GUIDE}` lists those there are")

@@ -118,7 +118,7 @@ def clean_id(given: Any, tell: Tell) -> str | None:
         text = clean_text(text)
     text = text.strip()
     if text.lower() in _NOBODY:
-        tell("illegal distinct_id", "a distinct_id that names nobody was taken as missing")
+        tell("illegal distinct_id", f"distinct_id: {text!r} names nobody and counts as missing")
         return None
     if len(text) > LONGEST // 4 and len(text.encode()) > LONGEST:
         tell("long distinct_id", f"a distinct_id of {len(text)} characters was shortened")
@@ -131,7 +131,7 @@ def as_uuid(text: str, tell: Tell) -> str:
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        tell("bad uuid", "uuid: not a UUID; one that is derived from it is sent")
+        tell("bad uuid", "uuid: not a UUID; one derived from it is sent instead")
         return str(uuid.uuid5(uuid.NAMESPACE_OID, clean_text(text)))
 
 

@@ -7,6 +7,8 @@ configuration changes, and a worker without this ignores it.
 
 from __future__ import annotations
 
+import logging
+
 from collections.abc import MutableMapping
 from functools import partial
 from typing import Any
@@ -35,20 +37,45 @@ def connect(handler: Any = None) -> None:
 
     Args:
         handler: a `PostHogHandler` that reports the exceptions of tasks, and that delivers
-            what it holds before a process of the pool ends.
+            what it holds before a process of the pool ends. Where it is on the root logger, it
+            stays there when a worker takes the root logger's handlers away.
     """
     from celery import signals
 
+    place = _Place(handler)
     receivers = {
         signals.before_task_publish: _send,
         signals.task_prerun: _begin,
         signals.task_postrun: _end,
         signals.task_failure: partial(_report, handler),
         signals.worker_process_shutdown: partial(_deliver, handler),
+        signals.celeryd_init: place.remember,
+        signals.after_setup_logger: place.take_again,
     }
     for signal, receiver in receivers.items():
         signal.disconnect(dispatch_uid=HEADER)
         signal.connect(receiver, weak=False, dispatch_uid=HEADER)
+
+
+class _Place:
+    """
+    A handler's place on the root logger, which a worker clears (``worker_hijack_root_logger``).
+
+    Celery documents ``after_setup_logger`` as the way to add a handler to its own.
+    """
+
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+        self._was_on_root = False
+
+    def remember(self, **_: Any) -> None:
+        """Note whether the handler is on the root logger: the worker sets logging up next."""
+        self._was_on_root = self._handler in logging.root.handlers
+
+    def take_again(self, **_: Any) -> None:
+        """Put the handler back where it was."""
+        if self._was_on_root:
+            logging.root.addHandler(self._handler)  # which adds none twice
 
 
 def _send(headers: MutableMapping[str, Any] | None = None, **_: Any) -> None:

@@ -1,0 +1,232 @@
+"""The first hour of a newcomer: what they get wrong is answered in words that help."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posthog_logging import Analytics, PostHogHandler
+from posthog_logging.cli import main
+from posthog_logging.cli.docs import guides
+from posthog_logging.cli.output import brief
+from posthog_logging.events.message import Message
+from posthog_logging.handler import observe
+from posthog_logging.inspector import Inspector
+
+
+KEY = "phc_test"
+
+SILENT = """
+import logging
+from posthog_logging import PostHogHandler
+
+log = logging.getLogger("films")
+log.addHandler(PostHogHandler())
+log.warning("movie played", extra={"distinct_id": "user-1"})
+"""
+
+
+@contextmanager
+def offline() -> Iterator[Analytics]:
+    """An `Analytics` that sends nothing and leaves nothing behind."""
+    analytics = Analytics(KEY, "http://127.0.0.1:9", send=False)
+    yield analytics
+    analytics.close()
+
+
+@pytest.mark.parametrize(
+    ("args", "more", "reason"),
+    [
+        (("movie played",), {"distinct_id": "user-1"}, "bad_arguments"),
+        (("movie played",), {}, "no_event_name"),
+    ],
+    ids=["with an id", "without one"],
+)
+def test_the_order_of_posthog_6(
+    args: tuple[Any, ...], more: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A call in the order of posthog 6 to 8 is refused, and the warning shows both orders."""
+    with offline() as analytics, caplog.at_level(logging.WARNING, "posthog_logging"):
+        assert None is analytics.capture(*args, **more)
+
+    assert f"({reason})" in caplog.text
+    assert "Analytics.capture takes (distinct_id, event, …)" in caplog.text
+    assert "posthog 6 to 8 take (event, distinct_id=…)" in caplog.text
+    assert "posthog-logging docs migrate" in caplog.text
+
+
+def test_the_order_of_other_calls(caplog: pytest.LogCaptureFixture) -> None:
+    """The warning about wrong arguments has the call's first ones, and no value."""
+    with offline() as analytics, caplog.at_level(logging.WARNING, "posthog_logging"):
+        analytics.page("user-1", "docs", "Python", secret="hunter2", user_id="user-2")
+
+    assert "Analytics.page takes (user_id, category, …)" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+def test_an_id_that_names_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """The warning shows the id, which is one of a short list and nobody's."""
+    with offline() as analytics, caplog.at_level(logging.WARNING, "posthog_logging"):
+        analytics.capture("undefined", "movie played")
+
+    assert "distinct_id: 'undefined' names nobody" in caplog.text
+
+
+def test_docs_of_an_unknown_topic(capsys: pytest.CaptureFixture[str]) -> None:
+    """The guides are listed one a line with their titles, and the nearest is proposed."""
+    assert 2 == main(["docs", "delivry"])
+    first, *lines = capsys.readouterr().err.splitlines()
+
+    assert first == (
+        "posthog-logging docs: there is no guide 'delivry'. Did you mean delivery? The guides are:"
+    )
+    assert [*guides()] == [line.split()[0] for line in lines]
+    assert "  delivery             Delivery" in lines
+    assert max(map(len, lines)) < 80
+
+
+def test_import_twice(
+    tmp_path: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second run says that the events were already imported, and sends none."""
+    file = tmp_path / "old.ndjson"
+    file.write_text('{"event": "a", "distinct_id": "u"}\n')
+    words = ["import", str(file), "--host", inspector.url, "--api-key", KEY]
+
+    assert 0 == main(words)
+    assert "was already imported" not in capsys.readouterr().out
+    assert 0 == main(words)
+    shown = capsys.readouterr().out
+    with file.open("a") as stream:
+        stream.write('{"event": "b", "distinct_id": "u"}\n')
+    assert 0 == main(words)
+    third = capsys.readouterr().out
+
+    assert f"{file} was already imported: nothing was sent." in shown
+    assert ["file", "lines", "already", "imported", "imported"] == shown.split()[:5]
+    assert ["old.ndjson", "2", "1", "1", "0", "0", "0"] == third.splitlines()[1].split()
+    assert "was already imported" not in third
+    assert ["a", "b"] == [event.event for event in inspector.events]
+
+
+def test_serve_with_everything_switched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where POSTHOG_DISABLED is set serve says so, before anybody looks for the reason."""
+    program = tmp_path / "service.py"
+    program.write_text(SILENT)
+    monkeypatch.setenv("POSTHOG_DISABLED", "1")
+
+    assert 0 == main(["serve", "--port", "0", "--", sys.executable, str(program)])
+    shown = capfd.readouterr().err
+
+    assert "POSTHOG_DISABLED is set, so the program sends nothing: unset it first." in shown
+    assert "kill -9" in shown
+
+
+def test_send_reports_a_loss_once(
+    inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What became of the event is one sentence, with what to do on the command line."""
+    words = ["send", "--kind", "identify", "email=x", "--host", inspector.url, "--api-key", KEY]
+
+    assert 1 == main(words)
+    shown = capsys.readouterr()
+
+    assert "" == shown.err
+    assert "To do: give --distinct-id." in shown.out
+
+
+def test_one_event_waits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A spool with one event speaks of one."""
+    analytics = Analytics(KEY, "http://127.0.0.1:9", spool=tmp_path, shutdown_timeout=0.1)
+    analytics.capture("user-1", "movie played")
+    analytics.close()
+
+    assert 0 == main(["spool", "show", str(tmp_path)])
+    assert capsys.readouterr().out.endswith("\n1 event waits.\n")
+    assert 0 == main(["spool", "check", str(tmp_path)])
+    assert capsys.readouterr().out.endswith("\n1 file, 0 with damage.\n")
+
+
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        (
+            {"$set": {}, "$anon_distinct_id": "visitor-7", "$lib": "x"},
+            "$anon_distinct_id=visitor-7",
+        ),
+        (
+            {"$group_type": "company", "$group_key": "acme", "$group_set": {}},
+            "$group_type=company $group_key=acme",
+        ),
+    ],
+    ids=["login", "group"],
+)
+def test_the_row_of_a_login(properties: dict[str, Any], expected: str) -> None:
+    """A row shows what an event of PostHog's own is about, and nothing that is empty."""
+    assert expected == brief(properties)
+
+
+WORKER = """
+import logging, warnings
+warnings.simplefilter("ignore")  # Celery warns of a worker that root runs
+from celery import Celery
+from posthog_logging import PostHogHandler
+from posthog_logging.middleware.celery import connect
+
+app = Celery("films", broker="memory://", set_as_current=True)
+handler = PostHogHandler()
+connect(handler)
+logging.basicConfig(level=logging.INFO, handlers=[handler])
+app.Worker(hostname="films@localhost", pool="solo", loglevel="INFO")
+print(logging.root.handlers.count(handler))
+logging.getLogger("films").info("movie played", extra={"distinct_id": "user-1"})
+"""
+
+
+def test_celery_takes_the_root_logger(inspector: Inspector, run_script: Any) -> None:
+    """A worker clears the root logger's handlers; the connected one is back there, once."""
+    pytest.importorskip("celery")
+    done = run_script(
+        WORKER, POSTHOG_API_KEY=KEY, POSTHOG_HOST=inspector.url, NO_PROXY="127.0.0.1"
+    )
+
+    assert 0 == done.returncode, done.stderr
+    assert "1" == done.stdout.split()[-1]
+    assert ["movie played"] == [event.event for event in inspector.events]
+
+
+def test_what_is_switched_off_is_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With POSTHOG_DISABLED a test sees the events, which go nowhere and are counted nowhere."""
+    monkeypatch.setenv("POSTHOG_DISABLED", "1")
+    seen: list[Message] = []
+    handler = PostHogHandler(KEY, "http://127.0.0.1:9")
+    with observe(seen.append):
+        handler.accept({"distinct_id": "user-1", "event": "movie played"})
+    handler.close()
+
+    assert ["movie played"] == [message.event for message in seen]
+    assert {0} == set(handler.counts.values())
+
+
+@pytest.mark.parametrize("key", [KEY, ""], ids=["with a key", "without one"])
+def test_who_opted_out_is_not_observed(key: str) -> None:
+    """Where somebody opted out there is nothing to see, with a key and without."""
+    seen: list[Message] = []
+    handler = PostHogHandler(key, "http://127.0.0.1:9")
+    handler.opt_out()
+    with observe(seen.append):
+        handler.accept({"distinct_id": "user-1", "event": "movie played"})
+    handler.close()
+
+    assert [] == seen
