@@ -404,9 +404,13 @@ def test_an_unknown_attribute(name: str) -> None:
 def test_flags(name: str) -> None:
     """Flags are posthog's: the error says so, on the module and on a client."""
     module = fresh("posthog")
-    with pytest.raises(AttributeError, match=f"'{name}'; feature flags stay with the package posthog"):
+    with pytest.raises(
+        AttributeError, match=f"'{name}'; feature flags stay with the package posthog"
+    ):
         getattr(module, name)
-    with pytest.raises(AttributeError, match=f"'{name}'; feature flags stay with the package posthog"):
+    with pytest.raises(
+        AttributeError, match=f"'{name}'; feature flags stay with the package posthog"
+    ):
         getattr(module.Posthog("phc_test", send=False), name)
 
 

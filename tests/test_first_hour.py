@@ -144,9 +144,7 @@ def test_send_reports_a_loss_once(
     assert "To do: give --distinct-id." in shown.out
 
 
-def test_one_event_waits(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_event_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A spool with one event speaks of one."""
     analytics = Analytics(KEY, "http://127.0.0.1:9", spool=tmp_path, shutdown_timeout=0.1)
     analytics.capture("user-1", "movie played")

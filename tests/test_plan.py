@@ -613,6 +613,7 @@ def test_what_the_inspector_counts() -> None:
             handler.accept({**fields, "properties": {"movie_id": movie, "category": "noir"}})
         for number in range(250):
             handler.accept({"event": f"new {number}", "distinct_id": "u"})
+        assert handler.flush()  # logs go their own way, and would take a number in between
         handler.handle(logging.makeLogRecord({"msg": "a log is not an event", "levelno": 30}))
         handler.close()
         with urllib.request.urlopen(f"{inspector.url}/api/plan") as answer:

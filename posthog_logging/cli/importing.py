@@ -122,10 +122,14 @@ def run(options: argparse.Namespace) -> int:
         raise
     finally:
         work.close()
-    output.table(_COLUMNS, [_row(name, *one) for name, one in zip(options.words, runs, strict=True)])
+    output.table(
+        _COLUMNS, [_row(name, *one) for name, one in zip(options.words, runs, strict=True)]
+    )
     for name, (begun, done) in zip(options.words, runs, strict=True):
         if begun.lines == done.lines > 0:
-            output.say(f"{name} was already imported: nothing was sent. --again sends it once more.")
+            output.say(
+                f"{name} was already imported: nothing was sent. --again sends it once more."
+            )
     return FAILED if any(done.bad for _, done in runs) else OK
 
 
