@@ -805,7 +805,7 @@ def test_import_after_an_outage(
     file.write_text("".join(f'{{"event": "e{n}", "distinct_id": "u"}}\n' for n in range(2500)))
     inspector.script(Answer())
     inspector.answer_always = Answer(status=503)
-    broken_off = bring(inspector, file, "--timeout", "0.5")
+    broken_off = bring(inspector, file, "--timeout", "2")
     arrived = len(inspector.events)
     inspector.answer_always = None
     resumed = bring(inspector, file)
