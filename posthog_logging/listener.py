@@ -12,7 +12,6 @@ import copy
 import logging
 import os
 import queue
-import threading
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from logging.handlers import QueueHandler, QueueListener
 from typing import Any, NamedTuple
 
 from .delivery.ledger import logger
+from .delivery.lock import Lock
 from .events import jsonable
 from .events.faults import faults
 from .events.identifiers import stamp
@@ -118,7 +118,7 @@ class Listener(QueueListener):
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._running_in: int | None = None
         self._run = _Run(0)
-        self._guard = threading.RLock()
+        self._guard = Lock()
 
     def start(self) -> None:
         """Start the thread, unless it runs already."""

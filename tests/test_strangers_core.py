@@ -68,8 +68,7 @@ def alarms(request: pytest.FixtureRequest) -> Iterator[Alarms]:
         {},
         {"sync_mode": True},
         {"max_queue_size": 100, "overflow": "block"},
-        # From 3.14 on an alarm may still land between a lock's release and the note of it.
-        pytest.param({"spool": True}, marks=pytest.mark.soak),
+        {"spool": True},
     ],
     ids=["plain", "sync_mode", "block", "spool"],
 )

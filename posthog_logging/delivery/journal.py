@@ -15,7 +15,6 @@ import math
 import os
 import resource
 import sys
-import threading
 import time
 
 from collections import Counter, deque
@@ -29,6 +28,7 @@ from typing import Any, NamedTuple
 from . import segment as segments
 from .folder import Folder, SegmentInfo, segments_in
 from .interpreter import has_lock
+from .lock import Lock
 from .segment import Segment, header_line, is_faked
 from .spool import RECEIPT, Kept, MemorySpool, View, fitting, lines_of
 
@@ -109,7 +109,7 @@ class JournalSpool:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()  # for all but a write into the active segment
+        self._lock = Lock()  # for all but a write into the active segment
         self._memory = MemorySpool()
         self._segments: deque[Segment] = deque()  # oldest first; the active one, the next one last
         self._active: Segment | None = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 import time
 
 from collections import Counter, defaultdict, deque
@@ -16,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .interpreter import has_lock
+from .lock import Lock
 from .reasons import sentence
 from .voice import logger
 
@@ -43,7 +43,7 @@ class Ledger:
         #: How many lines a spool has made safe by itself, ever.
         self.admitted: Callable[[], int] = int
         # Without the interpreter's lock two threads could lose each other's counts.
-        self._counting = None if has_lock() else threading.RLock()
+        self._counting = None if has_lock() else Lock()
         self.reset()
 
     def reset(self) -> None:

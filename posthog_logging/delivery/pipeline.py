@@ -9,7 +9,6 @@ thread begins with the first event and ends with `close`, and begins again with 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
 from collections import deque
@@ -23,6 +22,7 @@ from . import exits
 from .clock import monotonic
 from .interpreter import has_lock
 from .ledger import Ledger
+from .lock import Lock
 from .request import DeliveryRequest
 from .room import AROUND_DRAFT, Room
 from .sender import Sender
@@ -96,7 +96,7 @@ class Pipeline:
             lambda: self._worker.is_this_thread,
         )
         # Without the interpreter's lock two threads could lose each other's bytes.
-        self._counting = None if has_lock() else threading.RLock()
+        self._counting = None if has_lock() else Lock()
         self._begin()
         exits.made.add(self)
 

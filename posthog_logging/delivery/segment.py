@@ -19,7 +19,6 @@ import hashlib
 import mmap
 import os
 import stat
-import threading
 import types
 import weakref
 
@@ -29,6 +28,7 @@ from typing import Any
 
 from ..events import jsonable
 from .interpreter import has_lock
+from .lock import Lock
 
 
 __all__ = [
@@ -56,7 +56,7 @@ _FROM_END = _DIGITS + len("}\n")  # of the header line: where the number begins
 
 # Held while a file is opened and noted, or closed. A fork waits for it, so a child knows all that
 # it inherits: a lock that nobody knows of would be held until that child ends.
-_gate = threading.RLock()
+_gate = Lock()
 _gate_opens_within = 1.0
 _made: weakref.WeakSet[Segment] = weakref.WeakSet()
 
@@ -473,7 +473,7 @@ def _after_fork() -> None:
 
 def _after_fork_in_child() -> None:
     global _gate
-    _gate = threading.RLock()
+    _gate = Lock()
     for segment in list(_made):
         segment.abandon()
 

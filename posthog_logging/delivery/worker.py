@@ -15,6 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from .lock import Lock
+
 
 __all__ = ["Task", "Worker"]
 
@@ -63,7 +65,7 @@ class Worker:
         self._alive = False
         self._ended = 0
         self._summoned = -1
-        self._claim = threading.RLock()  # taken by who begins or ends to work; by no log call
+        self._claim = Lock()  # taken by who begins or ends to work; by no log call
         self._wake = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ident = 0
