@@ -12,6 +12,7 @@ import copy
 import logging
 import os
 import queue
+import threading
 
 from collections.abc import Iterator
 from contextlib import contextmanager
