@@ -14,13 +14,17 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..context import current
 from .interpreter import has_lock
 from .lock import Lock
 from .reasons import sentence
 from .voice import logger
 
 
-__all__ = ["NOT_LOSSES", "Ledger", "logger"]
+__all__ = ["NOT_LOSSES", "REPORTED", "Ledger", "logger"]
+
+#: The property of events that ``on_error`` logs.
+REPORTED = "$on_error"
 
 #: The keys of `Ledger.counts` that are no loss; every other key is a reason for one.
 NOT_LOSSES = frozenset({"accepted", "adopted", "delivered", "waiting", "retried", "scrubbed"})
@@ -55,6 +59,7 @@ class Ledger:
         self.moving = False
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._refused: defaultdict[str, int] = defaultdict(int)
+        self._of_the_hook: defaultdict[str, int] = defaultdict(int)
         self._dropped = itertools.count()
         self._given_up = 0
         self._told: dict[str, object] = {}
@@ -75,12 +80,27 @@ class Ledger:
         else:
             with self._counting:
                 self._refused[reason] += 1
+        self._note_the_hooks(reason)
         if tell:
             self.warn_of(reason, 1, detail)
 
     def drop_oldest(self) -> Any:
         """Take the oldest event out of the queue and count it lost, in one step of C."""
-        return next(zip(iter(self.queue.popleft, None), self._dropped, strict=False))[0]
+        dropped = next(zip(iter(self.queue.popleft, None), self._dropped, strict=False))[0]
+        self._note_the_hooks("queue_full")
+        return dropped
+
+    def lost(self, reason: str) -> int:
+        """Return how many were lost for *reason*, but by what ``on_error`` itself logs."""
+        counts = (self._counts, self._refused)
+        lost = sum(count.get(reason, 0) for count in counts) - self._of_the_hook.get(reason, 0)
+        return lost + self._have_dropped() if reason == "queue_full" else lost
+
+    def _note_the_hooks(self, reason: str) -> None:
+        """Note a loss of what ``on_error`` logs, of which it hears nothing: else without end."""
+        bound = current()
+        if bound is not None and REPORTED in bound.properties:
+            self._of_the_hook[reason] += 1
 
     def adopt(self, count: int) -> None:
         """Take in hand *count* events that another process had accepted."""

@@ -122,6 +122,7 @@ class Pipeline:
             item = self._sender.spool.admit(line)
         except faults() as error:  # of a spool of the user's own
             self._ledger.refuse("internal_error", type(error).__name__)
+            self._worker.rouse()  # for `on_error` to hear of it
             return False
         if item is line:  # it waits in memory, which is bounded; a disk has its own bounds
             return self.accept(line)
@@ -249,7 +250,8 @@ class Pipeline:
 
     def _is_at_rest(self) -> bool:
         """Return whether nothing waits, as far as a caller can see."""
-        return not self._ledger.counts["waiting"] and not self._requests
+        is_still = not self._ledger.counts["waiting"] and not self._requests
+        return is_still and not self._sender.has_news
 
     def _rouse(self) -> None:
         """Let the thread know; wait for it where that is asked for, or where the end is near."""
@@ -355,6 +357,7 @@ class Pipeline:
     def _give_back(self) -> None:
         """Give up what only memory has, then connections, files and locks."""
         self._sender.abandon("shutdown")
+        self._sender.report()
         self._note_room()
         try:
             self._sender.close()
@@ -400,6 +403,7 @@ class Pipeline:
         self._note_room()
         if self._room.drops_oldest:
             self._drop_oldest()
+        self._sender.report()
 
     def _take_in_hand(self, most: int | None) -> None:
         hand, before = self._hand, len(self._hand)

@@ -139,6 +139,7 @@ class Sender:
     def reset(self) -> None:
         """Begin anew in a forked child: its parent sends what its parent has."""
         self.spool.renew()
+        self._losses.reset()
         self._begin()
 
     def close(self) -> None:
@@ -292,6 +293,15 @@ class Sender:
         """Give up all that waits in memory only; what is on disk stays there. Return how many."""
         self._lineup.clear()
         return self._losses.report(self.spool.forget(), reason)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether ``on_error`` has to hear of losses yet."""
+        return self._losses.is_behind
+
+    def report(self) -> None:
+        """Tell ``on_error`` of losses at the door: in the thread, never in a log call."""
+        self._losses.catch_up()
 
     def evict(self, count: int, reason: str) -> int:
         """Lose up to *count* of the oldest events that are in no batch yet."""
