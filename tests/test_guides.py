@@ -52,6 +52,7 @@ PROGRAMS: dict[tuple[str, str], tuple[str, list[str]]] = {
     ("events", "Without a log record"): ("", ["movie played"]),
     ("exceptions-and-logs", "Exceptions"): ("", ["$exception"]),
     ("exceptions-and-logs", "Logs"): ("", ["hall 3 is cold"]),
+    ("exceptions-and-logs", "The steps before an exception"): ("", ["$exception", "$identify"]),
     ("frameworks", "AWS Lambda and other frozen functions"): ("", ["movie played"]),
     ("frameworks", "Django"): ("django", ["movie played"]),
     ("frameworks", "FastAPI"): ("fastapi httpx", ["movie played"]),
@@ -202,6 +203,23 @@ def test_what_is_removed_before_it_is_sent(inspector: Inspector, run_script: Run
 
     assert "user-1" == rated.distinct_id
     assert "email" not in rated.properties
+
+
+def test_the_steps_that_are_shown(inspector: Inspector, run_script: Run) -> None:
+    """The report that is shown is the one that arrives, as far as it is shown."""
+    heading = "The steps before an exception"
+    (program,) = blocks("exceptions-and-logs", "python", heading)
+    (text,) = blocks("exceptions-and-logs", "json", heading)
+    run_script(program, POSTHOG_HOST=inspector.url, POSTHOG_API_KEY="phc_guide")
+    shown = json.loads(text)
+    steps = shown["properties"].pop("$exception_steps")
+    (event,) = [one for one in inspector.events if one.event == shown["event"]]
+    arrived = [dict(one) for one in event.properties["$exception_steps"]]
+
+    assert shown["distinct_id"] == event.distinct_id
+    assert shown["properties"].items() <= event.properties.items()
+    assert all(one.pop("$timestamp") for one in arrived)
+    assert steps == arrived
 
 
 def run_suite(command: list[str], folder: Path, **more: str) -> Any:

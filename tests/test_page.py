@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import http.client
+import importlib
 import json
 import logging
 import shlex
@@ -483,6 +484,35 @@ def test_exceptions_can_be_read(page: Page, inspector: Inspector) -> None:
         text.split(maxsplit=1)[1] for text in page.texts(".frames:first-of-type .here")[:1]
     ]
     assert "of libraries" in page.texts(".frames")[1]  # of `json`: folded, ours are not
+
+
+def test_one_request(page: Page, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request's events and its report: who, the way to it, what it was asked, what answered."""
+    for needed in ("fastapi", "httpx"):
+        pytest.importorskip(needed)
+    monkeypatch.syspath_prepend(Path(__file__).with_name("screenshots"))
+    importlib.import_module("one_request").serve(inspector)
+    page.shows(".row .name", ["$http_log", "PaymentError", "checkout started", "$identify"])
+
+    what = page.texts(".row .what")
+    assert what[0].startswith("POST /checkout answered 402 in ")
+    assert what[1].startswith("25.80 EUR were not charged")
+    assert ["seats 2", "visitor-7 → user-1 plan gold"] == what[2:]
+    assert ["", *["user-1"] * 3] == page.texts(".row .who")
+    page.search("PaymentError")
+    page.click(".row .name")
+    page.until(lambda: len(page.all(".fold")) >= 2)
+    assert ["TimeoutError no answer from the gateway within 3 s"] == page.texts(".cause")
+    assert ["cart opened", "$identify", "checkout started", "gateway answered late"] == page.texts(
+        ".before b"
+    )
+    said = facts(page)
+    assert (
+        "POST https://films.example/checkout?utm_source=newsletter"
+        == page.texts(".facts dd")[list(page.texts(".facts dt")).index("Request")]
+    )
+    wanted = {"Person": "user-1 also visitor-7", "Address": "203.0.113.7", "order": "A-1042"}
+    assert wanted == {name: said[name] for name in wanted}
 
 
 STEPS = [

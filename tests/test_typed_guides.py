@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,11 @@ from test_scrub import HARMLESS
 from posthog_logging.cli import main
 from posthog_logging.events.scrub import names_secret
 from posthog_logging.inspector import Inspector
+from posthog_logging.plan import Plan
 
 
 ROOT = Path(__file__).parent.parent
+RECIPES = ROOT / "tests" / "recipes"
 DOCS = ROOT / "posthog_logging" / "docs"
 GUIDES = {name: (DOCS / f"{name}.md").read_text("utf-8") for name in ("privacy", "typed-events")}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -126,24 +129,87 @@ def test_the_person(inspector: Inspector, run_script: Run) -> None:
     assert "buyer" not in event.properties
 
 
-def test_the_suite(tmp_path: Path) -> None:
-    """The example of tests passes, with the plugin as it is installed."""
-    pytest.importorskip("pydantic")
-    suite = tmp_path / "test_seats.py"
-    suite.write_text("\n".join(blocks("typed-events", "In tests")), encoding="utf-8")
+def run_tests(suite: Path, *places: Path) -> subprocess.CompletedProcess[str]:
+    """Run a file of tests, with the plugin as it is installed."""
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-c", os.devnull]
-    loaded = ["-p", "posthog_logging.pytest_plugin", f"--rootdir={tmp_path}", str(suite)]
-    done = subprocess.run(
+    loaded = ["-p", "posthog_logging.pytest_plugin", f"--rootdir={suite.parent}", str(suite)]
+    path = os.pathsep.join(map(str, [ROOT, *places]))
+    return subprocess.run(
         [*command, *loaded],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        cwd=suite.parent,
+        env={**os.environ, "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
 
+
+def test_the_suite(tmp_path: Path) -> None:
+    """The example of tests passes, with the plugin as it is installed."""
+    pytest.importorskip("pydantic")
+    suite = tmp_path / "test_seats.py"
+    suite.write_text("\n".join(blocks("typed-events", "In tests")), encoding="utf-8")
+    done = run_tests(suite)
+
     assert 0 == done.returncode, done.stdout
     assert "2 passed" in done.stdout
+
+
+OLD_TILL = """
+import cinema_events
+from cinema_service import log, visit
+
+
+def test_a_visit(posthog_messages):
+    visit("user-1")
+
+    assert posthog_messages.check(plan=cinema_events)
+    assert 10 == len({one.event for one in posthog_messages})
+
+
+"""
+
+
+def test_a_failed_check(tmp_path: Path) -> None:
+    """The failure that is shown is what pytest prints of the test in it."""
+    pytest.importorskip("pydantic")
+    (shown,) = blocks("typed-events", "In tests", "text")
+    source = textwrap.dedent(shown.partition("\n>")[0])
+    check = "    assert posthog_messages.check(plan=cinema_events)\n"
+    suite = tmp_path / "test_till.py"
+    suite.write_text(f"{OLD_TILL}{source}\n{check}", encoding="utf-8")
+    done = run_tests(suite, RECIPES)
+
+    assert "1 failed, 1 passed" in done.stdout, done.stdout
+    printed = done.stdout.splitlines()
+    assert [] == [line for line in shown.splitlines() if line and line not in printed]
+
+
+def test_the_plan_of_the_service(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten events are exported as the repository has them, and as the guide shows one of them."""
+    pytest.importorskip("pydantic")
+    monkeypatch.syspath_prepend(RECIPES)
+    assert 0 == main(["plan", "export", "cinema_events"])
+    exported = json.loads(capsys.readouterr().out)
+    (shown,) = blocks("typed-events", "A service with ten events", "json")
+
+    assert exported == json.loads((RECIPES / "cinema_plan.json").read_text("utf-8"))
+    assert 10 == len(exported["oneOf"])
+    assert json.loads(shown) in exported["oneOf"]
+
+
+def test_the_service(run_script: Run) -> None:
+    """What the service sends is as planned, and every planned event comes."""
+    with Inspector(plan=Plan.of(RECIPES / "cinema_plan.json")) as inspector:
+        program = f"import runpy, sys; sys.path.insert(0, {str(RECIPES)!r})\n"
+        program += 'runpy.run_module("cinema_service", run_name="__main__")'
+        done = run_script(program, POSTHOG_API_KEY="phc_guide", POSTHOG_HOST=inspector.url)
+
+        assert (0, "") == (done.returncode, done.stderr)
+        assert (11, []) == (len(inspector.events), inspector.counts()["missing"])
+        assert [] == [one for one in inspector.events if one.warnings]
 
 
 def test_commands(capsys: pytest.CaptureFixture[str]) -> None:

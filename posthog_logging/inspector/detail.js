@@ -65,6 +65,23 @@ function properties(event, hidden = () => false) {
   ];
 }
 
+// The request of the program in which it happened, as the middlewares describe it.
+const OF_REQUEST = new Set([
+  "$request_method", "$request_path", "$response_status", "$current_url", "$host", "$pathname", "$referrer", "$referring_domain", "$user_agent", "$raw_user_agent", "$ip",
+]);
+
+function requestIn({ properties: of }) {
+  if (of.$request_method === undefined) return [];
+  const path = of.$current_url ?? of.$request_path ?? of.$pathname ?? "";
+  const pairs = [
+    ["Request", `${inJson(of.$request_method)} ${inJson(path)}`], ["Answered", of.$response_status], ["Referrer", of.$referrer],
+    ["Address", of.$ip], ["User agent", of.$raw_user_agent ?? of.$user_agent],
+  ];
+  return [heading("In the request"), facts(pairs.map(([name, one]) => [name, one === undefined ? "" : shown(inJson(one), 500)]))];
+}
+
+const isOfRequest = ({ properties: of }) => (name) => of.$request_method !== undefined && OF_REQUEST.has(name);
+
 const PARTS = { exception: exceptionParts, log: logParts };
 
 export function openEvent(event) {
@@ -75,7 +92,7 @@ export function openEvent(event) {
   complete(event, raw, attempts);
 }
 
-const eventParts = (event) => [heading(shown(titleOf(event)), "h2"), facts([["Person", who(event)], ...times(event)]), ...properties(event)];
+const eventParts = (event) => [heading(shown(titleOf(event)), "h2"), facts([["Person", who(event)], ...times(event)]), ...properties(event, isOfRequest(event)), ...requestIn(event)];
 
 // Exceptions: what was caught, its causes, the project's own frames first, and the steps before it.
 
@@ -88,7 +105,8 @@ function exceptionParts(event) {
     facts([["Level", level(levelOf(event))], ["Caught", [handled === undefined ? "" : handled ? "handled" : "not handled", source ? `by ${shown(inJson(source), 200)}` : ""].filter(Boolean).join(" ")], ["Person", who(event)], ...times(event)]),
     ...entries.slice(0, 20).flatMap((entry, at) => stack(entry, at)),
     ...(Array.isArray(steps) && steps.length ? [heading("Before it"), stepList(steps)] : []),
-    ...properties(event, (name) => name === "$exception_steps" || (name === "$exception_list" && Array.isArray(list))),
+    ...requestIn(event),
+    ...properties(event, (name) => name === "$exception_steps" || (name === "$exception_list" && Array.isArray(list)) || isOfRequest(event)(name)),
   ];
 }
 

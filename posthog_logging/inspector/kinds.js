@@ -1,6 +1,6 @@
 // What arrived, as the page sees it: its kind, its level, its title, and what is worth reading first.
 
-import { inJson, node, shown } from "./text.js";
+import { inJson, node, shown, span } from "./text.js";
 
 const MOST_SHOWN = 8; // properties of one row
 
@@ -59,7 +59,8 @@ export function titleOf(item) {
 // What is worth most comes first: what the program gave, then the names of PostHog and of
 // OpenTelemetry, and where in the code it was at the very end.
 const LATE = /^(logger|service|deployment|telemetry|library|os|host|process|thread|http|url|exception)\./;
-const rank = (name) => (/^code\./.test(name) ? 3 : LATE.test(name) ? 2 : name.startsWith("$") ? 1 : 0);
+const CAMPAIGN = /^utm_/;
+const rank = (name) => (/^code\./.test(name) ? 3 : LATE.test(name) ? 2 : name.startsWith("$") || CAMPAIGN.test(name) ? 1 : 0);
 export const ordered = (properties) => Object.entries(properties).sort(([one], [other]) => rank(one) - rank(other));
 export const isOwn = (name) => rank(name) === 0;
 
@@ -67,7 +68,7 @@ const pair = (name, value) => [`${shown(name, 40)} `, node("b", {}, shown(inJson
 const pairs = (values) => Object.entries(values ?? {}).slice(0, MOST_SHOWN).flatMap(([name, value]) => pair(name, value));
 
 function ofPerson({ $anon_distinct_id: visitor, $set, $set_once: once, ...rest }, id) {
-  const merge = visitor ? [node("b", {}, shown(`${inJson(visitor)} → ${id}`, 120))] : [];
+  const merge = visitor ? [node("b", {}, shown(`${inJson(visitor)} → ${id}`, 120)), " "] : [];
   return [...merge, ...pairs($set), ...pairs(once), ...plain(rest)];
 }
 
@@ -81,9 +82,15 @@ const SUMMARIES = {
   $set: (event) => ofPerson(event.properties, event.distinct_id),
   $create_alias: ({ distinct_id: id, properties }) => [node("b", {}, shown(`${inJson(properties.alias)} → ${id}`, 200))],
   $groupidentify: ({ properties }) => [...pair(properties.$group_type, properties.$group_key), ...pairs(properties.$group_set)],
+  $http_log: ({ properties }) => [node("b", {}, shown(answered(properties), 200))],
   $pageview: ({ properties }) => [node("b", {}, shown(inJson(properties.$current_url ?? ""), 200)), " ", ...plain(properties)],
   $screen: ({ properties }) => [node("b", {}, shown(inJson(properties.$screen_name ?? ""), 100)), " ", ...plain(properties)],
 };
+
+function answered({ method, $pathname: path, status_code: status, duration_ms: took }) {
+  const end = [status === undefined ? "" : `answered ${inJson(status)}`, typeof took === "number" ? `in ${span(took)}` : ""].filter(Boolean).join(" ");
+  return [inJson(method ?? ""), inJson(path ?? ""), end].filter(Boolean).join(" ");
+}
 
 function ofException(event) {
   const [first] = entriesOf(event);

@@ -278,7 +278,7 @@ function eventRow(event) {
   return node("div", { class: `row is-${kind}${event.reason ? " is-bad" : ""}`, role: "row" },
     node("time", { role: "gridcell", title: shown(event.timestamp, 60) }, clock(sentAt(event)) || "unreadable"),
     event.reason ? dot("refused") : kind === "log" || kind === "exception" ? level(event) : dot("accepted"),
-    cell("name cut", shown(titleOf(event), 300)), cell("who cut", kind === "log" ? "" : who),
+    cell("name cut", shown(titleOf(event), 300)), cell("who cut", kind === "log" || event.event === "$http_log" ? "" : who), // nobody's, or a hash
     cell("rest", node("span", { class: "what cut" }, ...summaryOf(event)),
       node("span", { class: "notes" }, ...notesOf(event).map((text) => node("span", { class: "note" }, text)))),
     node("div", { class: delay > LATE ? "late much" : "late", role: "gridcell", title: after }, clock(arrivedAt(event))));
