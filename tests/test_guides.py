@@ -501,6 +501,18 @@ def test_environment() -> None:
     assert found == {code(row[0])[0] for row in rows}
 
 
+@pytest.mark.parametrize(
+    ("number", "server"), list(enumerate(["old-server", "stripping-proxy", "catch-all"]))
+)
+def test_what_doctor_says(number: int, server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The findings that are shown are those that the command prints for such servers."""
+    with Inspector(play=server) as inspector:
+        main(["doctor", "--host", inspector.url, "--api-key", "phc_test"])
+    _, *shown = blocks("troubleshooting", "console")[number].splitlines()
+
+    assert "\n".join(shown) in capsys.readouterr().out
+
+
 def test_reserved_names_of_logging() -> None:
     """The names that `extra` must not have are those of a record, of each Python."""
     (shown,) = blocks("troubleshooting", "text")

@@ -501,6 +501,38 @@ def test_an_old_server_gets_ai_events_as_well(rig: Any) -> None:
     assert {"accepted": 1, "delivered": 1} == it.counts
 
 
+def test_an_old_server_that_is_known_cuts_ai_events_with_a_word(rig: Any, caplog: Any) -> None:
+    """Where V0 is spoken already, a large AI event is cut, and that is told, once."""
+    it = rig(server(404, V0_GOOD))
+    it.put(1)
+    it.steps()
+    caplog.clear()
+    for _ in range(2):
+        it.put(1, event="$ai_generation", properties={"t": "x" * 3_000_000})
+        it.steps()
+
+    assert [V1_PATH, "/batch/", "/batch/", "/batch/"] == paths(it)
+    (record,) = caplog.records
+    assert "no route for large AI events" in record.message
+
+
+def test_a_server_that_learns_v1_is_asked_for_the_lane_again(rig: Any) -> None:
+    """After a day V1 is tried again, and where it is spoken now, so is the lane."""
+    new = False
+    old = server(404, V0_GOOD)
+    it = rig(lambda path, request: V1_GOOD if new else old(path, request))
+    it.put(1, event="$ai_generation")
+    it.steps()
+    new = True
+    run(it, 25 * 3600.0)
+    it.put(1)
+    it.steps()
+    it.put(1, event="$ai_generation")
+    it.steps()
+
+    assert [V1_PATH, AI_PATH] == paths(it)[-2:]
+
+
 def test_verdicts_of_the_lane_are_verdicts(rig: Any) -> None:
     """What the lane says of an event is believed like anything else."""
     it = rig(lambda path, request: verdicts(drop=it.uuids(request)))

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 import pytest
+import requests
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -381,6 +382,16 @@ def test_ai_events_may_be_large_on_v1() -> None:
     assert len(V0.line(one)) <= V0.limits.event_bytes
 
 
+def test_a_text_of_an_ai_event_may_be_as_large_as_that() -> None:
+    """One long prompt is whole on the AI lane; above 8 MiB it is cut, and says so."""
+    whole = V1.line(message(event="$ai_generation", properties={"$ai_input": "x" * 8_000_000}))
+    cut = V1.line(message(event="$ai_generation", properties={"$ai_input": "x" * 9_000_000}))
+
+    assert b"x" * 8_000_000 in whole
+    assert b"[cut: " in cut
+    assert len(cut) < 8 * 1024 * 1024
+
+
 @pytest.mark.parametrize("dialect", [POSTHOG, V1], ids=lambda one: one.name)
 @pytest.mark.parametrize(
     ("headers", "auth", "named"),
@@ -396,6 +407,18 @@ def test_v1_keeps_its_authorization(
     assert "secret" not in str(caught.value)
     refuse_authorization(V0, headers, auth)
     refuse_authorization(dialect, {"X-Team": "a"}, None)
+
+
+def test_a_session_must_not_overwrite_the_key() -> None:
+    """A session's own auth would be sent instead of V1's key, so it is refused, too."""
+    session = requests.Session()
+    refuse_authorization(V1, {}, None, session)
+    session.auth = ("user", "pa55word")
+    refuse_authorization(V0, {}, None, session)
+
+    with pytest.raises(ValueError, match=r"^session: .*Authorization") as found:
+        refuse_authorization(V1, {}, None, session)
+    assert "pa55word" not in str(found.value)
 
 
 def test_v1_takes_the_library_from_the_header() -> None:

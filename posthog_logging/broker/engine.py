@@ -103,7 +103,9 @@ class Consumer(Protocol):
     """
     Something that takes messages out of a queue.
 
-    ``revision`` grows whenever the broker took messages back: then `holds` says which.
+    ``revision`` grows whenever the broker took messages back: then `holds` says which. One that
+    may have nothing to give for another reason than an empty queue has a ``caught_up``, too: a
+    bool that is True once it has come to the queue's end.
     """
 
     revision: int

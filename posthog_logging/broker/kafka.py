@@ -170,6 +170,13 @@ class KafkaConsumer:
         self._paused = False
         self._joined = False
         self._stopped = False
+        self._assigned_now = False
+        self._at_end: set[int] = set()  # partitions of which the last message was seen
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether it has its share of the topic, and has come to the end of it."""
+        return self._assigned_now and self._at_end.issuperset(self._parts)
 
     @property
     def held(self) -> int:
@@ -225,6 +232,7 @@ class KafkaConsumer:
     def close(self) -> None:
         """Leave the group: the partitions are others'."""
         consumer, self._consumer = self._consumer, None
+        self._assigned_now = False
         if consumer is not None:
             consumer.close()  # which revokes them
         self._forget(list(self._parts))
@@ -246,6 +254,7 @@ class KafkaConsumer:
                     ),
                     "auto.offset.reset": "earliest",
                     "enable.auto.commit": False,
+                    "enable.partition.eof": True,  # for `caught_up`
                 }
             )
             _declare(self._address, self._intake)
@@ -274,8 +283,9 @@ class KafkaConsumer:
         self._paused = pause
 
     def _assigned(self, consumer: Any, parts: Sequence[TopicPartition]) -> None:
-        self._joined = True
+        self._joined = self._assigned_now = True
         self._paused = False
+        self._at_end.clear()
         for one in parts:
             self._parts[one.partition] = _Part(one.partition)
 
@@ -285,6 +295,7 @@ class KafkaConsumer:
         self._lost(consumer, parts)
 
     def _lost(self, consumer: Any, parts: Sequence[TopicPartition]) -> None:
+        self._assigned_now = False
         self._forget([one.partition for one in parts])
 
     def _forget(self, numbers: Sequence[int]) -> None:
@@ -308,6 +319,7 @@ class KafkaConsumer:
             if error.args[0].code() not in _MOVED:
                 raise _in_words(error.args[0]) from None
             # A rebalance is on its way: what goes on being sent now would come twice.
+            self._assigned_now = False
             self._forget(list(self._parts))
             return
         for part in due:
@@ -319,6 +331,8 @@ class KafkaConsumer:
             error = message.error()
             if error is None and message.partition() in self._parts:
                 good.append(message)
+            elif error is not None and error.code() == KafkaError._PARTITION_EOF:
+                self._at_end.add(message.partition())
             elif error is not None and error.code() not in _HARMLESS:
                 raise _in_words(error)
         for _, group in groupby(good, _Kind()):
@@ -373,7 +387,7 @@ def _plain(headers: Any) -> bool:
 
 _SCHEMA = SCHEMA.encode()
 
-_HARMLESS = frozenset({KafkaError._PARTITION_EOF, KafkaError.UNKNOWN_TOPIC_OR_PART})
+_HARMLESS = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART})
 _MOVED = frozenset(
     {
         KafkaError.ILLEGAL_GENERATION,

@@ -230,7 +230,7 @@ class _Worker(threading.Thread):
         if not intact:
             self._sender.rewind()
         self._sender.append(())
-        self.idle = not self.held
+        self.idle = not self.held and getattr(self._consumer, "caught_up", True)
         self.busy = self._sender.waiting > 0
         while self._sender.step() and not self._stop_asked.is_set():
             self.turned = time.monotonic()

@@ -82,7 +82,7 @@ class Attempts:
                 break
             response, dialect = second, other
         if news := protocol.news():
-            self._ledger.tell("protocol", news)
+            self._ledger.tell(f"protocol: {news}", news)  # of two kinds, each once
         asked = parse_retry_after(response.headers.get("retry-after"), self._wall()) or 0.0
         return Answer(response, dialect, min(asked, dialect.rules.longest_retry_after))
 

@@ -93,7 +93,7 @@ class Options:
         # These two are checked against the dialect.
         url = checks.host(self.host, self.dialect.default_host)
         object.__setattr__(self, "host", self.dialect.ingestion_host(url, self.api_key))
-        refuse_authorization(self.dialect, self.headers, self.auth)
+        refuse_authorization(self.dialect, self.headers, self.auth, self.session)
         coding = checks.coding(self.compression, self.dialect)
         object.__setattr__(self, "compression", coding)
 

@@ -58,13 +58,13 @@ _NO_TEXT_KEY = re.compile(rb'"(?=[-\dtfn])(?:-?\d[^"]*|true|false|null)":')
 _BRACKET, _BACKSLASH, _BRACE = b"[\\{"
 
 
-def encode(value: Any) -> bytes:
-    """Return *value* as one line of strict JSON, cut where `DEFAULT_LIMITS` says."""
+def encode(value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Return *value* as one line of strict JSON, cut where *limits* say."""
     try:
         line = _dumps(value)
     except Exception:
-        return _dumps_clean(jsonable(value))
-    return line if within_limits(line) else _dumps_clean(jsonable(value))
+        return _dumps_clean(jsonable(value, limits))
+    return line if within_limits(line) else _dumps_clean(jsonable(value, limits))
 
 
 def encode_within(value: Any, size: int) -> bytes | None:

@@ -33,6 +33,7 @@ AI_PATH = "/i/v1/ai/events"
 # 900 KiB keeps the stored event below Kafka's 1 MB, in which the JSON is escaped once more.
 _LIMITS = Limits(event_bytes=900 * 1024, batch_bytes=5 * 1024 * 1024, batch_count=2000)
 _AI_BYTES = 8 * 1024 * 1024 - 1024
+_LARGE = jsonable.DEFAULT_LIMITS._replace(text=_AI_BYTES)
 _AI = "$ai_"
 _AI_NAME = _AI.encode()
 
@@ -140,8 +141,9 @@ class PostHogDialect:
         if not _SPECIAL.isdisjoint(properties):
             properties = _typed(properties, fields)
         fields["properties"] = _without_library(properties)
-        line = jsonable.encode(fields)
         largest = self._largest(event)
+        large = largest > self.limits.event_bytes
+        line = jsonable.encode(fields, _LARGE if large else jsonable.DEFAULT_LIMITS)
         return line if len(line) <= largest else _cut(fields, largest, len(line))
 
     def _largest(self, event: str) -> int:
@@ -307,9 +309,11 @@ def _typed(properties: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, A
     return kept
 
 
-def refuse_authorization(dialect: Dialect, headers: Mapping[str, str], auth: Any) -> None:
+def refuse_authorization(
+    dialect: Dialect, headers: Mapping[str, str], auth: Any, session: Any = None
+) -> None:
     """
-    Raise ``ValueError`` where *headers* or *auth* would take the place of V1's own key.
+    Raise ``ValueError`` where something of the user's would take the place of V1's own key.
 
     V1 takes the project's key as a bearer token. V0 has it in the body, so there both may
     serve a proxy.
@@ -321,6 +325,10 @@ def refuse_authorization(dialect: Dialect, headers: Mapping[str, str], auth: Any
         raise ValueError(f"headers: {why}: leave it out, or use dialect='posthog-v0'")
     if auth is not None:
         raise ValueError(f"auth: {why}: leave it out, or use dialect='posthog-v0'")
+    if getattr(session, "auth", None) is not None:
+        raise ValueError(
+            f"session: {why}: it must have no auth of its own, or use dialect='posthog-v0'"
+        )
 
 
 def _is_ok_throughout(body: bytes) -> bool:

@@ -217,6 +217,8 @@ class PostHogProtocol:
         self._trouble = ""
         if self._fallback is not None and known.speaks is Speaks.V0:
             if now < known.v1_again_at:
+                if lane:
+                    self._miss_ai_lane()
                 return self._fallback
             known.v1_again_at = now + DAY
         if lane and known.has_ai_lane and self._ai is not None:
@@ -236,6 +238,8 @@ class PostHogProtocol:
             return self._without_ai(response) if dialect is self._ai else None
         sign = sign_of(response, request_id)
         if sign is Sign.PROOF:
+            if self._known.speaks is Speaks.V0:  # a newer server, which may have the lane
+                self._known.has_ai_lane = True
             self._known.speaks = Speaks.V1
             return None
         if dialect is self._ai:
@@ -256,7 +260,7 @@ class PostHogProtocol:
             known.confirm_again_at = now + wait
             return False
         if known.speaks is not Speaks.V0:
-            self._news = (
+            self._tell(
                 f"{self._host} does not speak PostHog's newer protocol ({self._trouble}): "
                 "events go to /batch/ from now on, and V1 is tried again in a day"
             )
@@ -280,18 +284,27 @@ class PostHogProtocol:
         if response.status in _NOT_FOUND:
             self._known.v1_again_at = now
 
+    def _tell(self, news: str) -> None:
+        """Add to the news: one attempt may find out two things."""
+        self._news = f"{self._news}; {news}" if self._news else news
+
     def _without_ai(self, response: Response) -> PostHogDialect | None:
         """Leave the lane of AI events where the deployment has none."""
         status = response.status or 0
         missing = status in _NOT_FOUND or 300 <= status < 400
         if not (missing or (200 <= status < 300 and is_page(response))):
             return None
-        self._known.has_ai_lane = False
-        self._news = (
-            f"{self._host} has no route for large AI events: they go with all others, "
-            "and what is too large for that is cut"
-        )
+        self._miss_ai_lane()
         return self._dialect
+
+    def _miss_ai_lane(self) -> None:
+        """Remember, and tell once, that AI events must fit where all others go."""
+        if self._known.has_ai_lane:
+            self._known.has_ai_lane = False
+            self._tell(
+                f"{self._host} has no route for large AI events: they go with all others, "
+                "and what is too large for that is cut"
+            )
 
 
 def protocol_for(
