@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers
+import queue
 import sys
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from posthog_logging import Analytics, PostHogHandler
+from posthog_logging import Analytics, Listener, PostHogHandler, event
 from posthog_logging.cli import main
 from posthog_logging.cli.docs import guides
 from posthog_logging.cli.output import brief
@@ -228,3 +231,28 @@ def test_who_opted_out_is_not_observed(key: str) -> None:
     handler.close()
 
     assert [] == seen
+
+
+@pytest.mark.parametrize("as_extra", [False, True], ids=["as the message", "as an extra"])
+def test_a_typed_event_behind_a_queue(as_extra: bool) -> None:
+    """A stock QueueHandler makes text of a typed message; an extra arrives as it is."""
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    seen: list[Message] = []
+    fields = {"event": Played("123"), "msg": "played"} if as_extra else {"msg": Played("123")}
+    listener = Listener(waiting, PostHogHandler(""))
+    with observe(seen.append):
+        listener.start()
+        record = logging.makeLogRecord({**fields, "distinct_id": "user-1", "levelno": 30})
+        logging.handlers.QueueHandler(waiting).handle(record)
+        listener.stop()
+
+    assert [as_extra] == [message.properties.get("movie_id") == "123" for message in seen]
+    assert [as_extra] == [message.event == "movie played" for message in seen]
+
+
+@event("movie played")
+@dataclass(frozen=True)
+class Played:
+    """Somebody watched a film."""
+
+    movie_id: str
