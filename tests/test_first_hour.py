@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import logging.handlers
 import queue
+import re
 import sys
 
 from collections.abc import Iterator
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import posthog_logging
 
 from posthog_logging import Analytics, Listener, PostHogHandler, event
 from posthog_logging.cli import main
@@ -256,3 +260,38 @@ class Played:
     """Somebody watched a film."""
 
     movie_id: str
+
+
+ODD = re.compile(
+    r"None at all|\bleast level|\bno-op\b|\bis none\b|that are (?:of|no)\b|\btold\b|\bsaid\b|"
+    r"\bbut for\b|\bSay (?:what|who|that)\b|\bwho it is that\b|\bnobody catches\b"
+)
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """Yield what `help` shows of the public names, and of what they have."""
+    for name in posthog_logging.__all__:
+        public = getattr(posthog_logging, name)
+        yield name, public.__doc__ or ""
+        for member, value in inspect.getmembers(public):
+            ours = str(getattr(value, "__module__", "")).startswith("posthog_logging")
+            if ours and callable(value) and not member.startswith("_"):
+                yield f"{name}.{member}", value.__doc__ or ""
+
+
+SHOWN = dict(docstrings())
+
+
+@pytest.mark.parametrize(("name", "text"), SHOWN.items(), ids=SHOWN)
+def test_what_help_shows(name: str, text: str) -> None:
+    """Each public name has a docstring, in plain English."""
+    assert text.strip()
+    assert [] == ODD.findall(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["Analytics", "MessageHandler", "PostHogHandler", "PostHogLogsHandler", "event"]
+)
+def test_help_has_an_example(name: str) -> None:
+    """`help` of what a newcomer calls first shows a call."""
+    assert "::\n" in (getattr(posthog_logging, name).__doc__ or "")
