@@ -24,6 +24,7 @@ from posthog_logging.cli import main
 from posthog_logging.cli.docs import guides
 from posthog_logging.cli.output import brief
 from posthog_logging.events.message import Message
+from posthog_logging.explain import explain
 from posthog_logging.handler import observe
 from posthog_logging.inspector import Inspector
 
@@ -295,3 +296,32 @@ def test_what_help_shows(name: str, text: str) -> None:
 def test_help_has_an_example(name: str) -> None:
     """`help` of what a newcomer calls first shows a call."""
     assert "::\n" in (getattr(posthog_logging, name).__doc__ or "")
+
+
+def test_explain_what_to_do_about_a_level() -> None:
+    """A logger without a level of its own has the root's; the answer is a line to copy."""
+    log = logging.getLogger("films.low")
+    found = explain("films.low", level="DEBUG", extra={"distinct_id": "user-1"})
+
+    assert found.stopped.endswith("To do: logging.getLogger('films.low').setLevel('DEBUG')")
+    log.setLevel("DEBUG")
+    try:
+        assert "" == explain("films.low", level="DEBUG").stopped
+    finally:
+        log.setLevel(logging.NOTSET)
+
+
+def test_explain_what_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """POSTHOG_DISABLED is named, with what to do about it."""
+    monkeypatch.setenv("POSTHOG_DISABLED", "1")
+    log = logging.getLogger("films.off")
+    handler = PostHogHandler(KEY, "http://127.0.0.1:9")
+    log.addHandler(handler)
+    try:
+        lines = explain(log, level="ERROR", extra={"distinct_id": "user-1"}).lines()
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+    assert "  POSTHOG_DISABLED switches off every handler of the process" in lines
+    assert "  To do: unset POSTHOG_DISABLED." in lines
