@@ -1,8 +1,8 @@
 """
-The calls of the two ancestors, posthog-python 1 and astronomer-analytics, on the same pipeline.
+The calls of two older clients, posthog-python 1 and astronomer-analytics, by the same handler.
 
-For code that has no log record to carry an event. Positional orders are the ancestors';
-wrong arguments are refused, counted and logged, and never raise into the caller.
+For code that has no log record to carry an event. Positional arguments stand in the order of
+those clients; wrong ones are refused, counted and logged, and never raise into the caller.
 """
 
 from __future__ import annotations
@@ -49,15 +49,21 @@ _OTHERS = "posthog 6 to 8 take (event, distinct_id=…): see `posthog-logging do
 
 class Analytics:
     """
-    Say what happened, without a log record.
+    Send events without a log record, by the calls of the older clients.
 
-    Every call returns the event's uuid, or None where it was refused. Each takes what a log
-    call takes as ``extra``, too: ``groups``, ``set``, ``set_once``, ``options``, ``uuid``.
+    Each call returns the event's uuid, or None if it was refused, and also takes by name what a
+    log call takes as ``extra``: ``groups``, ``set``, ``set_once``, ``options``, ``uuid``.
+
+    Example::
+
+        analytics = Analytics()  # POSTHOG_API_KEY and POSTHOG_HOST
+        analytics.capture("user-1", "movie played", {"movie_id": "123"})
 
     Args:
-        handler_or_key: a `PostHogHandler` that exists, or the key for one of our own.
+        handler_or_key: an existing `PostHogHandler`, or the project's key for a new one;
+            where None, the key is taken from the environment.
         host: as in `PostHogHandler`; so are all *options*.
-        gzip: the ancestors' word for ``compression="gzip"`` or None.
+        gzip: the older clients' name for ``compression="gzip"``, or for None.
     """
 
     def __init__(
@@ -91,7 +97,11 @@ class Analytics:
         message_id: Any = None,
         **more: Any,
     ) -> str | None:
-        """Say that *distinct_id* did *event*, a name or a typed event (posthog-python 1)."""
+        """
+        Send *event*, a name or a typed event, of the person *distinct_id*.
+
+        The order is that of posthog-python 1 to 5; see `posthog_logging.compat.posthog` for both.
+        """
         if context is None and timestamp is None and message_id is None and not more:
             if event is None:
                 self.handler.refuse("no_event_name", _order(Analytics.capture))
@@ -113,7 +123,7 @@ class Analytics:
         message_id: Any = None,
         **more: Any,
     ) -> str | None:
-        """Say that *user_id* did *event* (astronomer-analytics)."""
+        """Send *event* of the person *user_id*, as Segment's clients call it."""
         fields = extras.capture(user_id, event, properties, **more)
         return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
 
@@ -129,7 +139,7 @@ class Analytics:
         message_id: Any = None,
         **more: Any,
     ) -> str | None:
-        """Say who *user_id* is; an *anonymous_id* becomes the same person."""
+        """Set the traits of the person *user_id*; an *anonymous_id* becomes the same person."""
         fields = extras.identify(user_id, **{"set": traits, **more})
         return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
 
@@ -143,7 +153,7 @@ class Analytics:
         message_id: Any = None,
         **more: Any,
     ) -> str | None:
-        """Change the properties of the person *distinct_id*."""
+        """Set *properties* of the person *distinct_id*; *set_once* sets only missing ones."""
         fields = extras.set(distinct_id, properties, set_once, **more)
         return self._accept(fields, None, timestamp, message_id=message_id)
 
@@ -158,7 +168,7 @@ class Analytics:
         message_id: Any = None,
         **more: Any,
     ) -> str | None:
-        """Say that *previous_id* is, from now on, *distinct_id*."""
+        """Merge *previous_id* into *distinct_id*; for a login use `identify`."""
         fields = extras.alias(previous_id, distinct_id, **more)
         return self._accept(fields, context, timestamp, None, integrations, message_id)
 
@@ -177,7 +187,7 @@ class Analytics:
         group_type: str = "group",
         **more: Any,
     ) -> str | None:
-        """Say what the group *group_id* of PostHog's type *group_type* is like."""
+        """Set the traits of the group *group_id*, of PostHog's type *group_type*."""
         fields = extras.group(group_type, group_id, traits, user_id, **more)
         return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
 
@@ -195,7 +205,7 @@ class Analytics:
         message_id: Any = None,
         **more: Any,
     ) -> str | None:
-        """Say that *user_id* saw the page *name*."""
+        """Send a view of the page *name* by the person *user_id*."""
         category, name, properties = self._in_place("page", category, name, properties)
         fields = extras.page(user_id, name, properties, category, **more)
         return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
@@ -214,7 +224,7 @@ class Analytics:
         message_id: Any = None,
         **more: Any,
     ) -> str | None:
-        """Say that *user_id* saw the screen *name*."""
+        """Send a view of the screen *name* by the person *user_id*."""
         category, name, properties = self._in_place("screen", category, name, properties)
         fields = extras.screen(user_id, name, properties, category, **more)
         return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
@@ -229,25 +239,25 @@ class Analytics:
         boundary: Boundary = MANUAL,
         level: str | int | None = None,
     ) -> str | None:
-        """Report *error*, or the exception that is being handled, to error tracking."""
+        """Report *error*, or where None the exception being handled, to error tracking."""
         return self.handler.capture_exception(
             error, boundary, distinct_id, properties, level=level
         )
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Make one attempt now for everything that waits; return whether nothing is left."""
+        """Try now, once, to send everything that waits; return whether nothing is left."""
         return self.handler.flush(timeout)
 
     async def aflush(self, timeout: float | None = None) -> bool:
-        """Do as `flush` does, and let the event loop of asyncio or trio go on meanwhile."""
+        """Await a `flush`, while the event loop of asyncio or trio goes on."""
         return await self.handler.aflush(timeout)
 
     def join(self) -> None:
-        """Deliver what waits: the ancestors' word for `close`."""
+        """Deliver what waits: the older clients' name for `close`."""
         self.close()
 
     def shutdown(self) -> None:
-        """Deliver what waits: the ancestors' word for `close`."""
+        """Deliver what waits: the older clients' name for `close`."""
         self.close()
 
     def close(self) -> None:

@@ -1,8 +1,11 @@
 """
-Who the current request is about: identity and properties on ``contextvars``.
+Bind the person and the properties of the current request, on ``contextvars``.
 
-Read on the caller's side of the queue, so each thread, task and request has its own. A
-value on the record itself always wins over what is bound here.
+Each thread, task and request has its own. A value on the record itself always wins over what
+is bound here::
+
+    with context.identity("user-1", plan="gold"):
+        log.info("movie played", extra={"event": "movie played"})
 """
 
 from __future__ import annotations
@@ -100,9 +103,8 @@ class identity:  # noqa: N801 - reads as the verb it is: ``with identity("user-1
     """
     Attribute the events of a block, or of a decorated function, to *distinct_id*.
 
-    Nested identities add to the properties of the outer one and replace its id; *groups* are
-    PostHog's, by their types, and add to those of the outer one. Works on plain and on
-    ``async`` functions alike::
+    A nested identity replaces the outer one's id and adds to its properties, and to its
+    *groups*, a mapping of types to keys. It works on plain and on ``async`` functions::
 
         with identity("user-1", plan="gold"):
             log.info("movie played", extra={"event": "movie played"})
@@ -162,9 +164,9 @@ def bind(**properties: Any) -> None:
 
 def flags(values: Mapping[str, Any]) -> None:
     """
-    Put feature flags on every later event of the current context, whoever evaluated them.
+    Add feature flags, which something else has evaluated, to later events of this context.
 
-    Each becomes ``$feature/name``; those that are on, so neither False nor None, are listed in
+    Each becomes ``$feature/name``; those with a value other than False and None are listed in
     ``$active_feature_flags``. Later calls add to earlier ones, and win.
     """
     if _bound.get() is None:
@@ -186,7 +188,7 @@ def clear() -> None:
     """
     Forget the identity and the properties of the current context.
 
-    Events that a block holds back stay that block's.
+    Events that a `held` block keeps stay with that block.
     """
     bound = _bound.get()
     holder = None if bound is None else bound.holder
@@ -195,10 +197,10 @@ def clear() -> None:
 
 def with_structlog(bound: Bound | None = None) -> Bound:
     """
-    Return *bound*, or what is bound, for who reports, or sends on, what happens here.
+    Return *bound*, or what this context has bound, for reports and for tasks sent from here.
 
-    Where nobody is, the ``distinct_id`` that a structlog program bound by
-    ``bind_contextvars`` counts. structlog is never imported for that.
+    Where no id is bound, the ``distinct_id`` that a structlog program bound by
+    ``bind_contextvars`` is taken. structlog is never imported for that.
     """
     bound = bound or _bound.get() or Bound()
     if bound.distinct_id is not None:
@@ -269,8 +271,8 @@ class Kept:
     """
     One event that is held back: let it go once, or it is counted as ``rolled_back``.
 
-    Who drops the last reference drops the event: a database layer that forgets what it was to
-    do after a commit needs to tell nobody.
+    The event is dropped with the last reference to it, so a database layer that forgets its
+    hooks for a commit need not do anything else.
 
     Args:
         let_go: sends the event on.
@@ -304,7 +306,7 @@ class Kept:
 
 
 class Holder(Protocol):
-    """Who decides when an event goes on."""
+    """What decides when an event is queued."""
 
     def keep(self, kept: Kept) -> bool:
         """Take *kept*, now or later to let it go; return whether it was taken."""
@@ -318,10 +320,10 @@ class held:  # noqa: N801 - reads as what it is: ``with held():``
         with context.held(), database.transaction():
             log.info("order paid", extra={"distinct_id": "user-1", "properties": {}})
 
-    Dropped ones are counted as ``rolled_back``. Blocks nest: what an inner one lets go, the
-    outer one keeps. Exceptions, logs and ``identify`` are never held. One block keeps 10,000
-    events and 32 MiB; what is more is refused, and counted as ``held_full``. What a thread or
-    task logs that outlives the block it was begun in goes on at once.
+    Dropped events are counted as ``rolled_back``. Blocks nest: what an inner one lets go, the
+    outer one keeps. Exceptions, logs and ``identify`` are never held. One block keeps up to
+    10,000 events or 32 MiB; further ones are refused, and counted as ``held_full``. A thread or
+    task that outlives the block in which it began is held no longer.
     """
 
     def __init__(self) -> None:
@@ -364,7 +366,7 @@ class held:  # noqa: N801 - reads as what it is: ``with held():``
         return True
 
     def _unbind(self) -> None:
-        """Hold no more; whoever was identified in the block stays who they are."""
+        """Hold no more; who was identified inside the block stays bound."""
         bound = current()
         if bound is not None and bound.holder is self:
             bound = bound._replace(holder=self._outer)
@@ -408,7 +410,7 @@ _pairs: dict[tuple[str, str], object] = {}
 
 def identify(distinct_id: Any, *, anonymous_id: Any = None, **set: Any) -> None:  # noqa: A002 - PostHog's word
     """
-    Attribute the events of this context to *distinct_id* from now on, and merge the visitor.
+    Attribute later events of this context to *distinct_id*, and merge the visitor into it.
 
     Where the context has an anonymous id, one ``$identify`` with it is sent, once for each
     pair in the life of the process, and never with an id that is known as a person's. It goes

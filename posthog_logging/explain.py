@@ -34,6 +34,7 @@ _WHY = {
     "bad_event_name": "its event is not text",
     "before_send": "before_send returned None",
     "before_send_failed": "before_send raised, or returned something that is not an event",
+    "disabled": "POSTHOG_DISABLED switches off every handler of the process",
     "empty_set": "a $set needs something to set",
     "filter": "one of the handler's filters holds it back",
     "internal_error": "what was logged could not be read",
@@ -54,6 +55,7 @@ _WHY = {
 
 #: What to do, where the table of losses does not know it.
 _TO_DO = {
+    "disabled": "unset POSTHOG_DISABLED",
     "filter": "look at the filters of the handler",
     "level": "log at a higher level, or lower the handler's",
     "no_listener": "start a Listener on its queue, unless another process has one",
@@ -62,7 +64,7 @@ _TO_DO = {
     "send_is_off": "remove send=False",
 }
 
-_NOBODY = "no person is kept for it: it names nobody, nor does the context, or it says so itself"
+_NOBODY = "no person is kept for it: neither call nor context names one, or the event asks for it"
 
 
 class Carrier(NamedTuple):
@@ -239,7 +241,9 @@ def _disabled(logger: logging.Logger, level: int) -> str:
         return f"logging.disable({logging.getLevelName(logger.manager.disable)}) was called"
     if level < logger.getEffectiveLevel():
         setter = next(one for one in _ancestors(logger) if one.level)
-        return f"the level of the logger {setter.name} is {logging.getLevelName(setter.level)}"
+        remedy = f"logging.getLogger({logger.name!r}).setLevel({logging.getLevelName(level)!r})"
+        lowest = logging.getLevelName(setter.level)
+        return f"the level of the logger {setter.name} is {lowest}. To do: {remedy}"
     return ""
 
 

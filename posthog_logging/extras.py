@@ -1,7 +1,8 @@
 """
-The call kinds as ``extra=`` mappings: one definition for log calls, `Analytics` and structlog.
+Build the ``extra`` of a log call that identifies a person, names a group, or views a page.
 
-Each function returns what a log call takes as ``extra``::
+Each function returns a mapping for ``extra=``; *more* adds further keys to it, such as
+``timestamp`` or ``groups``::
 
     log.info("signed up", extra=extras.identify("user-1", {"email": "a@example.org"}))
 """
@@ -36,9 +37,9 @@ def capture(
     **more: Any,
 ) -> Extra:
     """
-    Say that *distinct_id* did *event*: a name, or a typed event.
+    Build the ``extra`` for *event*, a name or a typed event, of the person *distinct_id*.
 
-    Without one the log message is the name.
+    Where *event* is None the log message is the name.
     """
     return {"distinct_id": distinct_id, "event": event, "properties": properties, **more}
 
@@ -52,10 +53,17 @@ def identify(
     **more: Any,
 ) -> Extra:
     """
-    Say who *distinct_id* is: *set* overwrites the person's properties, *set_once* only adds.
+    Identify the person *distinct_id*, and set properties of theirs.
 
-    With *anonymous_id*, what the visitor did before the login becomes the person's: the way
-    for a login. (An `alias` is refused once the person is identified.)
+    At a login give *anonymous_id*: what that visitor did before becomes the person's. (PostHog
+    refuses an `alias` of a person who has been identified before.)
+
+    Args:
+        distinct_id: the person's id.
+        set: properties of the person, which overwrite older ones.
+        set_once: properties of the person that are set only where they are missing.
+        anonymous_id: the id that the visitor had before the login.
+        more: further keys of ``extra``.
     """
     return {
         "distinct_id": distinct_id,
@@ -72,7 +80,7 @@ def set(  # noqa: A001 - the name of the call in both protocols
     set_once: Properties | None = None,
     **more: Any,
 ) -> Extra:
-    """Change the properties of the person *distinct_id* without saying who they are."""
+    """Set *properties* of the person *distinct_id*; *set_once* sets only missing ones."""
     return {
         "distinct_id": distinct_id,
         "event": "$set",
@@ -82,7 +90,7 @@ def set(  # noqa: A001 - the name of the call in both protocols
 
 
 def alias(previous_id: Any, distinct_id: Any, **more: Any) -> Extra:
-    """Say that *previous_id* is, from now on, *distinct_id*."""
+    """Merge *previous_id* into *distinct_id*; for a login use `identify`."""
     return {
         "distinct_id": distinct_id,
         "event": "$create_alias",
@@ -98,7 +106,7 @@ def group(
     distinct_id: Any = None,
     **more: Any,
 ) -> Extra:
-    """Say what the group *group_key* of the type *group_type* is like."""
+    """Set *properties* of the group *group_key*, such as ``"acme"``, of type *group_type*."""
     return {
         "distinct_id": distinct_id,
         "event": "$groupidentify",
@@ -120,7 +128,12 @@ def page(
     category: str | None = None,
     **more: Any,
 ) -> Extra:
-    """Say that *distinct_id* saw the page *name*; Segment's ``url`` and others get their ``$``."""
+    """
+    Build the ``extra`` for a view of the page *name* by the person *distinct_id*.
+
+    Segment's properties ``url``, ``path``, ``host``, ``referrer`` and ``referring_domain`` become
+    PostHog's, such as ``$current_url``.
+    """
     given = {_PAGE.get(key, key): value for key, value in properties_in(properties).items()}
     return {
         "distinct_id": distinct_id,
@@ -136,7 +149,7 @@ def screen(
     category: str | None = None,
     **more: Any,
 ) -> Extra:
-    """Say that *distinct_id* saw the screen *name*."""
+    """Build the ``extra`` for a view of the screen *name* by the person *distinct_id*."""
     named = {} if name is None else {"$screen_name": name}
     return {
         "distinct_id": distinct_id,

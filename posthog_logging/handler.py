@@ -104,24 +104,25 @@ class PostHogHandler(DeliveryHandler):
         log.info("movie played", extra={"distinct_id": "user-1", "movie_id": "123"})
 
     Args:
-        api_key: the project's key; ``POSTHOG_API_KEY`` where None. None at all: a no-op.
+        api_key: the project's key; ``POSTHOG_PROJECT_TOKEN``, else ``POSTHOG_API_KEY``, where
+            None. Without a key nothing is sent, and the first event warns about it.
         host: the base URL; ``POSTHOG_HOST`` where None, else PostHog's US cloud.
         dialect: ``"posthog"``, ``"posthog-v1"``, ``"segment"``, … or one of your own.
-        level: the least level that is handled.
-        flush_at: how many events make a batch due.
-        flush_interval: how old, in seconds, the oldest event may become before it is sent.
+        level: the lowest level of the records that it takes.
+        flush_at: how many waiting events are sent at once, without waiting for more.
+        flush_interval: how long, in seconds, an event may wait for more to come.
         max_queue_size: how many events may wait.
         max_queue_bytes: how many bytes of events may wait in memory.
-        overflow: what gives way when that is reached: ``"drop_newest"``, ``"drop_oldest"``,
-            or with ``"block"`` the caller, who waits.
-        block_timeout: how long ``"block"`` may hold a caller, in seconds.
+        overflow: what to do with an event when the queue is full: ``"drop_newest"`` drops it,
+            ``"drop_oldest"`` drops the oldest instead, ``"block"`` waits for room.
+        block_timeout: how long, in seconds, ``"block"`` may hold up a log call.
         spool: a folder in which events wait on disk, so that they survive the process; or a
             `Spool` of your own. One folder is for one project.
-        max_spool_bytes: how many bytes may wait there.
-        fsync: when they are forced to the disk itself, against a power cut: ``"never"``,
+        max_spool_bytes: how many bytes that folder may hold, of all processes together.
+        fsync: when events are forced onto the disk, to survive a power cut: ``"never"``,
             ``"interval"`` (once a second) or ``"always"`` (before the log call returns).
-        max_retries: how often a batch is tried again; None keeps it until *max_age*.
-        max_age: how old, in seconds, an event may become before it is given up; None: any.
+        max_retries: how often a batch is sent again; None: until *max_age*.
+        max_age: how old, in seconds, an event may get before it is given up; None: no limit.
         timeout: how long one attempt may take, in seconds.
         shutdown_timeout: how long `close` and the exit may take, in seconds.
         compression: ``"gzip"``, ``"deflate"``, ``"zstd"``, ``"br"`` or None.
@@ -129,50 +130,50 @@ class PostHogHandler(DeliveryHandler):
         before_send: a callable or a list of them, each given the event as a dict (``event``,
             ``distinct_id``, ``properties``, ``uuid``, ``timestamp``) and returning it, changed
             or not, or None to drop it. One that raises drops the event.
-        on_error: called with a `DeliveryError` and the list of events that were lost.
+        on_error: a callable that is given a `DeliveryError` and the list of lost events.
         properties: properties of every event; the event's own override them.
-        flat: whether other extras of the record become properties.
+        flat: whether the other keys of ``extra`` become properties.
         scrub: whether values under keys that name secrets (``password``, ``api_key``, …, at any
             depth) and passwords in URLs are replaced by ``[scrubbed]``; further names beside
-            the built-in ones; or a callable that is given a key and says whether it names a
-            secret, None where the names decide. Keys are compared by their words.
+            the built-in ones; or a callable that is given a key and returns whether it names a
+            secret, or None to leave that to the names. Keys are compared by their words.
         pseudonymise: a mapping of names to keys, or names and one key: values under these
             names are replaced by their HMAC-SHA-256.
-        sample: a mapping of events' names to the share of the people, from 0 to 1, whose events
-            are kept; or a callable that is given the event as *before_send* is and returns the
-            share, None for all. The share is sent as ``$sample_rate``. Never exceptions,
-            identify, alias, group and set.
-        person_rate: how many events one person may send at once, and how many a second; None:
-            as many as they do. The same kinds are exempt.
+        sample: a mapping of event names to the share of people, from 0 to 1, whose events are
+            kept; or a callable that is given the event as *before_send* is and returns that
+            share, or None for all. The share is sent as ``$sample_rate``. Exceptions, identify,
+            alias, group and set are always kept.
+        person_rate: how many events of one person are taken at once, and how many more a
+            second; None: no limit. The same kinds are always taken.
         plan: ``"warn"`` warns once for each name of an event that is not declared by
             `posthog_logging.event`, or does not fit its declaration.
-        disable_geoip: whether PostHog leaves out the look-up of the server's own place.
+        disable_geoip: whether PostHog is asked not to derive a place from the server's address.
         historical_migration: whether events are marked as imported history.
         headers: further HTTP headers.
         proxies, verify, cert, auth, session: as in ``requests``.
-        exceptions: whether log calls with ``exc_info`` report it to error tracking, as an
-            event beside whatever else they are; or the least level of those that do.
-        exception_rate: how many exceptions of one type may go at once, and how many more a
-            second; None: all of them.
-        exception_hooks: whether what nobody catches is reported, in any thread.
+        exceptions: whether an exception that is logged with ``exc_info`` is reported to error
+            tracking, as a further event; or the lowest level of the log calls that do so.
+        exception_rate: how many exceptions of one type are reported at once, and how many more
+            a second; None: no limit.
+        exception_hooks: whether uncaught exceptions are reported, in any thread.
         exception_messages: whether log calls without ``exc_info`` are reported, too, from the
-            level of *exceptions* on, and from ERROR where that is True.
-        exception_steps: how many of the last log records, INFO and above, and events of the
-            same context go along with an exception.
+            level of *exceptions* on, or from ERROR on where *exceptions* is True.
+        exception_steps: how many of the last log records (INFO and above) and events of the
+            same context are sent along with an exception.
         exception_variables: whether the project's own frames carry their local variables, as
             `repr` shows them: 1 KiB of each and 64 KiB in all, scrubbed.
         in_app_include: modules, with those inside them, whose frames are the project's own;
             where a frame is in both lists the longer name wins.
         in_app_exclude: modules whose frames are not.
-        trace: whether events get the ids of OpenTelemetry's active span, where it is in use.
-        logs: whether every record goes to PostHog Logs, too; or the least level of those that
-            do, or a mapping of options for the `PostHogLogsHandler` that takes them. What it
-            does not name is as here. Logs do not go through a *broker*: beside one they need
+        trace: whether events carry the ids of OpenTelemetry's active span, where there is one.
+        logs: whether every record goes to PostHog Logs, too; or the lowest level of the records
+            that do; or a mapping of options for the `PostHogLogsHandler` that sends them, which
+            takes all others from here. Logs do not go through a *broker*: beside one they need
             *api_key* and *host*, or what the environment has for them.
-        sync_mode: send in the caller's thread, for serverless.
-        send: False builds and counts events and sends none.
+        sync_mode: whether a log call waits until its event has been sent, for serverless.
+        send: False builds and counts events, and sends none.
         debug: set the library's own logger to DEBUG: names and sizes, never keys or payloads.
-        transport: another `Transport`.
+        transport: a `Transport` to send by, in place of ``requests``.
         broker: the URL of a broker, ``amqp://``, ``redis://`` or ``kafka://``, to which events
             go instead, for ``posthog-logging relay`` to deliver; ``POSTHOG_BROKER`` where None and
             neither *host* nor *transport* is given. Events need no key, host or dialect then.
@@ -287,9 +288,9 @@ class PostHogHandler(DeliveryHandler):
 
     def handle(self, record: logging.LogRecord) -> Any:
         """
-        Take *record* if it is an event; filters run, the handler's lock is not taken.
+        Take *record* if it is an event; filters run, and the handler's lock is not taken.
 
-        (Under eight threads that lock turns 12 µs into 300: there is nothing here to guard.)
+        (There is nothing to guard here, and with eight threads the lock turns 12 µs into 300.)
         """
         # Not by `__dict__`: a record without extras has none until somebody asks for it.
         if hasattr(record, "distinct_id") or hasattr(record, "event"):
@@ -344,7 +345,7 @@ class PostHogHandler(DeliveryHandler):
         return False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send *record* as an event; whatever is in it, nothing is raised."""
+        """Queue *record* as an event, if it is one; never raise, whatever it holds."""
         if not is_event(record):
             self._emit_from_message(record)
             return
@@ -355,10 +356,10 @@ class PostHogHandler(DeliveryHandler):
 
     def preview(self, record: logging.LogRecord, tell: Tell) -> Message | None:
         """
-        Return the event that `emit` would make of *record*, None where it would make none.
+        Return the event that `emit` would make of *record*, or None if that is not an event.
 
-        Raises `Refused` where it would be refused. The hooks run; nothing is sent or counted,
-        and *tell* is called with what is mended on the way.
+        Raises `Refused` if it would be refused. The hooks run; nothing is sent or counted, and
+        *tell* is called for each value that has to be mended.
         """
         found: Fields | None
         if is_event(record):
@@ -377,12 +378,12 @@ class PostHogHandler(DeliveryHandler):
         self, fields: Mapping[str, Any], name: Any = "", created: float | None = None
     ) -> str | None:
         """
-        Take one event that need not be a log record; return its uuid, None if it was refused.
+        Take one event without a log record; return its uuid, or None if it was refused.
 
         Args:
-            fields: what a log call would take as ``extra``; see `posthog_logging.extras`.
-            name: the event's name where *fields* has none, or a typed event.
-            created: epoch seconds; now where None.
+            fields: what a log call takes as ``extra``; see `posthog_logging.extras`.
+            name: the event's name, or a typed event, where *fields* has no ``event``.
+            created: when it happened, in epoch seconds; now where None.
         """
         created = time.time() if created is None else created
         if self.reporter.steps is not None:
@@ -399,29 +400,28 @@ class PostHogHandler(DeliveryHandler):
         level: str | int | None = None,
     ) -> str | None:
         """
-        Report *error* to error tracking; return its event's uuid, None if it was refused.
+        Report *error* to error tracking; return its event's uuid, or None if it was refused.
 
-        An exception is reported once, however many see it pass: then the uuid is the first
-        report's. Raised again, it is reported again. What is no exception is reported as one
-        that says what it is.
+        An exception is reported once: later calls return the uuid of the first report. Raised
+        again, it is reported again. Any other object is reported as an Exception with its text.
 
         Args:
-            error: the exception; the one that is being handled where None.
+            error: the exception; where None, the one that is being handled.
             boundary: where it was caught; see `posthog_logging.errors.exception_list`.
-            distinct_id: whom it happened to; who is bound in the context where None.
+            distinct_id: whom it happened to; where None, the identity bound in the context.
             properties: further properties of the event.
-            level: how bad it is, by a level's name or number; as the boundary says where None.
+            level: how severe it is, by a level's name or number; where None, the boundary's.
         """
         error = sys.exc_info()[1] if error is None else error
         return self.reporter.capture(error, boundary, distinct_id, properties, level)
 
     def hold_by(self, holder: Holder | None) -> None:
-        """Let *holder* decide when each event goes on; None lets them go at once."""
+        """Let *holder* decide when each event is queued; None queues them at once."""
         self._holder = holder
         self._has_short_way = self._is_quick = False
 
     def is_in_use(self) -> bool:
-        """Return whether it is open, or closed and still some logger's."""
+        """Return whether it is open, or closed and still attached to a logger."""
         loggers = [logging.root, *logging.root.manager.loggerDict.values()]
         return (
             not self._was_closed
@@ -500,7 +500,7 @@ class PostHogHandler(DeliveryHandler):
         self._ledger.refuse(reason, tell=reason != "rolled_back")
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the stdlib's
-        """Set what makes the bodies of logs; events need no formatter."""
+        """Set the formatter for the bodies of logs; events need none."""
         super().setFormatter(fmt)
         if self.logs is not None and not is_basic_config(sys._getframe(1)):
             self.logs.setFormatter(fmt)
@@ -511,11 +511,11 @@ class PostHogHandler(DeliveryHandler):
 
     def close(self, timeout: float | None = None) -> None:
         """
-        Deliver what waits within ``shutdown_timeout``, give back files, connections and hooks.
+        Deliver what waits within ``shutdown_timeout``; release files, connections and hooks.
 
-        Idempotent. What comes later opens the handler again, as with `logging.FileHandler`:
-        other people's logging configuration closes every handler. (Then the hooks stay, for
-        nobody can know whether an event comes before the exception that nobody catches.)
+        Idempotent. A later record opens the handler again, as with `logging.FileHandler`, since
+        `logging.config` closes every handler. (When that closes it, the hooks of
+        *exception_hooks* stay: an uncaught exception may come before the next record.)
         """
         if self._excepthooks is not None and not is_configuring():
             self._excepthooks.remove()
@@ -523,7 +523,7 @@ class PostHogHandler(DeliveryHandler):
         super().close(timeout)
 
     def opt_out(self) -> None:
-        """Take and send nothing until `opt_in`; what waits goes on waiting."""
+        """Take and send nothing until `opt_in`; waiting events go on waiting."""
         super().opt_out()
         if self.logs is not None:
             self.logs.opt_out()

@@ -35,12 +35,19 @@ __all__ = ["Listener", "MessageHandler"]
 
 class MessageHandler(QueueHandler):
     """
-    A `QueueHandler` that freezes events: what was logged is what the other side sends.
+    A `QueueHandler` that fixes events: what was logged is what the other side sends.
 
-    Give it any queue that `QueueHandler` takes; at the other end a `Listener` hands the
+    Give it any queue that `QueueHandler` takes; at the other end a `Listener` passes the
     records to a `PostHogHandler`. The identity bound on this side, the time and the id of
-    the event travel along, and values are JSON already, so that every record can be
-    pickled. Records that are no event pass as `QueueHandler` passes them.
+    the event travel along, and its values are JSON already, so every event can be pickled.
+    Other records travel as with `QueueHandler`.
+
+    Example::
+
+        waiting = queue.SimpleQueue()  # or a multiprocessing.Queue
+        log.addHandler(MessageHandler(waiting))
+        listener = Listener(waiting, PostHogHandler())
+        listener.start()
     """
 
     def prepare(self, record: logging.LogRecord) -> Any:
@@ -55,7 +62,7 @@ class MessageHandler(QueueHandler):
         return frozen
 
     def filter(self, record: logging.LogRecord) -> Any:
-        """Return what the filters make of *record*; where one raises, it goes no further."""
+        """Return what the filters make of *record*; if one raises, the record is dropped."""
         try:
             return super().filter(record)
         except faults() as error:
@@ -63,7 +70,7 @@ class MessageHandler(QueueHandler):
             return False
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Put *record* without blocking; a full queue is logged once, not by a traceback each."""
+        """Queue *record* without blocking; a full queue is logged once, without a traceback."""
         try:
             super().enqueue(record)
         except _NO_ROOM as error:
@@ -109,8 +116,8 @@ class Listener(QueueListener):
     """
     A `QueueListener` that cannot die silently, start twice or hang at its stop.
 
-    A handler that raises is logged and the thread goes on; `start` and `stop` may be
-    called any number of times, also in a forked child; `stop` makes room in a full queue.
+    If a handler raises, that is logged and the thread goes on. `start` and `stop` may be called
+    any number of times, also in a forked child, and `stop` works with a full queue.
     """
 
     def __init__(
@@ -136,7 +143,7 @@ class Listener(QueueListener):
                 raise
 
     def stop(self) -> None:
-        """Stop the thread when it has handled all that was queued before; else do nothing."""
+        """Stop the thread once it has handled what was queued before; without one do nothing."""
         with self._guard:
             if self._running_in == os.getpid():
                 self.enqueue_sentinel()
@@ -155,7 +162,7 @@ class Listener(QueueListener):
             run.end()
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Pass *record* to each handler; what one raises ends nothing but its own turn."""
+        """Pass *record* to each handler, also to those after one that raises."""
         with self._surviving():
             record = self.prepare(record)
             for handler in self.handlers:
@@ -179,7 +186,7 @@ class Listener(QueueListener):
     errors = 0
 
     def enqueue_sentinel(self) -> None:
-        """Queue the end; wait for room where the queue is full, the thread is making it."""
+        """Queue the end of this run; where the queue is full, wait until the thread makes room."""
         end = _End(self._run.number)
         try:
             self.queue.put_nowait(end)

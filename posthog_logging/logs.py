@@ -60,29 +60,34 @@ class PostHogLogsHandler(DeliveryHandler):
     raised (``exception.*``) and the ids of OpenTelemetry's active span. The library's own
     records, and those of its requests, are left alone, so the root logger may have it.
 
-    Its queue and thread are its own. Nothing waits on disk unless there is a *spool*.
+    It has a queue and a thread of its own. Nothing waits on disk unless there is a *spool*.
+
+    Example::
+
+        logging.getLogger().addHandler(PostHogLogsHandler(service_name="cinema"))
+        logging.getLogger("cinema.heating").warning("hall %d is cold", 3)
 
     Args:
         api_key, host: as in `PostHogHandler`.
-        level: the least level that is sent.
+        level: the lowest level that is sent.
         service_name: what the program is called.
-        service_version: which version of it this is.
+        service_version: the program's version.
         environment: where it runs, such as ``"production"``.
-        resource_attributes: what else describes the program, sent once a request.
-        token_in_url: whether the key is in the URL too, and so in access logs.
+        resource_attributes: further attributes of the program, sent once in each request.
+        token_in_url: whether the key is in the URL as well, and so in access logs.
         before_send: a callable or a list of them, each given the record as a dict (``body``,
             ``level``, ``distinct_id``, ``attributes``) and returning it, changed or not. One
             that returns None or a blank body drops the record.
         scrub, pseudonymise: as in `PostHogHandler`; bodies are searched, too.
-        fail_open: what becomes of a record for which a hook raises: True sends it as it was
-            before that hook, False drops it.
-        rate_cap: how many records are taken within *rate_window* seconds; 0: all of them.
+        fail_open: whether a record for which a hook raises is sent as it was before that hook;
+            False drops it.
+        rate_cap: how many records are taken within *rate_window* seconds; 0: no limit.
         batch_size: how many records one request may hold.
         flush_at, flush_interval, max_queue_size, max_queue_bytes, overflow, block_timeout,
             spool, max_spool_bytes, fsync, max_retries, max_age, timeout, shutdown_timeout,
             compression, bisect, on_error, headers, proxies, verify, cert, auth, session,
-            sync_mode, send, debug, transport: as in `PostHogHandler`. What gives way here
-            where too much waits is the oldest.
+            sync_mode, send, debug, transport: as in `PostHogHandler`, except that by default
+            the oldest record is dropped when the queue is full.
     """
 
     takes = "logs"

@@ -192,10 +192,9 @@ def test_the_loggers_level(make_handler: Any, make_log: Any) -> None:
 
     explanation = explain(parent.getChild("deep.down"), extra=WHO)
 
-    assert (f"the level of the logger {parent.name} is ERROR", ()) == (
-        explanation.stopped,
-        explanation.sights,
-    )
+    cause, _, remedy = explanation.stopped.partition(". To do: ")
+    assert (f"the level of the logger {parent.name} is ERROR", ()) == (cause, explanation.sights)
+    assert f"logging.getLogger('{parent.name}.deep.down').setLevel('INFO')" == remedy
 
 
 def test_a_disabled_logger(make_handler: Any, make_log: Any) -> None:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import logging.handlers
+import queue
+import re
 import sys
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from posthog_logging import Analytics, PostHogHandler
+import posthog_logging
+
+from posthog_logging import Analytics, Listener, PostHogHandler, event
 from posthog_logging.cli import main
 from posthog_logging.cli.docs import guides
 from posthog_logging.cli.output import brief
 from posthog_logging.events.message import Message
+from posthog_logging.explain import explain
 from posthog_logging.handler import observe
 from posthog_logging.inspector import Inspector
 
@@ -228,3 +236,92 @@ def test_who_opted_out_is_not_observed(key: str) -> None:
     handler.close()
 
     assert [] == seen
+
+
+@pytest.mark.parametrize("as_extra", [False, True], ids=["as the message", "as an extra"])
+def test_a_typed_event_behind_a_queue(as_extra: bool) -> None:
+    """A stock QueueHandler makes text of a typed message; an extra arrives as it is."""
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    seen: list[Message] = []
+    fields = {"event": Played("123"), "msg": "played"} if as_extra else {"msg": Played("123")}
+    listener = Listener(waiting, PostHogHandler(""))
+    with observe(seen.append):
+        listener.start()
+        record = logging.makeLogRecord({**fields, "distinct_id": "user-1", "levelno": 30})
+        logging.handlers.QueueHandler(waiting).handle(record)
+        listener.stop()
+
+    assert [as_extra] == [message.properties.get("movie_id") == "123" for message in seen]
+    assert [as_extra] == [message.event == "movie played" for message in seen]
+
+
+@event("movie played")
+@dataclass(frozen=True)
+class Played:
+    """Somebody watched a film."""
+
+    movie_id: str
+
+
+ODD = re.compile(
+    r"None at all|\bleast level|\bno-op\b|\bis none\b|that are (?:of|no)\b|\btold\b|\bsaid\b|"
+    r"\bbut for\b|\bSay (?:what|who|that)\b|\bwho it is that\b|\bnobody catches\b"
+)
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """Yield what `help` shows of the public names, and of what they have."""
+    for name in posthog_logging.__all__:
+        public = getattr(posthog_logging, name)
+        yield name, public.__doc__ or ""
+        for member, value in inspect.getmembers(public):
+            ours = str(getattr(value, "__module__", "")).startswith("posthog_logging")
+            if ours and callable(value) and not member.startswith("_"):
+                yield f"{name}.{member}", value.__doc__ or ""
+
+
+SHOWN = dict(docstrings())
+
+
+@pytest.mark.parametrize(("name", "text"), SHOWN.items(), ids=SHOWN)
+def test_what_help_shows(name: str, text: str) -> None:
+    """Each public name has a docstring, in plain English."""
+    assert text.strip()
+    assert [] == ODD.findall(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["Analytics", "MessageHandler", "PostHogHandler", "PostHogLogsHandler", "event"]
+)
+def test_help_has_an_example(name: str) -> None:
+    """`help` of what a newcomer calls first shows a call."""
+    assert "::\n" in (getattr(posthog_logging, name).__doc__ or "")
+
+
+def test_explain_what_to_do_about_a_level() -> None:
+    """A logger without a level of its own has the root's; the answer is a line to copy."""
+    log = logging.getLogger("films.low")
+    found = explain("films.low", level="DEBUG", extra={"distinct_id": "user-1"})
+
+    assert found.stopped.endswith("To do: logging.getLogger('films.low').setLevel('DEBUG')")
+    log.setLevel("DEBUG")
+    try:
+        assert "" == explain("films.low", level="DEBUG").stopped
+    finally:
+        log.setLevel(logging.NOTSET)
+
+
+def test_explain_what_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """POSTHOG_DISABLED is named, with what to do about it."""
+    monkeypatch.setenv("POSTHOG_DISABLED", "1")
+    log = logging.getLogger("films.off")
+    handler = PostHogHandler(KEY, "http://127.0.0.1:9")
+    log.addHandler(handler)
+    try:
+        lines = explain(log, level="ERROR", extra={"distinct_id": "user-1"}).lines()
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+    assert "  POSTHOG_DISABLED switches off every handler of the process" in lines
+    assert "  To do: unset POSTHOG_DISABLED." in lines

@@ -54,6 +54,7 @@ PROGRAMS: dict[tuple[str, str], tuple[str, list[str]]] = {
     ("exceptions-and-logs", "Logs"): ("", ["hall 3 is cold"]),
     ("exceptions-and-logs", "The steps before an exception"): ("", ["$exception", "$identify"]),
     ("frameworks", "AWS Lambda and other frozen functions"): ("", ["movie played"]),
+    ("frameworks", "Celery"): ("celery", ["reminder sent"]),
     ("frameworks", "Django"): ("django", ["movie played"]),
     ("frameworks", "FastAPI"): ("fastapi httpx", ["movie played"]),
     ("frameworks", "Flask"): ("flask", ["movie played"]),
@@ -80,8 +81,14 @@ SUITES = {
 #: Guides whose blocks have tests beside the feature.
 ELSEWHERE = {"many-hosts", "privacy", "typed-events"}
 
-#: What sends a request to the applications that are shown.
+#: What sends a request or a task to the applications that are shown.
 REQUESTS = {
+    ("frameworks", "Celery"): """
+from posthog_logging import context
+
+with context.identity("user-1"):
+    remind.apply(("123",))
+""",
     ("frameworks", "Flask"): """
 app.test_client().get("/play", headers={"X-POSTHOG-DISTINCT-ID": "user-1"})
 """,
@@ -259,32 +266,37 @@ def test_unittest(tmp_path: Path) -> None:
     assert "Ran 1 test" in passed.stderr
 
 
-def test_djangos_runner(tmp_path: Path) -> None:
-    """A run of Django's tests with the runner has no key, and takes nothing."""
+def test_djangos_runner(tmp_path: Path, inspector: Inspector) -> None:
+    """With what the settings begin with a run of Django's tests sees events and sends none."""
     pytest.importorskip("django")
-    (runner,) = blocks("testing", "python", "With Django's test runner")
-    (tmp_path / "runner.py").write_text(runner, encoding="utf-8")
+    (switch,) = blocks("testing", "python", "With Django's test runner")
+    (settings,) = (text for text in blocks("frameworks", "python", "Django") if "LOGGING" in text)
+    more = "DATABASES = {}\n"
+    for name, begin in (("switched", switch), ("live", "")):
+        (tmp_path / f"{name}.py").write_text(f"{begin}\n{settings}\n{more}", encoding="utf-8")
     (tmp_path / "tests.py").write_text(DJANGO_TEST, encoding="utf-8")
-    program = (
-        "import django\nfrom django.conf import settings\n"
-        "settings.configure(TEST_RUNNER='runner.Runner', DATABASES={})\ndjango.setup()\n"
-        "from django.core.management import call_command\ncall_command('test', 'tests')\n"
-    )
-    done = run_suite(["-c", program], tmp_path, POSTHOG_API_KEY="phc_real")
+    environment = {"POSTHOG_API_KEY": "phc_real", "POSTHOG_HOST": inspector.url}
+    for name, expected in (("switched", []), ("live", ["movie played"])):
+        command = ["-m", "django", "test", f"--settings={name}"]
+        done = run_suite(command, tmp_path, **environment, NO_PROXY="127.0.0.1")
 
-    assert 0 == done.returncode, done.stderr
-    assert "Ran 1 test" in done.stderr
+        assert 0 == done.returncode, done.stderr
+        assert "Ran 1 test" in done.stderr
+        assert expected == [event.event for event in inspector.events]
 
 
 DJANGO_TEST = """
+import logging
+
 from django.test import SimpleTestCase
-from posthog_logging import PostHogHandler
+from posthog_logging.handler import observe
 
 class TestPlayer(SimpleTestCase):
     def test_play(self):
-        handler = PostHogHandler()
-        handler.accept({"distinct_id": "user-1", "event": "movie played"})
-        self.assertEqual({0}, set(handler.counts.values()))
+        events = []
+        with observe(events.append):
+            logging.getLogger("cinema").info("movie played", extra={"distinct_id": "user-1"})
+        self.assertEqual(["movie played"], [event.event for event in events])
 """
 
 

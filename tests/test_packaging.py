@@ -1,10 +1,11 @@
-"""The wheel: all that the package needs is in it, and nothing else is."""
+"""The wheel and the source: all that is needed is in them, and nothing else is."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+
+from markdown import links
 
 
 ROOT = Path(__file__).parent.parent
@@ -69,9 +72,39 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     assert ">=3.11" == found["Requires-Python"]
     assert "text/markdown" == found["Description-Content-Type"]
     assert list(setup["options.extras_require"]) == found.get_all("Provides-Extra")
-    readme = (ROOT / "README.md").read_bytes()
-    assert readme.strip() == wheel.read(name).partition(b"\n\n")[2].strip()
+    page = wheel.read(name).decode().partition("\n\n")[2]
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert readme.strip() == page.replace(f"]({setup['metadata']['url']}/blob/main/", "](").strip()
+    assert [] == [target for target in links(page) if "://" not in target]
     assert any(one.endswith("licenses/LICENSE") for one in wheel.namelist())
+
+
+def test_source(tmp_path: Path) -> None:
+    """The source has the package and the whole tests: what setuptools takes alone cannot run."""
+    pytest.importorskip("setuptools", minversion="70.1")
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not listed:
+        pytest.skip("this is no checkout")
+    for name in listed:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "sdist", "-d", "dist"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    (path,) = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(path) as opened:
+        found = {one.name.partition("/")[2] for one in opened if one.isfile()}
+
+    assert set(listed) - {".gitignore"} == {
+        name for name in found if "egg-info" not in name and name != "PKG-INFO"
+    }
 
 
 def test_entry_points(wheel: zipfile.ZipFile) -> None:

@@ -86,7 +86,8 @@ def run(options: argparse.Namespace) -> int:
     handler = destination.handler_for(
         options, on_error=lambda error, events: errors.append(error), flush_at=1
     )
-    logger.addFilter(_is_no_loss)
+    if not options.json:
+        logger.addFilter(_is_no_loss)
     try:
         uuid = handler.accept(fields)
     finally:

@@ -81,8 +81,9 @@ _WITHOUT: Mapping[str, str] = {
         _FLAGS,
     ),
     **dict.fromkeys(
-        """code_variables_detect_secrets code_variables_ignore_patterns code_variables_mask_patterns
-        code_variables_mask_url_credentials set_capture_exception_code_variables_context
+        """code_variables_detect_secrets code_variables_ignore_patterns
+        code_variables_mask_patterns code_variables_mask_url_credentials
+        set_capture_exception_code_variables_context
         set_code_variables_detect_secrets_context set_code_variables_ignore_patterns_context
         set_code_variables_mask_patterns_context
         set_code_variables_mask_url_credentials_context""".split(),

@@ -135,16 +135,24 @@ def event(
     """
     Declare the event *name*, whose instances are log messages.
 
-    For dataclasses, the classes of pydantic, attrs and msgspec, named tuples, TypedDicts and
-    functions that return one. It goes above the decorator that makes the class. Two classes
-    of one name in a module are a ValueError.
+    It decorates dataclasses, classes of pydantic, attrs and msgspec, named tuples, TypedDicts and
+    functions that return one, above the decorator that makes the class::
+
+        @event("movie played")
+        @dataclass(frozen=True)
+        class MoviePlayed:
+            movie_id: str
+
+        log.info(MoviePlayed("123"), extra={"distinct_id": "user-1"})
+
+    Raises ValueError for a second event of the same name in one module.
 
     Args:
-        name: what the event is called where it arrives.
-        description: one sentence for the plan; the docstring's first line where empty.
-        since: the version, or the day, that has it.
+        name: the event's name, as it arrives.
+        description: one sentence for the plan; where empty, the docstring's first line.
+        since: the version or the day from which on the event is logged.
         deprecated: what to use instead, or why not to use it.
-        sample: the share of the people whose events are kept, from 0 to 1; None: all.
+        sample: the share of people, from 0 to 1, whose events are kept; None: all.
     """
     name = _checked_name(name)
     texts = {"description": description, "since": since, "deprecated": deprecated}
