@@ -30,6 +30,7 @@ __all__ = ["DistinctId", "Finding", "Plan", "PlanError", "PlannedEvent", "Watch"
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _MOST_NAMES = 1_000
+_MOST_HINTS, _LONGEST_HINT = 200, 200
 
 
 class PlanError(ValueError):
@@ -72,6 +73,7 @@ class Plan:
     def __init__(self, name: str, events: Iterable[PlannedEvent]) -> None:
         self.name = name
         self.events: dict[str, PlannedEvent] = {}
+        self._nearest: dict[str, str | None] = {}
         for one in events:
             if self.events.setdefault(one.name, one) is not one:
                 raise PlanError(f"{name}: {one.name!r} is declared twice, in two of its modules")
@@ -152,10 +154,19 @@ class Plan:
         return [Finding(event, one, str(one)) for one in found]
 
     def nearest(self, event: str) -> str | None:
-        """Return the planned event whose name is most like *event*, None where none is."""
-        import difflib  # which costs more than all the rest of this module
+        """
+        Return the planned event whose name is most like *event*, None where none is.
 
-        return next(iter(difflib.get_close_matches(event, self.events, 1)), None)
+        Finding it takes milliseconds, so it is looked for once a name, and for so many names.
+        """
+        if event not in self._nearest:
+            if len(self._nearest) >= _MOST_HINTS or len(event) > _LONGEST_HINT:
+                return None
+            import difflib  # which costs more than all the rest of this module
+
+            near = difflib.get_close_matches(event, self.events, 1)
+            self._nearest[event] = near[0] if near else None
+        return self._nearest[event]
 
     def _unplanned(self, event: str) -> str:
         near = self.nearest(event)

@@ -28,7 +28,7 @@ from posthog_logging.cli import main
 from posthog_logging.events.schema import describe, problems
 from posthog_logging.events.schema_diff import changes_in, is_narrower
 from posthog_logging.inspector import Inspector
-from posthog_logging.plan import DistinctId, Plan, PlanError
+from posthog_logging.plan import DistinctId, Plan, PlanError, PlannedEvent
 
 
 attrs = pytest.importorskip("attrs")
@@ -175,6 +175,19 @@ def test_what_is_not_planned() -> None:
 def test_what_never_came() -> None:
     """Planned events that are not deprecated and did not come."""
     assert ["seat taken"] == PLAN.missing({*FITTING} - {"seat taken", "ticket sold"})
+
+
+def test_hints_are_bounded() -> None:
+    """A flood of names that are not planned costs no search for each: some have a hint."""
+    plan = Plan("plan", [PlannedEvent(f"movie {number} played", {}) for number in range(10)])
+    found = [plan.check(f"movie {number} plaid", {})[0].text for number in range(5_000)]
+
+    assert found[5] == "not in the plan plan; did you mean 'movie 5 played'?"
+    assert 200 == sum("did you mean" in text for text in found)
+    assert plan.check("movie 5 plaid", {})[0].text == found[5]
+    assert (
+        "not in the plan plan" == Plan("plan", plan.events.values()).check("m" * 999, {})[0].text
+    )
 
 
 def test_an_exported_plan_is_the_same(tmp_path: Path) -> None:
