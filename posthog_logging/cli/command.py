@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from ..delivery import checks
+
 
 __all__ = [
     "FAILED",
@@ -22,6 +24,7 @@ __all__ = [
     "USAGE",
     "CommandError",
     "port",
+    "seconds",
     "until_interrupted",
     "wait_for_ever",
 ]
@@ -55,6 +58,16 @@ def port(text: str) -> int:
     if text.isdecimal() and int(text) < 65536:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a port; give a number from 0 to 65535")
+
+
+def seconds(text: str) -> float:
+    """Return *text* as a number of seconds."""
+    try:
+        return checks.seconds("an option", float(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds; give one such as 10 or 2.5"
+        ) from None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 from ..delivery import checks
 from ..handler import PostHogHandler
 from ..wire import DIALECTS
-from .command import CommandError
+from .command import CommandError, seconds
 
 
 __all__ = ["DIRECT", "add_arguments", "add_dialect", "add_timeout", "handler_for"]
@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--api-key",
         metavar="KEY",
-        help="the project's key (default POSTHOG_API_KEY; unlike an option, it is not visible "
-        "in the list of processes)",
+        help="the project's key (default POSTHOG_PROJECT_TOKEN, else POSTHOG_API_KEY; unlike an "
+        "option, these are not visible in the list of processes)",
     )
     add_dialect(parser)
     add_timeout(parser)
@@ -54,7 +54,7 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
     """Add the option that limits how long to try."""
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=10.0,
         metavar="SECONDS",
         help="how long to try (default 10)",
@@ -78,12 +78,3 @@ def handler_for(options: argparse.Namespace, **more: Any) -> PostHogHandler:
         )
     except (TypeError, ValueError) as error:
         raise CommandError(str(error)) from None
-
-
-def _seconds(text: str) -> float:
-    try:
-        return checks.seconds("--timeout", float(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of seconds; give one such as 10 or 2.5"
-        ) from None

@@ -24,7 +24,7 @@ from ..delivery import checks
 from ..delivery.options import is_disabled
 from ..wire import Endpoint, find_dialect
 from . import broker, destination
-from .command import FAILED, OK, CommandError
+from .command import FAILED, OK, CommandError, seconds
 from .output import Output
 
 
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _number("--batch", 2000, "how many events a request may have", parser)
     parser.add_argument(
         "--drain",
-        type=_seconds,
+        type=seconds,
         default=25.0,
         metavar="SECONDS",
         help="how long the end may take (default 25)",
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="end when the queue is empty")
     parser.add_argument(
         "--give-up-after",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="with --once: how long broker and endpoint may let nothing get done before it ends "
         f"with status 1 (default {_GIVE_UP_AFTER:g})",
@@ -226,13 +226,6 @@ def _whole(text: str) -> int:
         return checks.whole("a number", int(text), 1)
     except ValueError:
         raise argparse.ArgumentTypeError(f"a whole number from 1 on, not {text!r}") from None
-
-
-def _seconds(text: str) -> float:
-    try:
-        return checks.seconds("a number", float(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a number of seconds, not {text!r}") from None
 
 
 def _listening(text: str) -> tuple[str, int]:
