@@ -129,7 +129,8 @@ class PostHogHandler(DeliveryHandler):
         before_send: a callable or a list of them, each given the event as a dict (``event``,
             ``distinct_id``, ``properties``, ``uuid``, ``timestamp``) and returning it, changed
             or not, or None to drop it. One that raises drops the event.
-        on_error: called with a `DeliveryError` and the list of events that were lost.
+        on_error: called with a `DeliveryError` and the list of events that were lost; an empty
+            list, and the error's `count`, where there was no room to keep them.
         properties: properties of every event; the event's own override them.
         flat: whether other extras of the record become properties.
         scrub: whether values under keys that name secrets (``password``, ``api_key``, …, at any
