@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from . import context, extras
 from .context import Bound, Holder, Kept, takers
@@ -69,6 +69,8 @@ _NEVER_HELD = frozenset({"$exception", "$identify", "$create_alias", "$http_log"
 
 
 Observer = Callable[[Message], None]
+
+_Result = TypeVar("_Result")
 
 _observers: tuple[Observer, ...] = ()
 
@@ -130,7 +132,8 @@ class PostHogHandler(DeliveryHandler):
         before_send: a callable or a list of them, each given the event as a dict (``event``,
             ``distinct_id``, ``properties``, ``uuid``, ``timestamp``) and returning it, changed
             or not, or None to drop it. One that raises drops the event.
-        on_error: a callable that is given a `DeliveryError` and the list of lost events.
+        on_error: called with a `DeliveryError` and the list of events that were lost; an empty
+            list, and the error's `count`, where there was no room to keep them.
         properties: properties of every event; the event's own override them.
         flat: whether the other keys of ``extra`` become properties.
         scrub: whether values under keys that name secrets (``password``, ``api_key``, …, at any
@@ -264,7 +267,9 @@ class PostHogHandler(DeliveryHandler):
             ),
         )
         #: Makes events of exceptions; `capture_exception` is its front.
-        self.reporter = _make_reporter(self._take, self.refuse, self._is_deaf, options)
+        self.reporter = _make_reporter(
+            _weakly(self._take), _weakly(self.refuse), _weakly(self._is_deaf), options
+        )
         #: Takes records for PostHog Logs; None where they are not wanted.
         self.logs = _make_logs(logs, options, api_key, host)
         # Whether any record may be more than it looks like: an exception, a step, or a log.
@@ -275,11 +280,15 @@ class PostHogHandler(DeliveryHandler):
             and self._encoder.takes_drafts
         )
         self._is_quick = self._has_short_way and not self._sees_every_record
-        hooks = ExceptHooks(_weakly(self.reporter)) if options.exception_hooks else None
+        hooks = ExceptHooks(_weakly(self.reporter.capture)) if options.exception_hooks else None
         on_open = bool if hooks is None else hooks.install
         super().__init__(level, options, ledger, self._encoder.lines, on_open)
         # Without a disk the thread finishes drafts.
-        self._accept = self._pipeline.accept if self._in_memory else self._put_on_disk
+        self._accept: Callable[[Draft], bool] = (
+            self._pipeline.accept
+            if self._in_memory
+            else partial(_put_on_disk, self._pipeline, self._encoder, ledger)
+        )
         self._excepthooks = hooks
         if hooks is not None:
             hooks.install()
@@ -333,16 +342,6 @@ class PostHogHandler(DeliveryHandler):
             if draft is not None:
                 return draft[3] if self._accept(draft) else None
         return self.accept(extras.capture(distinct_id, event, properties))
-
-    def _put_on_disk(self, draft: Draft) -> bool:
-        """Put the line of *draft*: it must not wait for the thread."""
-        try:
-            return self._pipeline.put(self._encoder.line(draft))
-        except Refused as refused:
-            self._ledger.refuse(refused.reason, refused.detail)
-        except faults() as error:
-            self._ledger.refuse("internal_error", type(error).__name__)
-        return False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue *record* as an event, if it is one; never raise, whatever it holds."""
@@ -555,8 +554,8 @@ class PostHogHandler(DeliveryHandler):
 
 def _make_reporter(
     take: Callable[..., str | None],
-    refuse: Callable[[str, str], None],
-    is_deaf: Callable[[], bool],
+    refuse: Callable[..., None],
+    is_deaf: Callable[..., bool | None],
     options: EventOptions,
 ) -> Reporter:
     if options.exception_messages and options.exceptions is None:
@@ -580,16 +579,30 @@ def _may_be_event(message: Any) -> bool:
     return isinstance(message, dict) or declaration_of(message) is not None
 
 
-def _weakly(reporter: Reporter) -> Callable[[Any, Boundary], Any]:
-    """Return the reporter's `capture` for somebody who must not keep it alive."""
-    find = weakref.ref(reporter)
+def _put_on_disk(pipeline: Pipeline, encoder: Encoder, ledger: Ledger, draft: Draft) -> bool:
+    """Put the line of *draft*: it must not wait for the thread."""
+    try:
+        return pipeline.put(encoder.line(draft))
+    except Refused as refused:
+        ledger.refuse(refused.reason, refused.detail)
+    except faults() as error:
+        ledger.refuse("internal_error", type(error).__name__)
+    return False
 
-    def capture(error: Any, boundary: Boundary) -> None:
+
+def _weakly(method: Callable[..., _Result]) -> Callable[..., _Result | None]:
+    """
+    Return *method* for somebody who must not keep its object alive; gone, it returns None.
+
+    A handler whose last reference goes is to close then, not when garbage is next collected.
+    """
+    find = weakref.WeakMethod(method)
+
+    def call(*args: Any) -> _Result | None:
         found = find()
-        if found is not None:
-            found.capture(error, boundary)
+        return None if found is None else found(*args)
 
-    return capture
+    return call
 
 
 def _to_broker(url: str | None, timeout: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import socket
 import textwrap
 import threading
 import time
+import weakref
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -162,6 +163,29 @@ def test_a_handler_that_nobody_holds_ends(make_handler: Any, inspector: Any) -> 
     assert wait_for(
         lambda: not [one for one in threading.enumerate() if one.name == "posthog-logging"]
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"exceptions": True}, {"exception_hooks": True}, {"logs": True}, {"spool": ""}],
+    ids=lambda options: next(iter(options), "plain"),
+)
+def test_the_last_reference_is_enough(
+    options: dict[str, Any], inspector: Any, tmp_path: Any
+) -> None:
+    """A handler closes when its last reference goes, not when garbage is next collected."""
+    options = {name: value if value != "" else tmp_path for name, value in options.items()}
+    gc.disable()
+    try:
+        handler = PostHogHandler("phc_x", inspector.url, flush_interval=60.0, **options)
+        handler.accept({"event": "e", "distinct_id": "u"})
+        gone = weakref.ref(handler)
+        del handler
+
+        assert gone() is None
+        assert wait_for(lambda: len(arrived(inspector)) == 1)
+    finally:
+        gc.enable()
 
 
 def run(run_script: Any, program: str) -> Any:

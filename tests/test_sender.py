@@ -585,6 +585,59 @@ def test_an_unreadable_answer_is_tried_twice_again(answer: bytes, rig: Any) -> N
     assert 3 == len(it.transport.requests)
 
 
+CUT = Response(200, body=b'{"res', error="ReadTimeoutError (TimeoutError)")
+
+
+@pytest.mark.parametrize("dialect", [V0, SEGMENT], ids=lambda one: one.name)
+def test_a_success_whose_body_never_ends_is_one(dialect: Any, rig: Any) -> None:
+    """The status says that it was taken; a body that drips, or floods, changes nothing."""
+    it = rig(dialect, flush_at=1)
+    it.put(2)
+    it.transport.default = CUT
+    it.steps()
+
+    assert {"accepted": 2, "delivered": 2} == it.counts
+    assert 1 == len(it.transport.requests)
+
+
+@pytest.mark.parametrize("body", [b"<html>sign i", b""])
+def test_a_page_that_never_ends_is_none(body: bytes, rig: Any) -> None:
+    """A go-between's page is no delivery, however much of it has come."""
+    it = rig(flush_at=1)
+    it.put(2)
+    it.transport.default = Response(200, {"content-type": "text/html"}, body, "ReadTimeout")
+    it.steps()
+
+    assert {"accepted": 2, "waiting": 2} == it.counts
+
+
+def test_v1_settles_what_never_ends(rig: Any) -> None:
+    """Without verdicts an event is sent twice again, but not for ever."""
+    it = rig(V1, flush_at=1)
+    it.put(2)
+    it.transport.default = CUT
+    for _ in range(5):
+        it.steps()
+        it.clock.advance(60.0)
+
+    assert {"accepted": 2, "unconfirmed": 2, "retried": 4} == it.counts
+    assert 3 == len(it.transport.requests)
+
+
+def test_only_in_a_row_are_unreadable_answers_too_many(rig: Any) -> None:
+    """In trouble of several kinds, an answer that cannot be read is no habit of the server's."""
+    it = rig(V1, flush_at=1)
+    it.put(1)
+    it.transport.script(CUT, 503, CUT, CUT, 429, CUT, Response(200, body=b"<html>"), CUT)
+    it.transport.default = lambda request: verdicts(ok=it.uuids(request))
+    for _ in range(12):
+        it.steps()
+        it.clock.advance(600.0)
+
+    assert {"accepted": 1, "delivered": 1, "retried": 8} == it.counts
+    assert 9 == len(it.transport.requests)
+
+
 def test_v1_waits_also_without_retry_after(rig: Any) -> None:
     """A 429 is an outage on V1 as elsewhere; its time, where it names one, is kept to."""
     it = rig(V1, flush_at=1)

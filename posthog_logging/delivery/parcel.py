@@ -62,7 +62,7 @@ class Parcel:
         apart: whether it is no longer in the row with all others.
         refused: whether a firewall refused it.
         status: the answer for which it waits for its budget.
-        unread: how many times it got a 2xx of which nothing could be read.
+        unread: how many times in a row it got a 2xx of which nothing could be read.
         throttled: since when the server has asked to wait.
     """
 

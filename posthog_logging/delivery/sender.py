@@ -359,7 +359,7 @@ class Sender:
         """Believe a 2xx as far as its body goes."""
         results = answer.results()
         if results.kept:
-            return self._fail(parcel, answer, why=results.kept)
+            return self._fail(parcel.with_(unread=0), answer, why=results.kept)
         if results.error:
             return self._unread(parcel, answer, results.error)
         if results.unnamed >= len(parcel.kept):
@@ -425,7 +425,7 @@ class Sender:
         return self._fail(parcel.with_(unread=parcel.unread + 1), answer, why=error)
 
     def _retry(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
-        return self._fail(parcel, answer)
+        return self._fail(parcel.with_(unread=0), answer)
 
     def _pause(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
         is_key = answer.response.status in _OF_THE_KEY

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -180,38 +180,54 @@ class RequestsTransport:
         if len(self._left_behind) >= _MOST_LEFT_BEHIND:
             wait(self._left_behind, max(0.0, deadline - time.monotonic()), FIRST_COMPLETED)
             raise TimeoutError("earlier attempts still hang")
-        attempt = aside(lambda: self._send(session, request, deadline))
+        coming: list[_Coming] = []
+        attempt = aside(lambda: self._send(session, request, deadline, coming))
         try:
             return attempt.result(max(0.0, deadline - time.monotonic()))
-        except TimeoutError:
+        except TimeoutError as error:
             self._left_behind.append(attempt)
-            raise
+            if not coming:
+                raise
+            return coming[-1].response(_describe(error))
 
-    def _send(self, session: requests.Session, request: Request, deadline: float) -> Response:
+    def _send(
+        self,
+        session: requests.Session,
+        request: Request,
+        deadline: float,
+        coming: list[_Coming] | None = None,
+    ) -> Response:
+        """Make one attempt, or two; what of an answer is *coming* can be seen meanwhile."""
+        coming = [] if coming is None else coming
         warm = self._warm
         self._warm = False
         with until(deadline), _untraced():
             try:
-                response = self._follow(session, request)
+                response = self._follow(session, request, coming)
             except requests.ConnectionError as error:
                 if not (warm and _is_stale(error)):
                     raise
-                response = self._follow(session, request)
+                response = self._follow(session, request, coming)
         self._warm = True
         return response
 
-    def _follow(self, session: requests.Session, request: Request) -> Response:
+    def _follow(
+        self, session: requests.Session, request: Request, coming: list[_Coming]
+    ) -> Response:
         """Make one attempt; go where the same server says that the request should go."""
-        response = self._attempt(session, request)
+        response = self._attempt(session, request, coming)
         for _ in range(_MOST_REDIRECTS):
             url = _elsewhere(request.url, response)
             if url is None:
                 break
             request = request._replace(url=url)
-            response = self._attempt(session, request)
+            response = self._attempt(session, request, coming)
         return response
 
-    def _attempt(self, session: requests.Session, request: Request) -> Response:
+    def _attempt(
+        self, session: requests.Session, request: Request, coming: list[_Coming]
+    ) -> Response:
+        coming.clear()
         prepared = self._prepared(session, request)
         with session.send(
             prepared, timeout=time_left(), allow_redirects=False, **self._resolved
@@ -220,8 +236,9 @@ class RequestsTransport:
                 answer.raw.close()
                 raise requests.ConnectionError("an interim answer in place of one")
             headers = {name.lower(): value for name, value in answer.headers.items()}
-            body, error = _read(answer)
-            return Response(answer.status_code, headers, _decoded(body, headers), error)
+            came = _Coming(answer.status_code, headers, [])
+            coming.append(came)
+            return came.response(_read(answer, came.pieces))
 
     def _prepared(self, session: requests.Session, request: Request) -> requests.PreparedRequest:
         # An auth of ours, even one that does nothing, keeps `requests` from reading .netrc.
@@ -270,6 +287,19 @@ class RequestsTransport:
         for manager in _managers(self._given):
             self._inherited.append(manager.pools)
             manager.pools = PoolManager().pools
+
+
+class _Coming(NamedTuple):
+    """An answer whose head is there, and of its body what has come."""
+
+    status: int
+    headers: dict[str, str]
+    pieces: list[bytes]
+
+    def response(self, error: str) -> Response:
+        """Return what there is as an answer; *error* says why it is not all."""
+        body = _decoded(b"".join(self.pieces), self.headers)
+        return Response(self.status, self.headers, body, error)
 
 
 class _Session(requests.Session):
@@ -348,24 +378,24 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
 
-def _read(response: requests.Response) -> tuple[bytes, str]:
-    """Return the body as it came, and what kept it from being whole: the status counts anyway."""
-    pieces: list[bytes] = []
+def _read(response: requests.Response, into: list[bytes]) -> str:
+    """
+    Read the body as it comes; return what kept it from being whole.
+
+    The status counts anyway, also of a body that drips or never ends: an attempt that had no
+    answer is made again for ever.
+    """
     size = 0
-    broken = ""
     try:
         for piece in _pieces(response):
-            pieces.append(piece)
+            into.append(piece)
             size += len(piece)
             if size > _LARGEST_ANSWER:
-                break
+                return "too large"
             time_left()
     except Exception as error:
-        time_left()  # what drips is no answer
-        broken = _describe(error)
-    if size > _LARGEST_ANSWER:
-        raise requests.ReadTimeout("the answer was too large")
-    return b"".join(pieces), broken
+        return _describe(error)
+    return ""
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:

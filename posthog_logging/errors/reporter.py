@@ -95,7 +95,7 @@ class Reporter:
         self,
         take: Take,
         refuse: Callable[[str, str], None],
-        is_deaf: Callable[[], bool],
+        is_deaf: Callable[[], bool | None],
         level: int | None = None,
         rate: Rate | None = (10, 1.0),
         clock: Callable[[], float] = time.monotonic,

@@ -34,8 +34,10 @@ def is_page(response: Response) -> bool:
     start = response.body[:_ENOUGH].lstrip(_BEFORE)
     if start.startswith(b"<"):
         return True
-    if not start or "html" not in response.headers.get("content-type", "").lower():
+    if "html" not in response.headers.get("content-type", "").lower():
         return False
+    if not start:  # or it never came
+        return bool(response.error)
     body = response.body.strip(_BEFORE)
     return _SHORT_WORD.fullmatch(body) is None and not _is_json(body)
 
