@@ -197,7 +197,9 @@ def carriers() -> list[Carrier]:
     ]
 
 
-_UNKNOWN = "No logger of this name was in use before; check its spelling."
+_UNKNOWN = (
+    "No logger of this name is in use yet: check its spelling, and that what uses it was imported."
+)
 
 
 def _loggers() -> list[logging.Logger]:

@@ -212,7 +212,10 @@ class PostHogLogsHandler(DeliveryHandler):
         try:
             return self.format(record)
         except faults() as error:
-            self._ledger.tell("formatter", f"the formatter failed: {type(error).__name__}")
+            name = type(error).__name__
+            self._ledger.tell(
+                "formatter", f"the formatter raised {name}; the message is sent bare"
+            )
             return str(message)
 
     def _gated(self, log: dict[str, Any]) -> dict[str, Any]:
@@ -224,7 +227,8 @@ class PostHogLogsHandler(DeliveryHandler):
         number = self._cap.take(time.monotonic()) if self._cap else 0
         if number == 1:
             logger.warning(
-                "more than %d logs in %g seconds: the rest of them is not taken, but counted",
+                "more than %d log records in %g seconds: further ones are dropped, and counted as "
+                "rate_limited. To do: raise rate_cap, or log less",
                 self._most,
                 self._window,
             )
@@ -252,7 +256,9 @@ class PostHogLogsHandler(DeliveryHandler):
                 found = {**log, **found, "attributes": dict(found["attributes"])}
                 blank = not found["body"].strip()
         except faults() as error:
-            self._ledger.tell("before_send", f"before_send failed: {type(error).__name__}")
+            outcome = "is sent as it was before" if self._fails_open else "is dropped"
+            text = f"before_send raised {type(error).__name__}; the record {outcome}"
+            self._ledger.tell("before_send", text)
             if self._fails_open:
                 return log
             raise Refused("before_send_failed", type(error).__name__) from None

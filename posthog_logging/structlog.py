@@ -43,9 +43,9 @@ class PostHogProcessor:
 
     Args:
         target: a `PostHogHandler`, or an `Analytics`; entries below its level are not sent.
-        select: called with the entry, tells whether it is an event; for services that bind
-            ``distinct_id`` to every line. Where None, an entry with ``distinct_id`` is one,
-            and so is one whose message is a typed event.
+        select: a callable that is given the entry and returns whether it is an event; for
+            services that bind ``distinct_id`` to every line. Where None, entries with a
+            ``distinct_id`` are events, and those whose message is a typed event.
         logs: whether every entry goes to PostHog Logs, too, through the handler's ``logs=``; for
             entries that never reach `logging`. False, the default, leaves logs to the handler.
             Raises ``ValueError`` where the handler has no ``logs=``.
@@ -60,7 +60,12 @@ class PostHogProcessor:
         logs: bool = False,
     ) -> None:
         self._handler = target.handler if isinstance(target, Analytics) else target
-        self._select = select
+        if not isinstance(self._handler, PostHogHandler):
+            kind = type(target).__name__
+            raise TypeError(
+                f"target: a PostHogHandler or an Analytics, not a value of type {kind}"
+            )
+        self._select: Select | None = checks.hook("select", select)
         if checks.boolean("logs", logs) and self._handler.logs is None and self._handler.sends:
             raise ValueError("logs: the handler takes no logs; give it logs=True or a level")
         self._logs = self._handler.logs if logs else None

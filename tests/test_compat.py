@@ -349,6 +349,33 @@ def test_super_properties_win(load: Any, inspector: Any) -> None:
     )
 
 
+#: Each call about a person or a group, and what of it is not the event's own property.
+PERSONAL = {
+    "set": (("user-1", {"plan": "gold"}), {"$set": {"plan": "gold"}}),
+    "set_once": (("user-1", {"plan": "gold"}), {"$set_once": {"plan": "gold"}}),
+    "identify": (("user-1", {"plan": "gold"}), {"$set": {"plan": "gold"}}),
+    "group_identify": (("company", "acme", {"seats": 2}), {"$group_set": {"seats": 2}}),
+    "alias": (("visitor-7", "user-1"), {"alias": "user-1"}),
+}
+
+
+@pytest.mark.parametrize("name", PERSONAL)
+def test_properties_of_all_events_beside_those_of_a_person(
+    name: str, load: Any, inspector: Any
+) -> None:
+    """Super properties and ``disable_geoip`` are the event's, never the person's or group's."""
+    args, expected = PERSONAL[name]
+    module = load("posthog")
+    module.api_key = "phc_test"
+    module.super_properties = {"service": "films"}
+    assert getattr(module, name)(*args, disable_geoip=False)
+    module.flush()
+    (found,) = (event.properties for event in inspector.events)
+
+    assert ("films", False) == (found["service"], found["$geoip_disable"])
+    assert expected.items() <= found.items()
+
+
 def test_settings_of_the_handler(load: Any) -> None:
     """What is set before the first call reaches the handler."""
     module = load("posthog")

@@ -168,7 +168,7 @@ print(*compress(b"plain", name))
     extra = {"zstd": "zstd", "br": "brotli"}[name]
 
     assert [
-        f"compression: '{name}' needs posthog_logging[{extra}] ({package})",
+        f"compression: '{name}' needs {package}: pip install 'posthog_logging[{extra}]'",
         f"broken {name} body: ModuleNotFoundError",
         "b'plain' None",
     ] == found.stdout.splitlines()

@@ -152,6 +152,26 @@ def test_send_reports_a_loss_once(
     assert "To do: give --distinct-id." in shown.out
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["send", "movie played"], ["import", __file__], ["spool", "drain", "."], ["demo"]],
+)
+def test_what_is_switched_off_is_not_delivered(
+    words: list[str],
+    inspector: Inspector,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With POSTHOG_DISABLED a command that delivers ends with wrong usage, and says why."""
+    monkeypatch.setenv("POSTHOG_DISABLED", "1")
+
+    where = [] if words == ["demo"] else ["--host", inspector.url, "--api-key", KEY]
+
+    assert 2 == main([*words, *where])
+    assert "POSTHOG_DISABLED is set" in capsys.readouterr().err
+    assert [] == inspector.events
+
+
 def test_one_event_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A spool with one event speaks of one."""
     analytics = Analytics(KEY, "http://127.0.0.1:9", spool=tmp_path, shutdown_timeout=0.1)

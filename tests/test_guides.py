@@ -258,9 +258,10 @@ def test_unittest(tmp_path: Path) -> None:
     (text,) = blocks("testing", "python", "With unittest")
     suite = tmp_path / "test_cinema.py"
     suite.write_text(text, encoding="utf-8")
-    passed = run_suite(["-W", "error", "-m", "unittest", "-q"], tmp_path)
+    switched_off = {"POSTHOG_DISABLED": "1", "POSTHOG_API_KEY": "phc_real"}
+    passed = run_suite(["-W", "error", "-m", "unittest", "-q"], tmp_path, **switched_off)
     suite.write_text(text.replace("movie played", "movie rated", 1), encoding="utf-8")
-    failed = run_suite(["-W", "error", "-m", "unittest", "-q"], tmp_path)
+    failed = run_suite(["-W", "error", "-m", "unittest", "-q"], tmp_path, **switched_off)
 
     assert (0, 1) == (passed.returncode, failed.returncode), passed.stderr
     assert "Ran 1 test" in passed.stderr

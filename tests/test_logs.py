@@ -598,7 +598,7 @@ def test_rate_cap(make_logs: MakeLogs, make_log: MakeLog, inspector: Inspector) 
     assert 500 == len(arrived(handler, inspector))
     assert {"rate_limited": 100, "before_send": 600}.items() <= handler.counts.items()
     assert 1 == len(told)
-    assert "more than 500 logs in 3600 seconds" in told[0]
+    assert "more than 500 log records in 3600 seconds" in told[0]
 
 
 @pytest.mark.parametrize(("most", "window"), [(0, 10.0), (-1, 10.0), (5, 0), (5, -1.0)])

@@ -273,7 +273,7 @@ def test_a_failing_user_is_told_once(look: Looks, caplog: pytest.LogCaptureFixtu
 
     (told,) = caplog.records
 
-    assert "wsgi.middleware: user failed: KeyError" in told.getMessage()
+    assert "wsgi.middleware: user failed with KeyError; the request goes on" in told.getMessage()
     assert "secret" not in told.getMessage()
 
 

@@ -101,7 +101,7 @@ def test_a_callable_that_fails(found: Any) -> None:
 
     assert sampler.rate_of(event(), lambda topic, text: told.append(text)) is None
     assert 1 == len(told)
-    assert told[0].startswith("sample failed, the event is kept: ")
+    assert told[0].startswith("sample failed with ")
 
 
 @pytest.mark.parametrize(

@@ -505,3 +505,20 @@ def test_logs_need_a_handler_that_takes_them(make_handler: Any) -> None:
         PostHogProcessor(make_handler(), logs=True)
     with pytest.raises(TypeError, match="logs"):
         PostHogProcessor(make_handler(), logs=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("args", "more", "message"),
+    [
+        (("phc_test",), {}, "target: a PostHogHandler or an Analytics, not a value of type str"),
+        ((None,), {"select": "movie_id"}, "select: a callable"),
+    ],
+    ids=["a key", "a name"],
+)
+def test_wrong_use(args: Any, more: Any, message: str) -> None:
+    """What is neither a handler nor a callable is refused where it is given, without its text."""
+    target = PostHogHandler("") if args == (None,) else args[0]
+    with pytest.raises(TypeError, match=message) as caught:
+        PostHogProcessor(target, **more)
+
+    assert "phc_test" not in str(caught.value)

@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the service against an inspector, and compare what arrived with what was logged."""
+    destination.ensure_enabled()
     output = Output(options.json)
     dialect = _dialect(options.dialect)
     with started(options.port) as inspector:

@@ -11,12 +11,20 @@ import argparse
 from typing import Any
 
 from ..delivery import checks
+from ..delivery.options import is_disabled
 from ..handler import PostHogHandler
 from ..wire import DIALECTS
 from .command import CommandError, seconds
 
 
-__all__ = ["DIRECT", "add_arguments", "add_dialect", "add_timeout", "handler_for"]
+__all__ = [
+    "DIRECT",
+    "add_arguments",
+    "add_dialect",
+    "add_timeout",
+    "ensure_enabled",
+    "handler_for",
+]
 
 #: For what runs on this machine: no proxy is needed there.
 DIRECT = {"no_proxy": "127.0.0.1"}
@@ -63,6 +71,7 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
 
 def handler_for(options: argparse.Namespace, **more: Any) -> PostHogHandler:
     """Return a handler that sends to where *options* say."""
+    ensure_enabled()
     try:
         if not checks.api_key(options.api_key):
             raise CommandError(
@@ -78,3 +87,9 @@ def handler_for(options: argparse.Namespace, **more: Any) -> PostHogHandler:
         )
     except (TypeError, ValueError) as error:
         raise CommandError(str(error)) from None
+
+
+def ensure_enabled() -> None:
+    """Raise `CommandError` where the environment switches every handler off."""
+    if is_disabled():
+        raise CommandError("POSTHOG_DISABLED is set, so nothing is sent: unset it first")

@@ -275,12 +275,18 @@ class Client:
     def _set(
         self, distinct_id: Any = None, properties: Any = None, *rest: Any, **more: Any
     ) -> str | None:
-        return self.analytics.set(distinct_id, properties, **self._details(rest, more))
+        return self._set_person(distinct_id, {"set": properties}, rest, more)
 
     def _set_once(
         self, distinct_id: Any = None, properties: Any = None, *rest: Any, **more: Any
     ) -> str | None:
-        return self.analytics.set(distinct_id, set_once=properties, **self._details(rest, more))
+        return self._set_person(distinct_id, {"set_once": properties}, rest, more)
+
+    def _set_person(
+        self, distinct_id: Any, given: dict[str, Any], rest: tuple[Any, ...], more: dict[str, Any]
+    ) -> str | None:
+        # By `capture`, which has room for the event's own properties beside the person's.
+        return self.analytics.capture(distinct_id, "$set", **given, **self._details(rest, more))
 
     def _group_identify(
         self,
@@ -291,9 +297,14 @@ class Client:
         distinct_id: Any = None,
         **more: Any,
     ) -> str | None:
-        return self.analytics.group(
-            distinct_id, group_key, properties, group_type=group_type, **self._details(rest, more)
-        )
+        details = self._details(rest, more)
+        group = {
+            **details.pop("properties", {}),
+            "$group_type": group_type,
+            "$group_key": group_key,
+            "$group_set": {} if properties is None else properties,
+        }
+        return self.analytics.capture(distinct_id, "$groupidentify", group, **details)
 
     def _alias(
         self, previous_id: Any, distinct_id: Any = None, *rest: Any, **more: Any

@@ -66,7 +66,7 @@ class Sampler:
             found = self._find(event)
             return None if found is None else rate("sample", float(found))
         except Exception as error:
-            tell("sample", f"sample failed, the event is kept: {type(error).__name__}")
+            tell("sample", f"sample failed with {type(error).__name__}; the event is kept")
             return None
 
     @classmethod

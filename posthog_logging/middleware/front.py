@@ -219,7 +219,9 @@ class Front:
 
     def _tell(self, what: str, failure: Exception) -> None:
         self._notices.tell(
-            what, f"{self._boundary.source}: {what} failed: {type(failure).__name__}"
+            what,
+            f"{self._boundary.source}: {what} failed with {type(failure).__name__}; the "
+            "request goes on without it",
         )
 
 

@@ -64,7 +64,7 @@ def require(coding: str | None) -> None:
         except ImportError:
             extra = {"zstd": "zstd", "br": "brotli"}[str(coding)]
             raise ValueError(
-                f"compression: {coding!r} needs posthog_logging[{extra}] ({package})"
+                f"compression: {coding!r} needs {package}: pip install 'posthog_logging[{extra}]'"
             ) from None
 
 
