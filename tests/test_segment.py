@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posthog_logging.events import jsonable
-from posthog_logging.events.message import Message, Refused
+from posthog_logging.events.message import Message, Refused, assemble
 from posthog_logging.version import LIBRARY, VERSION
 from posthog_logging.wire import (
     DIALECTS,
@@ -401,6 +401,19 @@ def test_a_group_s_own_id_is_no_user() -> None:
     )
 
     assert ("$company_7", False) == (made["anonymousId"], "userId" in made)
+
+
+@profiles
+def test_a_group_s_long_own_id_is_no_user(dialect: SegmentDialect) -> None:
+    """A made-up id that had to be shortened is recognised, too, and read back as the same."""
+    fields = {"event": "$groupidentify", "$group_type": "url", "$group_key": "k" * 300}
+    assembled = assemble(fields, "", 1_704_164_645.5)
+    line = dialect.line(assembled)
+    made = json.loads(line)
+    (read,) = received(made)
+
+    assert (assembled.distinct_id, False) == (made["anonymousId"], "userId" in made)
+    assert assembled.distinct_id == read.distinct_id
 
 
 REFUSED = {
