@@ -1,9 +1,9 @@
 """
-What differs between two plans, and what of it breaks those who read the events.
+The differences between two plans, and which of them break readers of the events.
 
-A reader breaks where something comes that could not come before, or no longer comes: a field
-that is gone or may be missing, a wider type, an event that is gone. New events, new fields and
-narrower types break nobody.
+Readers break if a value can arrive that could not before, or one no longer arrives: an event or
+a field is removed, a field becomes optional, a type gets wider. New events, new fields and
+narrower types break nothing.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ Schema = Mapping[str, Any]
 
 _DEEPEST = 20
 
-#: Bounds of which the new one may only be as tight, or tighter.
+#: Bounds that must not get looser: lower ones, upper ones, and those that must stay the same.
 _LEAST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _MOST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 _SAME = ("pattern", "format", "multipleOf", "uniqueItems")
 
 
 class Change(NamedTuple):
-    """One difference: does it break readers, and what it is."""
+    """One difference: whether it breaks readers, and a description."""
 
     breaks: bool
     text: str
 
 
 def changes_in(old: Schema, new: Schema) -> Iterator[Change]:
-    """Yield what differs in the properties of an event: *old* and *new* are their schemas."""
+    """Yield the differences between two schemas of an event's properties."""
     yield from _changes(old, new, old, new, "", 0)
 
 
@@ -75,7 +75,7 @@ def _change_of_type(
 
 
 def is_narrower(new: Any, old: Any, new_root: Schema, old_root: Schema, depth: int = 0) -> bool:
-    """Return whether each value that *new* allows is one that *old* allows, as far as is known."""
+    """Return whether *old* allows every value that *new* allows; False if that is not certain."""
     new, old = resolve(new, new_root), resolve(old, old_root)
     if not isinstance(old, Mapping) or not _says_something(old) or depth > _DEEPEST:
         return old is not False
@@ -104,7 +104,7 @@ def _says_something(schema: Schema) -> bool:
 
 
 def _types(schema: Schema) -> set[str]:
-    """Return the types that are allowed; a whole number is a number, too."""
+    """Return the types that *schema* allows; an integer is a number, too."""
     given = schema.get("type")
     if given is None:
         return {"null", "boolean", "string", "integer", "number", "array", "object"}
@@ -121,7 +121,7 @@ def _is_tighter(new: Schema, old: Schema) -> bool:
 
 
 def _inside(new: Schema, old: Schema, among: Callable[[Any, Any], bool]) -> bool:
-    """Return whether items and fields are narrower, too."""
+    """Return whether the items and fields of *new* are narrower, too."""
     if "items" in old and not among(new.get("items", True), old["items"]):
         return False
     first = zip(new.get("prefixItems", ()), old.get("prefixItems", ()), strict=False)

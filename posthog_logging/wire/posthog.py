@@ -316,7 +316,7 @@ def refuse_authorization(
     dialect: Dialect, headers: Mapping[str, str], auth: Any, session: Any = None
 ) -> None:
     """
-    Raise ``ValueError`` if *headers*, *auth* or *session* would replace V1's ``Authorization`` header.
+    Raise ``ValueError`` if an argument would replace V1's ``Authorization`` header.
 
     V1 takes the project's key as a bearer token. V0 takes it in the body, so there they
     can be used to authenticate to a proxy.

@@ -291,7 +291,7 @@ class PostHogProtocol:
             self._known.v1_again_at = now
 
     def _tell(self, news: str) -> None:
-        """Add to the news: one attempt may find out two things."""
+        """Add to the news, as one attempt may bring two messages."""
         self._news = f"{self._news}; {news}" if self._news else news
 
     def _without_ai(self, response: Response) -> PostHogDialect | None:
@@ -304,7 +304,7 @@ class PostHogProtocol:
         return self._dialect
 
     def _miss_ai_lane(self) -> None:
-        """Remember, and tell once, that AI events must fit where all others go."""
+        """Remember that the host has no route for AI events, and report that once."""
         if self._known.has_ai_lane:
             self._known.has_ai_lane = False
             self._tell(
