@@ -212,11 +212,11 @@ _UNKNOWN = "No logger of this name was in use before; check its spelling."
 def _loggers() -> list[logging.Logger]:
     root = logging.getLogger()
     known = sorted(root.manager.loggerDict.items())
-    return [root, *(one for _, one in known if isinstance(one, logging.Logger))]
+    return [root, *(entry for _, entry in known if isinstance(entry, logging.Logger))]
 
 
 def _is_known(name: str) -> bool:
-    return name in {"", *(one.name for one in _loggers())}
+    return name in {"", *(logger.name for logger in _loggers())}
 
 
 def _record(
@@ -279,7 +279,7 @@ def _notes(logger: logging.Logger, sights: list[Sight]) -> Iterator[str]:
     yield "No handler of this library sees it: add a PostHogHandler to this logger or to the root."
     if last.parent is not None:
         yield f"The logger {last.name} has propagate=False: handlers above it see nothing."
-    elsewhere = dict.fromkeys(one.logger for one in carriers())
+    elsewhere = dict.fromkeys(carrier.logger for carrier in carriers())
     if elsewhere:
         yield f"Loggers that carry one: {', '.join(elsewhere)}."
 
@@ -292,7 +292,7 @@ def _filtered(
 
     From Python 3.12 on a filter may return a replacement record.
     """
-    names = ", ".join(getattr(one, "__name__", type(one).__name__) for one in by.filters)
+    names = ", ".join(getattr(each, "__name__", type(each).__name__) for each in by.filters)
     try:
         passed: Any = by.filter(record)
     except Exception as error:
@@ -399,5 +399,5 @@ def _next(handler: logging.Handler) -> Iterator[tuple[logging.Handler, bool]]:
 def _listeners(queue: Any) -> list[QueueListener]:
     """Return the listeners that read *queue*; `logging` keeps no list of them, `gc` does."""
     # `issubclass(type(…))`, as `isinstance` would evaluate lazy proxies by their `__class__`.
-    found = (one for one in gc.get_objects() if issubclass(type(one), QueueListener))
-    return [one for one in found if one.queue is queue]
+    found = (each for each in gc.get_objects() if issubclass(type(each), QueueListener))
+    return [listener for listener in found if listener.queue is queue]

@@ -143,7 +143,7 @@ class Plan:
         return {
             "$schema": _DRAFT,
             "title": self.name,
-            "oneOf": [_as_schema(one) for one in self.events.values()],
+            "oneOf": [_as_schema(planned) for planned in self.events.values()],
         }
 
     def check(self, event: str, properties: Any) -> list[Finding]:
@@ -157,7 +157,7 @@ class Plan:
         if planned is None:
             return [] if event.startswith("$") else [Finding(event, None, self._unplanned(event))]
         found = problems(planned.schema, jsonable(properties))
-        return [Finding(event, one, str(one)) for one in found]
+        return [Finding(event, problem, str(problem)) for problem in found]
 
     def nearest(self, event: str) -> str | None:
         """Return the planned event with the name most like *event*; None if none is similar."""
@@ -208,7 +208,7 @@ class Watch:
         try:
             properties = jsonable(message.properties)
             planned = [*filter(None, map(self._planned_for, declared))]
-            found = [problems(one.schema, properties) for one in planned]
+            found = [problems(event.schema, properties) for event in planned]
         except Exception as error:
             return f"cannot be checked: {type(error).__name__}"
         if not found or not all(found):
@@ -226,40 +226,47 @@ class Watch:
         return self._planned[key]
 
 
-def _planned(one: Declaration) -> PlannedEvent:
+def _planned(declaration: Declaration) -> PlannedEvent:
     try:
-        schema = schema_of(one)
+        schema = schema_of(declaration)
     except ImportError:
         raise PlanError(
             "plans are read by pydantic: pip install 'posthog_logging[plan]'"
         ) from None
     except TypeError as error:
-        raise PlanError(f"{one.name!r}: {error}") from error
-    if one.person is not None:
-        key = one.written(one.person)
+        raise PlanError(f"{declaration.name!r}: {error}") from error
+    if declaration.person is not None:
+        key = declaration.written(declaration.person)
         schema["properties"] = {k: v for k, v in schema["properties"].items() if k != key}
         schema["required"] = [name for name in schema.get("required", []) if name != key]
     return PlannedEvent(
-        one.name, schema, one.description, one.since, one.deprecated, one.rate, one.person
+        declaration.name,
+        schema,
+        declaration.description,
+        declaration.since,
+        declaration.deprecated,
+        declaration.rate,
+        declaration.person,
     )
 
 
-def _as_schema(one: PlannedEvent) -> dict[str, Any]:
-    notes = {"x-since": one.since, "x-deprecated": one.deprecated, "x-person": one.person}
+def _as_schema(planned: PlannedEvent) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "title": one.name,
-        "description": one.description,
-        "deprecated": bool(one.deprecated),
+        "title": planned.name,
+        "description": planned.description,
+        "deprecated": bool(planned.deprecated),
         "type": "object",
         "properties": {
-            "event": {"const": one.name},
+            "event": {"const": planned.name},
             "distinct_id": {"type": "string"},
             # `$id` makes it a schema resource, so that its `$ref`s resolve inside it.
-            "properties": {"$id": f"urn:event:{quote(one.name)}", **one.schema},
+            "properties": {"$id": f"urn:event:{quote(planned.name)}", **planned.schema},
         },
         "required": ["event", "properties"],
-        **notes,
-        "x-sample": one.rate,
+        "x-since": planned.since,
+        "x-deprecated": planned.deprecated,
+        "x-person": planned.person,
+        "x-sample": planned.rate,
     }
     return {key: value for key, value in found.items() if value not in ("", None, False)}
 

@@ -108,10 +108,10 @@ def _alternatives(schema: Any, root: Schema) -> list[str]:
     if not isinstance(schema, Mapping):
         return ["anything"]
     if "const" in schema or "enum" in schema:
-        return [_shown(one) for one in schema.get("enum", [schema.get("const")])]
+        return [_shown(option) for option in schema.get("enum", [schema.get("const")])]
     for key in ("anyOf", "oneOf"):
         if key in schema:
-            return [words for one in schema[key] for words in _alternatives(one, root)]
+            return [words for option in schema[key] for words in _alternatives(option, root)]
     return [" ".join([_described_type(schema, root), *_described_bounds(schema)])]
 
 
@@ -140,8 +140,8 @@ def _problems(schema: Any, value: Any, field: str, root: Schema) -> Iterator[Pro
     if not _is_one_of(schema, value) or not _has_type(schema, value) or _breaks(schema, value):
         yield Problem(field, _shown(value), describe(schema, root))
         return
-    for one in schema.get("allOf", ()):
-        yield from _problems(one, value, field, root)
+    for part in schema.get("allOf", ()):
+        yield from _problems(part, value, field, root)
     for key in ("anyOf", "oneOf"):
         if key in schema:
             yield from _in_alternatives(schema[key], value, field, root)
@@ -160,7 +160,7 @@ def _in_alternatives(
     Else yield the problems of the one alternative of the right type, if there is just one; else
     a problem that describes all alternatives.
     """
-    found = [(one, problems(one, value, field, root)) for one in alternatives]
+    found = [(option, problems(option, value, field, root)) for option in alternatives]
     if not found or any(not wrong for _, wrong in found):
         return
     near = [wrong for _, wrong in found if wrong[0].field != field]
@@ -191,16 +191,18 @@ def _in_list(schema: Schema, value: list[Any], field: str, root: Schema) -> Iter
     for number, member in enumerate(value):
         rule = first[number] if number < len(first) else schema.get("items", True)
         yield from _problems(rule, member, f"{field}[{number}]", root)
-    if schema.get("uniqueItems") and len({json.dumps(one, sort_keys=True) for one in value}) < len(
-        value
-    ):
+    if schema.get("uniqueItems") and _has_duplicates(value):
         yield Problem(field, "an item twice", "each once")
+
+
+def _has_duplicates(members: list[Any]) -> bool:
+    return len({json.dumps(member, sort_keys=True) for member in members}) < len(members)
 
 
 def _is_one_of(schema: Schema, value: Any) -> bool:
     if "const" in schema and not _same(schema["const"], value):
         return False
-    return "enum" not in schema or any(_same(one, value) for one in schema["enum"])
+    return "enum" not in schema or any(_same(allowed, value) for allowed in schema["enum"])
 
 
 def _has_type(schema: Schema, value: Any) -> bool:
@@ -225,9 +227,9 @@ def _breaks(schema: Schema, value: Any) -> bool:
     return False
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(left: Any, right: Any) -> bool:
     """Return whether two values are equal in JSON, where true does not equal 1."""
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+    return bool(left == right) and isinstance(left, bool) == isinstance(right, bool)
 
 
 def _is_number(value: Any) -> bool:

@@ -49,7 +49,7 @@ def _changes(
         elif name not in before:
             yield Change(False, f"{field} is new: {describe(after[name], new_root)}")
         else:
-            required = [name in one.get("required", ()) for one in (old, new)]
+            required = [name in schema.get("required", ()) for schema in (old, new)]
             if required == [True, False]:
                 yield Change(True, f"{field} may be missing now")
             elif required == [False, True]:
@@ -80,23 +80,23 @@ def is_narrower(new: Any, old: Any, new_root: Schema, old_root: Schema, depth: i
     if not isinstance(old, Mapping) or not _says_something(old) or depth > _DEEPEST:
         return old is not False
 
-    def among(one: Any, other: Any) -> bool:
-        return is_narrower(one, other, new_root, old_root, depth + 1)
+    def narrower(new_part: Any, old_part: Any) -> bool:
+        return is_narrower(new_part, old_part, new_root, old_root, depth + 1)
 
     if not isinstance(new, Mapping):
         return new is False
     for key in ("anyOf", "oneOf"):
         if key in new:
-            return all(among(one, old) for one in new[key])
+            return all(narrower(option, old) for option in new[key])
     if "const" in new or "enum" in new:
         values = new.get("enum", [new.get("const")])
         return not any(problems(old, value, root=old_root) for value in values)
     for key in ("anyOf", "oneOf"):
         if key in old:
-            return any(among(new, one) for one in old[key])
+            return any(narrower(new, option) for option in old[key])
     if "const" in old or "enum" in old:
         return False
-    return _types(new) <= _types(old) and _is_tighter(new, old) and _inside(new, old, among)
+    return _types(new) <= _types(old) and _is_tighter(new, old) and _inside(new, old, narrower)
 
 
 def _says_something(schema: Schema) -> bool:
@@ -120,23 +120,23 @@ def _is_tighter(new: Schema, old: Schema) -> bool:
     )
 
 
-def _inside(new: Schema, old: Schema, among: Callable[[Any, Any], bool]) -> bool:
+def _inside(new: Schema, old: Schema, narrower: Callable[[Any, Any], bool]) -> bool:
     """Return whether the items and fields of *new* are narrower, too."""
-    if "items" in old and not among(new.get("items", True), old["items"]):
+    if "items" in old and not narrower(new.get("items", True), old["items"]):
         return False
     first = zip(new.get("prefixItems", ()), old.get("prefixItems", ()), strict=False)
-    if not all(among(*pair) for pair in first):
+    if not all(narrower(*pair) for pair in first):
         return False
     if not set(old.get("required", ())) <= set(new.get("required", ())):
         return False
     rest = new.get("additionalProperties", True)
     known = new.get("properties", {})
     if not all(
-        among(known.get(name, rest), one)
-        for name, one in old.get("properties", {}).items()
+        narrower(known.get(name, rest), part)
+        for name, part in old.get("properties", {}).items()
         if name in known or not isinstance(rest, bool)
     ):
         return False
     gone = old.get("properties", {}).keys() - known.keys()
     more = old.get("additionalProperties", True)
-    return not gone and (more is True or among(rest, more))
+    return not gone and (more is True or narrower(rest, more))

@@ -78,7 +78,7 @@ class Declaration:
             return typing.get_type_hints(self.fields_class, include_extras=True)
         except Exception:  # such as a name that is only imported for type checkers
             classes = reversed(getattr(self.fields_class, "__mro__", (self.fields_class,)))
-            return {k: v for one in classes for k, v in _annotations(one).items()}
+            return {k: v for base in classes for k, v in _annotations(base).items()}
 
     @property
     def fields_class(self) -> Any:
@@ -203,7 +203,7 @@ def declared_in(module: str) -> list[Declaration]:
         if name == module or name.startswith(f"{module}.")
         for declaration in declarations.values()
     ]
-    return sorted(own, key=lambda one: (one.name, one.module))
+    return sorted(own, key=lambda declaration: (declaration.name, declaration.module))
 
 
 def declared_as(name: str) -> list[Declaration]:
@@ -331,7 +331,7 @@ def _annotations(kind: Any) -> Mapping[str, Any]:
 def _is_person(hint: Any) -> bool:
     if isinstance(hint, (str, typing.ForwardRef)):
         return re.search(r"\bDistinctId\b", str(hint)) is not None
-    if any(isinstance(one, _Person) for one in getattr(hint, "__metadata__", ())):
+    if any(isinstance(mark, _Person) for mark in getattr(hint, "__metadata__", ())):
         return True
     return any(map(_is_person, typing.get_args(hint)))
 

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["schema_of"]
 
 
-def schema_of(one: Declaration) -> dict[str, Any]:
+def schema_of(declaration: Declaration) -> dict[str, Any]:
     """
-    Return the JSON Schema (2020-12) of the fields of *one*, with its ``$defs``.
+    Return the JSON Schema (2020-12) of the fields of *declaration*, with its ``$defs``.
 
     Raises ``ImportError`` if pydantic is not installed, and ``TypeError`` for a function without
     an annotated return type.
     """
-    kind = one.fields_class
+    kind = declaration.fields_class
     if kind is None:
-        raise TypeError(f"{one.kind.__qualname__} does not say which TypedDict it returns")
+        raise TypeError(f"{declaration.kind.__qualname__} does not say which TypedDict it returns")
     if hasattr(kind, "__struct_fields__"):
         import msgspec  # must be installed, as the class is made with it
 
@@ -41,7 +41,7 @@ def schema_of(one: Declaration) -> dict[str, Any]:
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about fields that shadow attributes of pydantic's
-            found = _by_pydantic(one, kind)
+            found = _by_pydantic(declaration, kind)
     schema = {"type": "object", "properties": {}, **resolve(found, found)}
     schema.pop("$defs", None)
     if '"$ref"' in json.dumps(schema):
@@ -49,7 +49,7 @@ def schema_of(one: Declaration) -> dict[str, Any]:
     return schema
 
 
-def _by_pydantic(one: Declaration, kind: Any) -> dict[str, Any]:
+def _by_pydantic(declaration: Declaration, kind: Any) -> dict[str, Any]:
     """Return the schema of the class; if pydantic cannot read it, of its fields one by one."""
     if _is_whole(kind):
         try:
@@ -58,7 +58,7 @@ def _by_pydantic(one: Declaration, kind: Any) -> dict[str, Any]:
             raise
         except Exception:
             pass  # a field of an unknown type, or `typing.TypedDict` before Python 3.12
-    return _described(_model(one, kind))
+    return _described(_model(declaration, kind))
 
 
 def _described(kind: Any, **more: Any) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _generator() -> type[GenerateJsonSchema]:
     return Generator
 
 
-def _model(one: Declaration, kind: Any) -> Any:
+def _model(declaration: Declaration, kind: Any) -> Any:
     """Return a pydantic model with the fields of *kind*."""
     import pydantic
 
@@ -99,7 +99,7 @@ def _model(one: Declaration, kind: Any) -> Any:
     defaults = _defaults(kind)
     fields: Any = {
         name: (_known(_bare(hint), loose), defaults.get(name, ...))
-        for name, hint in one.hints.items()
+        for name, hint in declaration.hints.items()
         if not name.startswith("_")
     }
     return pydantic.create_model(kind.__name__, __config__=loose, **fields)
@@ -139,13 +139,13 @@ def _defaults(kind: Any) -> dict[str, Any]:
         *getattr(kind, "_field_defaults", ()),
         *getattr(kind, "__optional_keys__", ()),
         *(
-            one.name
-            for one in getattr(kind, "__attrs_attrs__", ())
-            if not repr(one.default).endswith("NOTHING")
+            field.name
+            for field in getattr(kind, "__attrs_attrs__", ())
+            if not repr(field.default).endswith("NOTHING")
         ),
     ]
     for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
         given = field.default, field.default_factory
-        if any(one is not dataclasses.MISSING for one in given):
+        if any(default is not dataclasses.MISSING for default in given):
             names.append(field.name)
     return dict.fromkeys(names)

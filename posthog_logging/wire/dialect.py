@@ -7,8 +7,6 @@ inspector, the ``import`` command and round-trip tests.
 
 from __future__ import annotations
 
-import dataclasses
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -71,10 +69,6 @@ class Batch:
     created_at: str
     attempt: int = 1
 
-    def shrunk(self, lines: Sequence[bytes]) -> Batch:
-        """Return this batch with only *lines* left in it."""
-        return dataclasses.replace(self, lines=lines)
-
 
 class Results(NamedTuple):
     """
@@ -125,8 +119,8 @@ class Rules:
 
     Args:
         retry: temporary failures.
-        final: statuses from 500 on that a retry cannot mend.
-        pause: the key, the bill or the address is wrong; events are kept until it is mended.
+        final: statuses from 500 on that a retry cannot change.
+        pause: the key, the bill or the address is wrong; events are kept until it is corrected.
         refused: refused by a firewall: because of one event if others get through, else
             because of the address.
         bisect: the endpoint rejects the content of at least one event.

@@ -257,7 +257,7 @@ def _severity(level: Any) -> tuple[int, str]:
 def _level(number: Any) -> int:
     """Return `logging`'s level for OTLP's severity number; each level has four of them."""
     return next(
-        (one.number for one in LEVELS if isinstance(number, int) and number >= one.severity),
+        (level.number for level in LEVELS if isinstance(number, int) and number >= level.severity),
         _INFO,
     )
 
@@ -378,7 +378,7 @@ def _decoded(record: Mapping[str, Any]) -> Message:
 
 def _listed(holder: Any, name: str) -> list[Mapping[str, Any]]:
     found = holder.get(name) if isinstance(holder, dict) else None
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise ValueError(f"{name}: a list of objects")
     return found
 
