@@ -287,10 +287,10 @@ def _is_clock_reading(stamp: Any, created: float) -> bool:
     if parse_timestamp(stamp) is None:
         return True
     try:
-        moment = dt.datetime.fromisoformat(stamp)
-        if moment.tzinfo is not None:
+        time = dt.datetime.fromisoformat(stamp)
+        if time.tzinfo is not None:
             return False
-        utc = moment.replace(tzinfo=dt.UTC).timestamp()
+        utc = time.replace(tzinfo=dt.UTC).timestamp()
     except (ValueError, OverflowError):
         return False
     return abs(utc - created) < _CLOCK_READING

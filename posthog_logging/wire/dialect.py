@@ -176,9 +176,6 @@ class Dialect(Protocol):
     def uuid_of(self, line: bytes) -> str:
         """Return the event's id from a line of this dialect, as results name it."""
 
-    def with_uuid(self, line: bytes, uuid: str) -> bytes:
-        """Return *line* with its id replaced by *uuid*."""
-
     def request(self, batch: Batch, endpoint: Endpoint, now: str) -> Request:
         """Return the HTTP request for one attempt at the time *now* (RFC 3339)."""
 

@@ -138,10 +138,6 @@ class LogsDialect:
         """Return the record's uuid, which is always the first attribute."""
         return line[_UUID].decode()
 
-    def with_uuid(self, line: bytes, uuid: str) -> bytes:
-        """Return *line* with another uuid."""
-        return line[: _UUID.start] + uuid.encode() + line[_UUID.stop :]
-
     def request(self, batch: Batch, endpoint: Endpoint, now: str) -> Request:
         """Return the POST request: one resource with one scope that holds all records."""
         body = _ENVELOPE % (

@@ -188,10 +188,6 @@ class PostHogDialect:
         """Return the event's uuid, which is always the first field."""
         return line[_UUID].decode()
 
-    def with_uuid(self, line: bytes, uuid: str) -> bytes:
-        """Return *line* with another uuid."""
-        return line[: _UUID.start] + uuid.encode() + line[_UUID.stop :]
-
     def request(self, batch: Batch, endpoint: Endpoint, now: str) -> Request:
         """Return the POST request; *now* is the time by which PostHog corrects clock skew."""
         body = self._body_v1(batch, endpoint) if self.v1 else _body_v0(batch, endpoint, now)

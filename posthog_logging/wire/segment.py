@@ -183,11 +183,6 @@ class SegmentDialect:
         """Return *message_id* as the server's answers write it: Jitsu cuts and cleans it."""
         return _NOT_OF_JITSU.sub("_", message_id[:64]) if self.mends_ids else message_id
 
-    def with_uuid(self, line: bytes, uuid: str) -> bytes:
-        """Return *line* with another ``messageId``."""
-        fields = jsonable.decode(line)
-        return jsonable.encode({**fields, "messageId": uuid})
-
     def request(self, batch: Batch, endpoint: Endpoint, now: str) -> Request:
         """Return the POST request; servers correct clock skew by *now*, its ``sentAt``."""
         key = endpoint.api_key.strip()
