@@ -47,17 +47,18 @@ __all__ = [
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_HELD, _HELD_BYTES = 10_000, 32 * 1024 * 1024  # of one block
-# Of the ids that are known as persons', and of the pairs that were sent, so many are kept.
+# The most that one `held` block keeps.
+_HELD, _HELD_BYTES = 10_000, 32 * 1024 * 1024
+# The most person ids, and the most merged pairs, that the process remembers.
 _KNOWN = 100_000
 
 
 class Bound(NamedTuple):
     """
-    What is bound in one context.
+    The values bound in one context, for every event logged in it.
 
-    An id (or None) and properties for every event in it; the anonymous id that a request
-    came with; and who holds its events back until it is known whether they happened.
+    ``anonymous_id`` is the visitor's id from the request. ``holder`` keeps events back until
+    the end of a `held` block or a database transaction. Either is None where there is none.
     """
 
     distinct_id: Any = None
@@ -67,33 +68,33 @@ class Bound(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """When something was bound: by the clock of the records, and by one that is never set."""
+    """A time in seconds: by the wall clock, as on records, and by the monotonic clock."""
 
     wall: float
-    steady: float
+    monotonic: float
 
     def is_before(self, created: float) -> bool:
-        """Return whether *created*, in epoch seconds, is later."""
+        """Return whether *created*, in epoch seconds, is the same time or later."""
         if self.wall <= created:
             return True
-        # Where the clock was set back meanwhile, the moment is that much earlier by it.
-        step = time.time() - self.wall - (time.monotonic() - self.steady)
+        # If the wall clock was set back since, compare by the clock as it is now.
+        step = time.time() - self.wall - (time.monotonic() - self.monotonic)
         return step < -1.0 and self.wall + step <= created
 
 
 _bound: ContextVar[Bound | None] = ContextVar("posthog_logging", default=None)
-# Since when whoever is bound is bound, without a break.
+# When the current identity was bound; None if none was.
 _since: ContextVar[Moment | None] = ContextVar("posthog_logging_since", default=None)
 
-#: Return what is bound in the current context, or None.
+#: Return the values bound in the current context, or None.
 current: Callable[[], Bound | None] = _bound.get
 
 
 def was_bound(created: float) -> bool:
     """
-    Return whether the identity of this context was bound at *created*, in epoch seconds.
+    Return whether the identity of this context was already bound at *created* (epoch seconds).
 
-    What was bound later is not the identity of what was logged then.
+    An identity does not apply to records made before it was bound.
     """
     since = _since.get()
     return since is None or since.is_before(created)
@@ -103,8 +104,9 @@ class identity:  # noqa: N801 - reads as the verb it is: ``with identity("user-1
     """
     Attribute the events of a block, or of a decorated function, to *distinct_id*.
 
-    A nested identity replaces the outer one's id and adds to its properties, and to its
-    *groups*, a mapping of types to keys. It works on plain and on ``async`` functions::
+    A nested identity replaces the id of the outer one and adds to its properties. *groups*, a
+    mapping of group types to keys, adds to the outer groups. Decorates plain and ``async``
+    functions::
 
         with identity("user-1", plan="gold"):
             log.info("movie played", extra={"event": "movie played"})
@@ -118,7 +120,7 @@ class identity:  # noqa: N801 - reads as the verb it is: ``with identity("user-1
     def __enter__(self) -> identity:
         self._tokens.append(_bound.set(_merged(self._distinct_id, self._properties)))
         if self._distinct_id is not None:
-            _note_moment()
+            _mark_time()
         return self
 
     def __exit__(
@@ -134,20 +136,20 @@ class identity:  # noqa: N801 - reads as the verb it is: ``with identity("user-1
 
             @functools.wraps(function)
             async def wrapped_async(*args: Any, **kwargs: Any) -> Any:
-                with self._again():
+                with self._copy():
                     return await function(*args, **kwargs)
 
             return cast(_Function, wrapped_async)
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with self._again():
+            with self._copy():
                 return function(*args, **kwargs)
 
         return cast(_Function, wrapped)
 
-    def _again(self) -> identity:
-        """Return a fresh twin: one decorated function runs in many threads at once."""
+    def _copy(self) -> identity:
+        """Return a new instance per call: a decorated function may run in many threads."""
         return identity(self._distinct_id, **self._properties)
 
 
@@ -155,22 +157,22 @@ def bind(**properties: Any) -> None:
     """
     Add *properties* to every later event of the current context.
 
-    *groups*, a mapping of types to keys, are PostHog's groups of these events.
+    *groups*, a mapping of group types to keys, becomes ``$groups``.
     """
     if _bound.get() is None:
-        _note_moment()
+        _mark_time()
     _bound.set(_merged(None, properties))
 
 
 def flags(values: Mapping[str, Any]) -> None:
     """
-    Add feature flags, which something else has evaluated, to later events of this context.
+    Put evaluated feature flags on every later event of the current context.
 
-    Each becomes ``$feature/name``; those with a value other than False and None are listed in
-    ``$active_feature_flags``. Later calls add to earlier ones, and win.
+    Each becomes ``$feature/name``. Flags with a value other than False and None are listed in
+    ``$active_feature_flags``. Later calls add flags and overwrite earlier values.
     """
     if _bound.get() is None:
-        _note_moment()
+        _mark_time()
     outer = _bound.get() or Bound()
     named = {f"{_FLAG}{name}": value for name, value in dict(values).items()}
     properties = {**outer.properties, **named}
@@ -188,7 +190,7 @@ def clear() -> None:
     """
     Forget the identity and the properties of the current context.
 
-    Events that a `held` block keeps stay with that block.
+    A surrounding `held` block still holds its events.
     """
     bound = _bound.get()
     holder = None if bound is None else bound.holder
@@ -197,10 +199,10 @@ def clear() -> None:
 
 def with_structlog(bound: Bound | None = None) -> Bound:
     """
-    Return *bound*, or what this context has bound, for reports and for tasks sent from here.
+    Return *bound*, or the current values, with the ``distinct_id`` bound in structlog if none is.
 
-    Where no id is bound, the ``distinct_id`` that a structlog program bound by
-    ``bind_contextvars`` is taken. structlog is never imported for that.
+    For code that has no log record to read the id from. Looks at structlog's
+    ``bind_contextvars`` only if the program has imported structlog.
     """
     bound = bound or _bound.get() or Bound()
     if bound.distinct_id is not None:
@@ -214,10 +216,10 @@ def with_structlog(bound: Bound | None = None) -> Bound:
 
 
 def enter(bound: Bound) -> Token[Bound | None]:
-    """Begin a request, with *bound* on top of what is bound; return what `leave` takes."""
+    """Begin a request: bind *bound* on top of the current values; return a token for `leave`."""
     merged = _merged(bound.distinct_id, bound.properties)
     if bound.distinct_id is not None or _bound.get() is None:
-        _note_moment()
+        _mark_time()
     return _bound.set(
         merged._replace(
             anonymous_id=bound.anonymous_id or merged.anonymous_id,
@@ -227,27 +229,27 @@ def enter(bound: Bound) -> Token[Bound | None]:
 
 
 def leave(token: Token[Bound | None]) -> None:
-    """Bind what was bound before."""
+    """Restore the values from before the `enter` that returned *token*."""
     inner = _bound.get()
     try:
         _bound.reset(token)
         outer = _bound.get()
         if outer is not None and inner is not None and outer.distinct_id is not inner.distinct_id:
-            _note_moment()  # what was logged inside is not the outer one's
+            _mark_time()  # the outer identity does not apply to records made inside
     except ValueError:
-        # A generator may be closed in another context than it was started in; that
-        # context never saw the binding, so there is nothing to take back.
+        # A generator may be closed in a different context from the one it was started in.
+        # That context never saw the binding, so there is nothing to restore.
         pass
 
 
 def _renew(**fields: Any) -> None:
-    """Change *fields* of what is bound."""
+    """Replace *fields* of the current values."""
     if _bound.get() is None or "distinct_id" in fields:
-        _note_moment()
+        _mark_time()
     _bound.set((_bound.get() or Bound())._replace(**fields))
 
 
-def _note_moment() -> None:
+def _mark_time() -> None:
     _since.set(Moment(time.time(), time.monotonic()))
 
 
@@ -269,15 +271,15 @@ def _merged(distinct_id: Any, properties: Mapping[str, Any]) -> Bound:
 
 class Kept:
     """
-    One event that is held back: let it go once, or it is counted as ``rolled_back``.
+    One held event: either let go, once, or counted as ``rolled_back``.
 
-    The event is dropped with the last reference to it, so a database layer that forgets its
-    hooks for a commit need not do anything else.
+    Losing the last reference counts it: a database layer that discards its on-commit
+    callbacks on a rollback has nothing else to do.
 
     Args:
-        let_go: sends the event on.
-        refuse: counts what is not sent, by reason.
-        size: bytes of the event.
+        let_go: sends the event.
+        refuse: counts the event as lost, under the reason it is called with.
+        size: the size of the event in bytes.
     """
 
     __slots__ = ("_let_go", "_refuse", "size")
@@ -290,13 +292,13 @@ class Kept:
         self.size = size
 
     def let_go(self) -> None:
-        """Send the event on."""
+        """Send the event; a second call does nothing."""
         let_go, self._let_go = self._let_go, None
         if let_go is not None:
             let_go()
 
     def refuse(self, reason: str) -> None:
-        """Count the event under *reason*: it did not happen."""
+        """Count the event as lost under *reason* instead of sending it."""
         if self._let_go is not None:
             self._let_go = None
             self._refuse(reason)
@@ -306,38 +308,39 @@ class Kept:
 
 
 class Holder(Protocol):
-    """What decides when an event is queued."""
+    """Something that decides when an event is sent."""
 
     def keep(self, kept: Kept) -> bool:
-        """Take *kept*, now or later to let it go; return whether it was taken."""
+        """Take *kept*, to let it go now or later; return whether it was taken."""
         ...
 
 
 class held:  # noqa: N801 - reads as what it is: ``with held():``
     """
-    Keep the events of a block until its end, and drop them where it raises::
+    Hold the events of a block until its end; drop them if the block raises::
 
         with context.held(), database.transaction():
             log.info("order paid", extra={"distinct_id": "user-1", "properties": {}})
 
-    Dropped events are counted as ``rolled_back``. Blocks nest: what an inner one lets go, the
-    outer one keeps. Exceptions, logs and ``identify`` are never held. One block keeps up to
-    10,000 events or 32 MiB; further ones are refused, and counted as ``held_full``. A thread or
-    task that outlives the block in which it began is held no longer.
+    Dropped events are counted as ``rolled_back``. Blocks nest: an inner block passes its events
+    to the outer one. Exceptions, logs and ``identify`` are never held. A block holds at most
+    10,000 events and 32 MiB; further events are refused and counted as ``held_full``. A thread
+    or task that outlives the block sends its events at once. Entering a block that is open
+    raises ``RuntimeError``.
     """
 
     def __init__(self) -> None:
         self._kept: deque[Kept] = deque()
         self._size = 0
         self._outer: Holder | None = None
-        self._lasts = False
+        self._open = False
 
     def __enter__(self) -> held:
-        if self._lasts:
-            raise RuntimeError("held: this block was entered before; make another")
+        if self._open:
+            raise RuntimeError("held: this block is open already; create another one")
         bound = current()
         self._outer = None if bound is None else bound.holder
-        self._lasts = True
+        self._open = True
         _renew(holder=self)
         return self
 
@@ -347,7 +350,7 @@ class held:  # noqa: N801 - reads as what it is: ``with held():``
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lasts = False
+        self._open = False
         self._unbind()
         if kind is None:
             self._let_go()
@@ -355,8 +358,8 @@ class held:  # noqa: N801 - reads as what it is: ``with held():``
             self._drop()
 
     def keep(self, kept: Kept) -> bool:
-        """Keep an event for as long as the block lasts."""
-        if not self._lasts:
+        """Keep *kept* until the block ends; return whether it was taken."""
+        if not self._open:
             return _pass_on(kept, self._outer)
         if len(self._kept) >= _HELD or self._size + kept.size > _HELD_BYTES:
             kept.refuse("held_full")
@@ -366,7 +369,7 @@ class held:  # noqa: N801 - reads as what it is: ``with held():``
         return True
 
     def _unbind(self) -> None:
-        """Hold no more; who was identified inside the block stays bound."""
+        """Restore the outer holder; an identity bound inside the block stays."""
         bound = current()
         if bound is not None and bound.holder is self:
             bound = bound._replace(holder=self._outer)
@@ -389,37 +392,38 @@ def _pass_on(kept: Kept, outer: Holder | None) -> bool:
 
 
 class Taker(Protocol):
-    """Whoever takes events: a `PostHogHandler`."""
+    """Something that accepts events: a `PostHogHandler`."""
 
     def accept(self, fields: Mapping[str, Any], /) -> str | None:
-        """Take one event; return its uuid, None where it was refused."""
+        """Accept one event; return its uuid, or None if it was refused."""
         ...
 
     def is_in_use(self) -> bool:
-        """Return whether it is open, or a log record could open it."""
+        """Return whether the handler is open, or a log record could open it."""
         ...
 
 
-#: The handlers of this process that take events; each puts itself here.
+#: The handlers of this process that accept events; each adds itself.
 takers: WeakSet[Any] = WeakSet()
 
-# In the order in which they came: the oldest of very many are forgotten first.
+# Dicts as ordered sets: the oldest entries are dropped first.
 _persons: dict[str, object] = {}
 _pairs: dict[tuple[str, str], object] = {}
 
 
 def identify(distinct_id: Any, *, anonymous_id: Any = None, **set: Any) -> None:  # noqa: A002 - PostHog's word
     """
-    Attribute later events of this context to *distinct_id*, and merge the visitor into it.
+    Attribute later events of this context to *distinct_id*, and merge the anonymous visitor.
 
-    Where the context has an anonymous id, one ``$identify`` with it is sent, once for each
-    pair in the life of the process, and never with an id that is known as a person's. It goes
-    to every `PostHogHandler` of the process that is in use, and is never held back.
+    If there is an anonymous id, a ``$identify`` event merges it into the person: once per pair
+    of ids and process, and never for an id known to belong to a person. Without a merge, *set*
+    is sent as a ``$set`` event. Every `PostHogHandler` in use sends it, and `held` does not
+    hold it.
 
     Args:
-        distinct_id: the person's id; None, or an empty one, changes nothing.
-        anonymous_id: the visitor's; where None that of the request, which a middleware found
-            in a header or a cookie.
+        distinct_id: the person's id; None or an empty one changes nothing.
+        anonymous_id: the visitor's id; None: the one that a middleware found in a header or
+            a cookie of the request.
         set: properties of the person.
     """
     person = _text(distinct_id)
@@ -446,44 +450,45 @@ def identify(distinct_id: Any, *, anonymous_id: Any = None, **set: Any) -> None:
 
 
 def remember_person(distinct_id: Any) -> None:
-    """Note that *distinct_id* is a person's: it is never merged into another."""
+    """Remember that *distinct_id* belongs to a person, so that it is never merged into another."""
     _persons[_text(distinct_id)] = None
-    _bound_to(_persons)
+    _trim(_persons)
 
 
 def is_person(distinct_id: Any) -> bool:
-    """Return whether *distinct_id* is known as a person's."""
+    """Return whether *distinct_id* is known to belong to a person."""
     return _text(distinct_id) in _persons
 
 
 def _claim(pair: tuple[str, str]) -> bool:
-    """Return whether *pair* is still to be sent: of two threads that ask at once, by one."""
+    """Return True for the first caller with *pair*; of two threads at once, for only one."""
     mine = object()
-    _bound_to(_pairs)
+    _trim(_pairs)
     return _pairs.setdefault(pair, mine) is mine
 
 
-def _bound_to(known: dict[Any, object]) -> None:
+def _trim(known: dict[Any, object]) -> None:
+    """Drop the oldest entries above the limit."""
     while len(known) > _KNOWN:
         try:
             known.pop(next(iter(known)), None)
-        except (RuntimeError, StopIteration):  # another thread is at it
+        except (RuntimeError, StopIteration):  # another thread is trimming it, too
             return
 
 
 def _text(value: Any) -> str:
-    """Return an id as it is compared: trimmed; what has no text is nobody."""
+    """Return an id as trimmed text for comparison; "" for None and for objects without a text."""
     try:
         text = value.decode() if isinstance(value, bytes) else str(value)
-    except Exception:  # an object whose text raises
+    except Exception:  # `__str__` raised
         return ""
     return "" if value is None else text.strip()
 
 
-def _begin_anew() -> None:
+def _clear_after_fork() -> None:
     _bound.set(None)
 
 
 if hasattr(os, "register_at_fork"):
-    # A forked worker serves other requests than the one its parent was in.
-    os.register_at_fork(after_in_child=_begin_anew)
+    # A forked worker does not serve the request that its parent was handling.
+    os.register_at_fork(after_in_child=_clear_after_fork)

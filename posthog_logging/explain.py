@@ -1,8 +1,8 @@
 """
-Why a log call would, or would not, become an event: `explain`; who would see it: `carriers`.
+Explain whether a log call becomes an event (`explain`) and which loggers lead here (`carriers`).
 
-The loggers are walked as `logging` walks them. Filters and hooks on the way are run, since
-they decide; nothing is sent or counted.
+Loggers, handlers and queues are walked in the order in which `logging` calls them. Filters and
+hooks on the way do run; nothing is sent or counted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .listener import MessageHandler
 
 __all__ = ["Carrier", "Explanation", "Sight", "carriers", "explain"]
 
-#: What a reason for a loss, or a word of this module's own, means for the call.
+#: Each reason for a loss or a skip, as text.
 _WHY = {
     "bad_event_name": "its event is not text",
     "before_send": "before_send returned None",
@@ -49,11 +49,11 @@ _WHY = {
     "not_opted_in": "there is neither a distinct_id nor an event in its extra",
     "opted_out": "opt_out was called on the handler",
     "oversized": "it is too large for the protocol",
-    "own_record": "a record of this library's own is not sent",
+    "own_record": "the library does not send its own records",
     "send_is_off": "the handler has send=False",
 }
 
-#: What to do, where the table of losses does not know it.
+#: What to do about reasons that are not in the table of losses.
 _TO_DO = {
     "disabled": "unset POSTHOG_DISABLED",
     "filter": "look at the filters of the handler",
@@ -68,7 +68,11 @@ _NOBODY = "no person is kept for it: neither call nor context names one, or the 
 
 
 class Carrier(NamedTuple):
-    """A logger with a handler of ours, and the *way* to it; behind a queue it may be unknown."""
+    """
+    A logger with a handler of this library, and the *way* to it: the names from logger to handler.
+
+    *handler* is None behind a queue that no listener of this process reads.
+    """
 
     logger: str
     way: str
@@ -77,10 +81,11 @@ class Carrier(NamedTuple):
 
 class Sight(NamedTuple):
     """
-    What one handler of ours makes of the record.
+    The outcome for one handler of this library.
 
-    *outcome* is ``"event"``, ``"log"`` or ``"none"``, and *why* a word for the latter; *notes*
-    say what was mended on the way. A *message* may be there that is not sent, for want of a key.
+    *outcome* is ``"event"``, ``"log"`` or ``"none"``; *why* is the reason for ``"none"``. *notes*
+    describe corrections to the data. *message* is the event, also if it would not be sent for
+    lack of a key; None if there is no event.
     """
 
     way: str
@@ -92,7 +97,7 @@ class Sight(NamedTuple):
     message: Message | None = None
 
     def lines(self) -> Iterator[str]:
-        """Yield it as sentences."""
+        """Yield the outcome as lines of text."""
         where = f" ({self.handler.dialect.name}, {self.handler.host})" if self.handler else ""
         yield f"{self.way}{where}: {_OUTCOMES[self.outcome]}"
         if self.why:
@@ -107,7 +112,7 @@ class Sight(NamedTuple):
             yield f"  properties   {json.dumps(own, ensure_ascii=False)}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return a dict that is ready for JSON."""
         return {
             "way": self.way,
             "dialect": self.handler and self.handler.dialect.name,
@@ -126,7 +131,11 @@ _OUTCOMES = {"event": "an event", "log": "a log line", "none": "nothing"}
 
 @dataclass(frozen=True)
 class Explanation:
-    """What becomes of a log call; *stopped* is why `logging` makes no record of it at all."""
+    """
+    The outcome of a log call, with one `Sight` per handler that it reaches.
+
+    *stopped* is why `logging` itself drops the call; "" if it does not.
+    """
 
     logger: str
     level: str
@@ -140,7 +149,7 @@ class Explanation:
         return any(sight.outcome == "event" for sight in self.sights)
 
     def lines(self) -> list[str]:
-        """Return it as sentences."""
+        """Return the explanation as lines of text."""
         verdict = "is an event" if self.is_event else "is not an event"
         return [
             f"A call at {self.level} on the logger {self.logger} {verdict}.",
@@ -150,7 +159,7 @@ class Explanation:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return a dict that is ready for JSON."""
         return {
             "logger": self.logger,
             "level": self.level,
@@ -168,9 +177,9 @@ def explain(
     extra: Mapping[str, Any] | None = None,
 ) -> Explanation:
     """
-    Return what would become of ``logger.log(level, message, extra=extra)``, and why.
+    Return what ``logger.log(level, message, extra=extra)`` would send, and why.
 
-    Context that is bound around the call is bound around this one, too.
+    Identity bound in `context` applies as it would to the log call.
     """
     levelno = checks.level("level", level) or 0
     notes = [] if not isinstance(logger, str) or _is_known(logger) else [_UNKNOWN]
@@ -188,7 +197,7 @@ def explain(
 
 
 def carriers() -> list[Carrier]:
-    """Return all loggers with a handler of ours, also one behind a queue."""
+    """Return every logger with a handler of this library, directly or behind a queue."""
     return [
         Carrier(logger.name, way, last.describe() if isinstance(last, DeliveryHandler) else None)
         for logger in _loggers()
@@ -205,17 +214,17 @@ _UNKNOWN = (
 def _loggers() -> list[logging.Logger]:
     root = logging.getLogger()
     known = sorted(root.manager.loggerDict.items())
-    return [root, *(one for _, one in known if isinstance(one, logging.Logger))]
+    return [root, *(entry for _, entry in known if isinstance(entry, logging.Logger))]
 
 
 def _is_known(name: str) -> bool:
-    return name in {"", *(one.name for one in _loggers())}
+    return name in {"", *(logger.name for logger in _loggers())}
 
 
 def _record(
     logger: logging.Logger, level: int, message: str, extra: Mapping[str, Any] | None
 ) -> tuple[logging.LogRecord | None, str]:
-    """Return the record that `logging` would hand to handlers, or why there is none."""
+    """Return the record that `logging` would pass to handlers, else None and the reason."""
     stopped = _disabled(logger, level)
     if stopped:
         return None, stopped
@@ -223,7 +232,7 @@ def _record(
         record = logger.makeRecord(
             logger.name, level, "(explain)", 0, message, (), None, None, extra
         )
-    except KeyError as error:  # an extra with a name of the record's own
+    except KeyError as error:  # a key of *extra* is an attribute of every record
         return None, (
             f"it raises KeyError ({error.args[0]}): the name is an attribute of every record. "
             "Put that key under properties"
@@ -233,7 +242,7 @@ def _record(
 
 
 def _disabled(logger: logging.Logger, level: int) -> str:
-    """Return why ``logger.isEnabledFor(level)`` is false, nothing where it is true."""
+    """Return why ``logger.isEnabledFor(level)`` is false; "" if it is true."""
     if logger.disabled:
         return (
             "the logger is disabled, as dictConfig and fileConfig leave loggers that they do "
@@ -242,7 +251,7 @@ def _disabled(logger: logging.Logger, level: int) -> str:
     if logger.manager.disable >= level:
         return f"logging.disable({logging.getLevelName(logger.manager.disable)}) was called"
     if level < logger.getEffectiveLevel():
-        setter = next(one for one in _ancestors(logger) if one.level)
+        setter = next(parent for parent in _ancestors(logger) if parent.level)
         remedy = f"logging.getLogger({logger.name!r}).setLevel({logging.getLevelName(level)!r})"
         lowest = logging.getLevelName(setter.level)
         return f"the level of the logger {setter.name} is {lowest}. To do: {remedy}"
@@ -257,7 +266,7 @@ def _ancestors(logger: logging.Logger) -> Iterator[logging.Logger]:
 
 
 def _upwards(logger: logging.Logger) -> Iterator[logging.Logger]:
-    """Yield the loggers whose handlers see a record of *logger*."""
+    """Yield the loggers whose handlers get a record of *logger*."""
     for current in _ancestors(logger):
         yield current
         if not current.propagate:
@@ -265,14 +274,14 @@ def _upwards(logger: logging.Logger) -> Iterator[logging.Logger]:
 
 
 def _notes(logger: logging.Logger, sights: list[Sight]) -> Iterator[str]:
-    """Yield what is odd about the way, if it did not lead to us."""
+    """Yield hints if the record reached no handler of this library."""
     *_, last = _upwards(logger)
     if sights:
         return
     yield "No handler of this library sees it: add a PostHogHandler to this logger or to the root."
     if last.parent is not None:
         yield f"The logger {last.name} has propagate=False: handlers above it see nothing."
-    elsewhere = dict.fromkeys(one.logger for one in carriers())
+    elsewhere = dict.fromkeys(carrier.logger for carrier in carriers())
     if elsewhere:
         yield f"Loggers that carry one: {', '.join(elsewhere)}."
 
@@ -280,8 +289,12 @@ def _notes(logger: logging.Logger, sights: list[Sight]) -> Iterator[str]:
 def _filtered(
     by: logging.Filterer, record: logging.LogRecord
 ) -> tuple[logging.LogRecord | None, str]:
-    """Return what the filters let pass, from Python 3.12 on perhaps a stand-in, or their names."""
-    names = ", ".join(getattr(one, "__name__", type(one).__name__) for one in by.filters)
+    """
+    Return the record if the filters of *by* pass it, else None and the filters' names.
+
+    From Python 3.12 on a filter may return a replacement record.
+    """
+    names = ", ".join(getattr(each, "__name__", type(each).__name__) for each in by.filters)
     try:
         passed: Any = by.filter(record)
     except Exception as error:
@@ -298,7 +311,7 @@ def _sights(
     by_level: bool = True,
     seen: frozenset[int] = frozenset(),
 ) -> Iterator[Sight]:
-    """Yield what the handlers of ours at, or behind, *handler* make of *record*."""
+    """Yield the outcome for *handler* and the handlers behind it, if they are this library's."""
     if id(handler) in seen or not list(_leaves(handler, "")):
         return
     way = f"{way} > {type(handler).__name__}"
@@ -343,24 +356,24 @@ def _as_log(handler: DeliveryHandler, record: logging.LogRecord, way: str) -> Si
 def _beyond(
     handler: logging.Handler, record: logging.LogRecord, way: str, seen: frozenset[int]
 ) -> Iterator[Sight]:
-    """Yield what is made of *record* by those to whom *handler* passes it on."""
+    """Yield the outcomes for the handlers to which *handler* passes *record* on."""
     further = list(_next(handler))
     if not further and isinstance(handler, QueueHandler):
         yield Sight(way, None, "none", "no_listener")
     if isinstance(handler, QueueHandler):
         record = handler.prepare(record)
-        # The context does not go through a queue, except what `MessageHandler` has frozen.
-        look = contextvars.Context().run
+        # The context is lost in a queue, except the part that `MessageHandler` puts on the record.
+        run = contextvars.Context().run
     else:
-        look = contextvars.copy_context().run
+        run = contextvars.copy_context().run
     for other, by_level in further:
-        yield from look(list, _sights(other, record, way, by_level, seen))
+        yield from run(list, _sights(other, record, way, by_level, seen))
 
 
 def _leaves(
     handler: logging.Handler, way: str, seen: frozenset[int] = frozenset()
 ) -> Iterator[tuple[str, logging.Handler]]:
-    """Yield the handlers of ours at, or behind, *handler*, each with the way to it."""
+    """Yield the handlers of this library at or behind *handler*, each with the way to it."""
     if id(handler) in seen:
         return
     way = f"{way} > {type(handler).__name__}"
@@ -374,7 +387,7 @@ def _leaves(
 
 
 def _next(handler: logging.Handler) -> Iterator[tuple[logging.Handler, bool]]:
-    """Yield to whom *handler* passes records on, and whether by their levels."""
+    """Yield each handler that *handler* passes records to, and whether its level is checked."""
     if isinstance(handler, PostHogHandler) and handler.logs is not None:
         yield handler.logs, True
     if isinstance(handler, MemoryHandler) and handler.target is not None:
@@ -386,7 +399,7 @@ def _next(handler: logging.Handler) -> Iterator[tuple[logging.Handler, bool]]:
 
 
 def _listeners(queue: Any) -> list[QueueListener]:
-    """Return who reads *queue* in this process; nobody keeps a list of listeners."""
-    # By type: `isinstance` asks a lazy proxy for its `__class__`, and wakes it.
-    found = (one for one in gc.get_objects() if issubclass(type(one), QueueListener))
-    return [one for one in found if one.queue is queue]
+    """Return the listeners that read *queue*; `logging` keeps no list of them, `gc` does."""
+    # `issubclass(type(…))`, as `isinstance` would evaluate lazy proxies by their `__class__`.
+    found = (each for each in gc.get_objects() if issubclass(type(each), QueueListener))
+    return [listener for listener in found if listener.queue is queue]

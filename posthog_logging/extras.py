@@ -20,7 +20,8 @@ __all__ = ["alias", "capture", "group", "identify", "page", "screen", "set"]
 Extra = dict[str, Any]
 Properties = Mapping[str, Any]
 
-# What PostHog calls the reserved properties of Segment's page call; its dialects turn them back.
+# PostHog's names for the reserved properties of Segment's page call; the dialects of the
+# Segment family map them back.
 _PAGE = {
     "url": "$current_url",
     "path": "$pathname",
@@ -69,7 +70,7 @@ def identify(
         "distinct_id": distinct_id,
         "event": "$identify",
         "set": {} if set is None else set,
-        **_some(set_once=set_once, anonymous_id=anonymous_id),
+        **_given(set_once=set_once, anonymous_id=anonymous_id),
         **more,
     }
 
@@ -84,7 +85,7 @@ def set(  # noqa: A001 - the name of the call in both protocols
     return {
         "distinct_id": distinct_id,
         "event": "$set",
-        **_some(set=properties, set_once=set_once),
+        **_given(set=properties, set_once=set_once),
         **more,
     }
 
@@ -138,7 +139,7 @@ def page(
     return {
         "distinct_id": distinct_id,
         "event": "$pageview",
-        **_with(more, {**_some(name=name, category=category), **given}),
+        **_with(more, {**_given(name=name, category=category), **given}),
     }
 
 
@@ -154,15 +155,15 @@ def screen(
     return {
         "distinct_id": distinct_id,
         "event": "$screen",
-        **_with(more, {**named, **_some(category=category), **properties_in(properties)}),
+        **_with(more, {**named, **_given(category=category), **properties_in(properties)}),
     }
 
 
-def _some(**given: Any) -> Extra:
-    """Return the arguments that were given."""
-    return {key: value for key, value in given.items() if value is not None}
+def _given(**arguments: Any) -> Extra:
+    """Return the arguments other than None."""
+    return {key: value for key, value in arguments.items() if value is not None}
 
 
 def _with(more: Extra, properties: Extra) -> Extra:
-    """Return *more* with *properties* under its own."""
+    """Return *more* with *properties* added; its own ``properties`` win."""
     return {**more, "properties": {**properties, **properties_in(more.get("properties"))}}

@@ -1,9 +1,9 @@
 """
-Plans: which events a program sends, with which fields, and whether what came is so.
+Tracking plans: the events a program sends, their fields, and checks against both.
 
-A module that declares events is a plan, so is an exported schema of one. Types are read by
-pydantic, or by msgspec where the classes are its own (``pip install posthog_logging[plan]``);
-declaring and sending events needs neither.
+A plan is a module that declares typed events, or a JSON Schema exported from one. Reading the
+types of fields takes pydantic (``pip install posthog_logging[plan]``), or msgspec for its own
+classes; declaring and sending events takes neither.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _MOST_HINTS, _LONGEST_HINT = 200, 200
 
 
 class PlanError(ValueError):
-    """What was given for a plan is not one; the text says what to do."""
+    """A plan cannot be read; the message says what to do."""
 
 
 class Finding(NamedTuple):
-    """One thing that is not as planned: `problem` is None where the event itself is not."""
+    """One deviation from a plan; `problem` is None if the event itself is unplanned."""
 
     event: str
     problem: Problem | None
@@ -50,7 +50,12 @@ class Finding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PlannedEvent:
-    """One event of a plan, with the JSON Schema of its properties."""
+    """
+    One event of a plan, with the JSON Schema of its properties.
+
+    ``rate`` is the share of people whose events are kept, from 0 to 1, and ``person`` the field
+    that holds the ``distinct_id``; each is None if not declared.
+    """
 
     name: str
     schema: Mapping[str, Any]
@@ -66,17 +71,19 @@ class Plan:
     The events of a program, by name.
 
     Args:
-        name: what the plan is called: the module, or the file.
-        events: the events; of two with one name the plan is refused.
+        name: the module or the file that the plan was read from, for messages.
+        events: the events; two with the same name raise `PlanError`.
     """
 
     def __init__(self, name: str, events: Iterable[PlannedEvent]) -> None:
         self.name = name
         self.events: dict[str, PlannedEvent] = {}
         self._nearest: dict[str, str | None] = {}
-        for one in events:
-            if self.events.setdefault(one.name, one) is not one:
-                raise PlanError(f"{name}: {one.name!r} is declared twice, in two of its modules")
+        for planned in events:
+            if self.events.setdefault(planned.name, planned) is not planned:
+                raise PlanError(
+                    f"{name}: {planned.name!r} is declared twice, in two of its modules"
+                )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {len(self.events)} events>"
@@ -84,11 +91,11 @@ class Plan:
     @classmethod
     def of(cls, given: Plan | ModuleType | str | os.PathLike[str]) -> Plan:
         """
-        Return the plan that *given* means.
+        Return the plan for *given*: a module, the dotted name of one, or a path to a JSON file.
 
-        A module, or the dotted name of one, is the plan of what it and the modules inside of
-        it declare; the path of a ``.json`` file is that of an exported plan. Anything else,
-        and a module that cannot be imported, raises `PlanError`.
+        The plan of a module has every event that it and its submodules declare. A string is a
+        path if it ends with ``.json`` or has a path separator. Raises `PlanError` for anything
+        else, and for a module that cannot be imported.
         """
         if isinstance(given, Plan):
             return given
@@ -103,7 +110,7 @@ class Plan:
             return cls.read(name)
         try:
             importlib.import_module(name)
-        except Exception as error:  # whatever the module does
+        except Exception as error:  # the module's own code may raise anything
             raise PlanError(
                 f"{name}: cannot be imported: {type(error).__name__}: {error}"
             ) from error
@@ -118,7 +125,7 @@ class Plan:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Plan:
-        """Return the plan that was exported to the file at *path*."""
+        """Return the plan exported to the file at *path*; raises `PlanError` if it is not one."""
         name = os.fspath(path)
         try:
             with open(path, encoding="utf-8-sig") as file:
@@ -134,30 +141,31 @@ class Plan:
             ) from error
 
     def schema(self) -> dict[str, Any]:
-        """Return the plan as JSON Schema (2020-12) of one event."""
+        """Return the plan as a JSON Schema (2020-12) with one alternative per event."""
         return {
             "$schema": _DRAFT,
             "title": self.name,
-            "oneOf": [_as_schema(one) for one in self.events.values()],
+            "oneOf": [_as_schema(planned) for planned in self.events.values()],
         }
 
     def check(self, event: str, properties: Any) -> list[Finding]:
         """
-        Return what is not as planned in an event; names that begin with ``$`` are PostHog's.
+        Return the deviations of one event from the plan; an empty list if it fits.
 
-        Properties beside the planned ones are fine, unless the class forbids them.
+        Unplanned events whose names begin with ``$`` are PostHog's own and fit. Extra properties
+        fit unless the declaring class forbids them.
         """
         planned = self.events.get(event)
         if planned is None:
             return [] if event.startswith("$") else [Finding(event, None, self._unplanned(event))]
         found = problems(planned.schema, jsonable(properties))
-        return [Finding(event, one, str(one)) for one in found]
+        return [Finding(event, problem, str(problem)) for problem in found]
 
     def nearest(self, event: str) -> str | None:
         """
-        Return the planned event whose name is most like *event*, None where none is.
+        Return the planned event with the name most like *event*; None if none is similar.
 
-        Finding it takes milliseconds, so it is looked for once a name, and for so many names.
+        Finding it takes milliseconds, so it is looked for once a name, for a bounded number.
         """
         if event not in self._nearest:
             if len(self._nearest) >= _MOST_HINTS or len(event) > _LONGEST_HINT:
@@ -174,43 +182,49 @@ class Plan:
         return f"not in the plan {self.name}{hint}"
 
     def missing(self, events: Iterable[str]) -> list[str]:
-        """Return the planned events that are not among *events*, without deprecated ones."""
-        came = set(events)
+        """Return the names of planned events not in *events*, except deprecated ones."""
+        seen = set(events)
         return [
-            name for name, one in self.events.items() if name not in came and not one.deprecated
+            name
+            for name, planned in self.events.items()
+            if name not in seen and not planned.deprecated
         ]
 
 
 class Watch:
-    """Warns of what is not as planned, once for each name, and raises nothing."""
+    """
+    Warn about events that do not fit the declared plan, once per event name.
+
+    Never raises. Stops after 1,000 names.
+    """
 
     def __init__(self) -> None:
         self._warned: set[str] = set()
         self._planned: dict[int, PlannedEvent | None] = {}
 
     def __call__(self, message: Message) -> None:
-        """Look at *message*."""
+        """Check *message*, and log a warning if it does not fit."""
         name = message.event
         if name.startswith("$") or name in self._warned or len(self._warned) >= _MOST_NAMES:
             return
-        text = self._wrong_with(message)
+        text = self._problem_of(message)
         if text:
             self._warned.add(name)
             logger.warning("%r %s; further ones of this name are not reported", name, text)
 
-    def _wrong_with(self, message: Message) -> str:
+    def _problem_of(self, message: Message) -> str:
         declared = declared_as(message.event)
         if not declared:
             return "is not in the plan"
         try:
             properties = jsonable(message.properties)
             planned = [*filter(None, map(self._planned_for, declared))]
-            found = [problems(one.schema, properties) for one in planned]
+            found = [problems(event.schema, properties) for event in planned]
         except Exception as error:
             return f"cannot be checked: {type(error).__name__}"
         if not found or not all(found):
             return ""
-        field, _, may = found[0][0]  # what came may be anything, and is not for the log
+        field, _, may = found[0][0]  # the value itself may be personal: it is not logged
         return f"does not fit: {field} may be {may}"
 
     def _planned_for(self, declaration: Declaration) -> PlannedEvent | None:
@@ -218,45 +232,52 @@ class Watch:
         if key not in self._planned:
             try:
                 self._planned[key] = _planned(declaration)
-            except PlanError:  # pydantic is not there: names are all that is checked
+            except PlanError:  # pydantic is not installed: only names are checked
                 self._planned[key] = None
         return self._planned[key]
 
 
-def _planned(one: Declaration) -> PlannedEvent:
+def _planned(declaration: Declaration) -> PlannedEvent:
     try:
-        schema = schema_of(one)
+        schema = schema_of(declaration)
     except ImportError:
         raise PlanError(
             "plans are read by pydantic: pip install 'posthog_logging[plan]'"
         ) from None
     except TypeError as error:
-        raise PlanError(f"{one.name!r}: {error}") from error
-    if one.person is not None:
-        key = one.written(one.person)
+        raise PlanError(f"{declaration.name!r}: {error}") from error
+    if declaration.person is not None:
+        key = declaration.written(declaration.person)
         schema["properties"] = {k: v for k, v in schema["properties"].items() if k != key}
         schema["required"] = [name for name in schema.get("required", []) if name != key]
     return PlannedEvent(
-        one.name, schema, one.description, one.since, one.deprecated, one.rate, one.person
+        declaration.name,
+        schema,
+        declaration.description,
+        declaration.since,
+        declaration.deprecated,
+        declaration.rate,
+        declaration.person,
     )
 
 
-def _as_schema(one: PlannedEvent) -> dict[str, Any]:
-    notes = {"x-since": one.since, "x-deprecated": one.deprecated, "x-person": one.person}
+def _as_schema(planned: PlannedEvent) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "title": one.name,
-        "description": one.description,
-        "deprecated": bool(one.deprecated),
+        "title": planned.name,
+        "description": planned.description,
+        "deprecated": bool(planned.deprecated),
         "type": "object",
         "properties": {
-            "event": {"const": one.name},
+            "event": {"const": planned.name},
             "distinct_id": {"type": "string"},
-            # A resource of its own, so that its references stay its own.
-            "properties": {"$id": f"urn:event:{quote(one.name)}", **one.schema},
+            # `$id` makes it a schema resource, so that its `$ref`s resolve inside it.
+            "properties": {"$id": f"urn:event:{quote(planned.name)}", **planned.schema},
         },
         "required": ["event", "properties"],
-        **notes,
-        "x-sample": one.rate,
+        "x-since": planned.since,
+        "x-deprecated": planned.deprecated,
+        "x-person": planned.person,
+        "x-sample": planned.rate,
     }
     return {key: value for key, value in found.items() if value not in ("", None, False)}
 

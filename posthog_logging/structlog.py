@@ -1,7 +1,7 @@
 """
-`PostHogProcessor`: a tap in a structlog chain, which passes every entry on as it came.
+`PostHogProcessor`: a structlog processor that sends events and returns every entry unchanged.
 
-It keeps nothing between entries, and no entry makes it raise.
+It holds no state between entries and never raises.
 """
 
 from __future__ import annotations
@@ -27,28 +27,30 @@ __all__ = ["PostHogProcessor"]
 
 Select = Callable[[Mapping[str, Any]], Any]
 
-_HIGHEST = 100  # a level of somebody's own always passes
+_HIGHEST = 100  # the level of unknown methods, so that they always pass
 
 
 class PostHogProcessor:
     """
-    Send the entries that are events, wherever in the chain.
+    Send the structlog entries that are events.
 
-    The event's name is the entry's message, its id the entry's ``distinct_id``; ``properties``,
-    ``groups``, ``set`` and ``kind`` mean what they mean in ``extra``; every other value that is
-    bound becomes a property, ``level`` and ``logger`` too. Put it before the renderer, and
-    where the entries go on to `logging`, let either this or a `PostHogHandler` take them.
+    The entry's message is the event's name. ``distinct_id``, ``properties``, ``groups``,
+    ``set`` and ``kind`` mean the same as in ``extra``. All other values become properties,
+    including ``level`` and ``logger``. Put the processor before the renderer. If the entries
+    also reach `logging`, use either this processor or a `PostHogHandler` there, not both.
 
-    ``structlog.testing.capture_logs`` takes all processors out, so nothing is sent then.
+    ``structlog.testing.capture_logs`` removes all processors, so inside it nothing is sent.
 
     Args:
-        target: a `PostHogHandler`, or an `Analytics`; entries below its level are not sent.
-        select: a callable that is given the entry and returns whether it is an event; for
-            services that bind ``distinct_id`` to every line. Where None, entries with a
-            ``distinct_id`` are events, and those whose message is a typed event.
-        logs: whether every entry goes to PostHog Logs, too, through the handler's ``logs=``; for
-            entries that never reach `logging`. False, the default, leaves logs to the handler.
-            Raises ``ValueError`` where the handler has no ``logs=``.
+        target: a `PostHogHandler` or an `Analytics`; entries below its level are not sent.
+        select: called with the entry; returns whether it is an event. For services that bind
+            ``distinct_id`` to every entry. None: an entry is an event if it has a
+            ``distinct_id``, or if its message is a typed event.
+        logs: send every entry to PostHog Logs, too, through the handler's ``logs=``; for
+            entries that never reach `logging`. Default False.
+
+    Raises:
+        ValueError: *logs* is true, but the handler has no ``logs=``.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class PostHogProcessor:
     def __call__(
         self, logger: Any, method_name: str, event_dict: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        """Send *event_dict* if it is an event; return it unchanged in any case."""
+        """Send *event_dict* if it is an event; always return it unchanged."""
         try:
             created = time.time()
             level = _level(method_name)
@@ -106,7 +108,7 @@ class PostHogProcessor:
 def _record(
     logger: Any, method: str, level: int, entry: Mapping[str, Any], created: float
 ) -> logging.LogRecord:
-    """Return what `logging` would have made of *entry*; the place is that of the log call."""
+    """Return *entry* as a `LogRecord` with the file and line of the log call."""
     name = entry.get("logger") or getattr(logger, "name", None) or "structlog"
     caller = _caller()
     path, line, function = (
@@ -134,6 +136,6 @@ def _caller() -> FrameType | None:
 
 
 def _level(method_name: str) -> int:
-    """Return the number of a structlog method's level."""
+    """Return the number of the level that a structlog method logs at."""
     number = number_of(method_name)
     return _HIGHEST if number is None else number

@@ -1,4 +1,4 @@
-"""The name and the version under which the library introduces itself to servers."""
+"""The library's name and version, as sent to servers."""
 
 from __future__ import annotations
 

@@ -725,7 +725,7 @@ class FragileDialect(Fragile):
         V0.codings,
         V0.default_host,
     )
-    ingestion_host, with_uuid, decode = V0.ingestion_host, V0.with_uuid, V0.decode
+    ingestion_host, decode = V0.ingestion_host, V0.decode
 
     def line(self, message: Any) -> bytes:
         self._may_raise("dialect.line")

@@ -70,10 +70,6 @@ class NeutralDialect:
         """Return the event's uuid: it always stands first."""
         return uuid_of(line)
 
-    def with_uuid(self, line: bytes, uuid: str) -> bytes:
-        """Return *line* with another uuid."""
-        return line.replace(uuid_of(line).encode(), uuid.encode(), 1)
-
     def request(self, batch: Batch, endpoint: Endpoint, now: str) -> Request:
         """Return the lines as they are: the transport packs them, message by message."""
         headers = {

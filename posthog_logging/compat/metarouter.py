@@ -1,7 +1,7 @@
 """
-The module of astronomer-analytics, MetaRouter's client: ``import analytics``.
+Replace astronomer-analytics, MetaRouter's client: ``import analytics``.
 
-Settings are read once, at the first call. ``app_id`` and ``write_key`` are one.
+Settings are read once, at the first call. ``write_key`` is another name for ``app_id``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class Client(segment.Client):
-    """Send to one source of MetaRouter's; see `posthog_logging.compat.segment.Client`."""
+    """Send to one MetaRouter source; see `posthog_logging.compat.segment.Client`."""
 
     dialect = "metarouter"
     _module = __name__
@@ -54,17 +54,10 @@ default_client: Client | None = None
 
 _SETTINGS = """app_id write_key host on_error debug send sync_mode max_queue_size gzip timeout
     max_retries""".split()
-_calls = segment.Module(globals(), _client)
 
-track = _calls.track
-identify = _calls.identify
-group = _calls.group
-alias = _calls.alias
-page = _calls.page
-screen = _calls.screen
-flush = _calls.flush
-join = _calls.join
-shutdown = _calls.shutdown
+track, identify, group, alias, page, screen, flush, join, shutdown = segment.calls(
+    globals(), _client
+)
 
-if not TYPE_CHECKING:  # or every misspelt name would pass
+if not TYPE_CHECKING:  # with it, type checkers would accept any name
     __getattr__ = settings.missing(__name__, {})

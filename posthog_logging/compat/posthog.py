@@ -1,9 +1,10 @@
 """
-The module of posthog-python 1 to 8: ``import posthog``, and its ``Posthog`` and ``Client``.
+Replace posthog-python 1 to 8: ``import posthog``, and its ``Posthog`` and ``Client``.
 
-``capture`` takes both orders: with one positional argument it is the event, as from version 6
-on; with two or more they are the id and the event, as before. Settings are read at the first
-call, except ``disabled`` and ``before_send``, which are read at every call, as there.
+``capture`` takes arguments in both orders. A single positional argument is the event, as from
+version 6 on; of two or more, the first is the id and the second the event, as before. Settings are
+read at the first call, except ``disabled`` and ``before_send``, which are read at every call, as
+in the old client.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..analytics import Analytics
 from ..delivery.ledger import logger
 from ..version import VERSION
 from . import settings
+from .calls import forward
 from .timestamps import zoned
 
 
@@ -67,7 +69,7 @@ _RATE = "a PostHogHandler limits reports of exceptions itself: see its exception
 _LOGGED = "use log.exception, and a PostHogHandler with exceptions='ERROR' reports it as well"
 _OWN_CODE = "name your own modules with in_app_include= of PostHogHandler"
 
-#: What there is nothing for, with what to do instead: functions, and settings of old clients.
+#: Functions and settings of the old clients without a counterpart, with what to do instead.
 _WITHOUT: Mapping[str, str] = {
     **dict.fromkeys(
         """enable_local_evaluation evaluate_flags feature_enabled feature_flag_definitions
@@ -110,13 +112,15 @@ class Client:
     Send to one project, as the old ``Posthog`` and ``Client`` did.
 
     Args:
-        api_key: the project's key; the environment's where None. ``project_api_key`` and
+        api_key: the project's key; None: the key in the environment. ``project_api_key`` and
             ``write_key`` are other names for it.
-        host: the base URL; the environment's where None, else PostHog's US cloud.
-        disabled: True takes nothing; the attribute may be changed at any time.
+        host: the base URL; None: the one in the environment, else PostHog's US cloud.
+        disabled: True ignores all calls; the attribute may be changed at any time.
         super_properties: properties of every event, which win over the event's own.
         before_send: as in `PostHogHandler`; the attribute may be changed at any time.
-        more: the old client's other settings, by name.
+        capture_mode: ``"v0"`` or ``"v1"``, for that protocol alone; None: chosen by the server.
+        is_server: False marks the events as not sent by a server.
+        more: the old client's other settings; an unknown one raises ``TypeError``.
     """
 
     def __init__(
@@ -138,11 +142,11 @@ class Client:
             options["dialect"] = _dialect(capture_mode)
         if not is_server:
             options["properties"] = {"$is_server": False}
-        #: Nothing is taken while this is True.
+        #: While this is True, all calls are ignored.
         self.disabled = disabled
         #: Properties of every event; they win over the event's own.
         self.super_properties = super_properties
-        #: May change or drop an event, at any time.
+        #: Called with each event; returns it, changed or not, or None to drop it.
         self.before_send = before_send
         self.api_key = next(
             filter(str.strip, filter(None, [project_api_key, api_key, write_key])), None
@@ -157,28 +161,28 @@ class Client:
 
     def capture(self, *args: Any, **kwargs: Any) -> str | None:
         """
-        Record an event; return its uuid, or None where it was refused.
+        Record an event; return its uuid, or None if it was refused.
 
-        ``capture(event, …)`` as from version 6 on, or ``capture(distinct_id, event, …)``.
-        The rest by name, or in the old order: *properties*, *context*, *timestamp*, *uuid*
-        (or *message_id*), *groups*, *send_feature_flags*; *disable_geoip*.
+        Call it as ``capture(event, …)`` or as ``capture(distinct_id, event, …)``. Further
+        arguments, by name or in this order, are *properties*, *context*, *timestamp*, *uuid*
+        (or *message_id*), *groups* and *send_feature_flags*; *disable_geoip* by name only.
         """
         return self._never_raises("capture", _ordered(args, kwargs), self._capture)
 
     def capture_ai(self, *args: Any, **kwargs: Any) -> str | None:
-        """Record an AI event, which goes the way of all events; see `capture`."""
+        """Record an AI event, which is sent like any other; see `capture`."""
         return self.capture(*args, **kwargs)
 
     def identify(self, *args: Any, **kwargs: Any) -> str | None:
-        """Record who *distinct_id* is: *properties*, *context*, *timestamp*, *uuid*."""
+        """Identify *distinct_id*; takes *properties*, *context*, *timestamp* and *uuid*."""
         return self._never_raises("identify", (args, kwargs), self._identify)
 
     def set(self, *args: Any, **kwargs: Any) -> str | None:
-        """Set *properties* of the person *distinct_id*, or of the context's."""
+        """Set *properties* of the person *distinct_id*; by default, of the context's person."""
         return self._never_raises("set", (args, kwargs), self._set)
 
     def set_once(self, *args: Any, **kwargs: Any) -> str | None:
-        """Set *properties* that the person *distinct_id* has not yet."""
+        """Set those *properties* that the person *distinct_id* does not have yet."""
         return self._never_raises("set_once", (args, kwargs), self._set_once)
 
     def group_identify(self, *args: Any, **kwargs: Any) -> str | None:
@@ -190,31 +194,31 @@ class Client:
         return self._never_raises("group", (args, kwargs), self.analytics.group)
 
     def alias(self, *args: Any, **kwargs: Any) -> str | None:
-        """Join *previous_id* to *distinct_id*: *context*, *timestamp*, *uuid*."""
+        """Merge *previous_id* into *distinct_id*; takes *context*, *timestamp* and *uuid*."""
         return self._never_raises("alias", (args, kwargs), self._alias)
 
     def page(self, *args: Any, **kwargs: Any) -> str | None:
-        """Record that *distinct_id* saw a page: a *url*, or *category* and *name*."""
+        """Record that *distinct_id* viewed a page: a *url*, or *category* and *name*."""
         return self._never_raises("page", (args, kwargs), self._page)
 
     def screen(self, *args: Any, **kwargs: Any) -> str | None:
-        """Record that *distinct_id* saw a screen; see `Analytics.screen`."""
+        """Record that *distinct_id* viewed a screen; see `Analytics.screen`."""
         return self._never_raises("screen", (args, kwargs), self.analytics.screen)
 
     def capture_exception(self, *args: Any, **kwargs: Any) -> str | None:
-        """Report *exception*, or the one that is being handled: *distinct_id*, *properties*."""
+        """Report *exception*, or the one being handled; takes *distinct_id* and *properties*."""
         return self._never_raises("capture_exception", (args, kwargs), self._capture_exception)
 
     def flush(self, timeout_seconds: float | None = 10) -> bool:
-        """Make one attempt now for everything that waits; return whether nothing is left."""
+        """Make one attempt now to deliver everything queued; return whether nothing is left."""
         return self.analytics.flush(timeout_seconds)
 
     def join(self) -> None:
-        """Deliver what waits; the next call opens the client again."""
+        """Deliver everything queued, and close the client; the next call opens it again."""
         self.analytics.close()
 
     def shutdown(self) -> None:
-        """Deliver what waits; the next call opens the client again."""
+        """Deliver everything queued, and close the client; the next call opens it again."""
         self.analytics.close()
 
     @contextmanager
@@ -231,7 +235,7 @@ class Client:
         given: tuple[tuple[Any, ...], dict[str, Any]],
         call: Callable[..., str | None],
     ) -> str | None:
-        """Make *call*; what it cannot take is refused, counted and logged."""
+        """Make *call*; if it raises, count and log the event as refused."""
         if self.disabled:
             return None
         args, kwargs = given
@@ -312,7 +316,7 @@ class Client:
         return self.analytics.alias(previous_id, distinct_id, **self._details(rest, more))
 
     def _page(self, distinct_id: Any = None, *args: Any, **more: Any) -> str | None:
-        """Take ``(id, url, properties)`` as versions 1.0.6 to 6, or ``(id, category, name)``."""
+        """Accept ``(id, url, properties)``, as in 1.0.6 to 6, and ``(id, category, name)``."""
         if args and "://" in str(args[0]) and (len(args) == 1 or not isinstance(args[1], str)):
             more["url"], args = args[0], args[1:]
         if "url" not in more:
@@ -342,9 +346,10 @@ class Client:
 
     def _details(self, rest: tuple[Any, ...], more: dict[str, Any]) -> dict[str, Any]:
         """
-        Return *context*, *timestamp* and *uuid* of a call as `Analytics` calls them.
+        Return *context*, *timestamp* and *uuid* of a call as arguments of `Analytics`.
 
-        Up to version 5 they stood in this order; from 6 on without the context.
+        As positional arguments they have this order up to version 5; from 6 on, there is no
+        context.
         """
         orders = ("context", "timestamp", "uuid", "disable_geoip")
         named = (
@@ -390,7 +395,7 @@ def _dialect(capture_mode: Any) -> str:
 def _ordered(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of `capture` with the id first, whichever order they came in."""
+    """Return the arguments of `capture` with the id first."""
     if len(args) == 1 and "event" not in kwargs:
         return (kwargs.pop("distinct_id", None), *args), kwargs
     if len(args) == 2 and isinstance(args[1], Mapping):
@@ -399,7 +404,7 @@ def _ordered(
 
 
 def _none_left(more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nothing; raises TypeError where an argument is left that no version takes."""
+    """Return {}; raises TypeError if arguments are left, which no version takes."""
     if more:
         raise TypeError(f"unknown arguments: {', '.join(sorted(more))}")
     return {}
@@ -410,7 +415,7 @@ def _log_once(text: str) -> None:
     logger.warning("%s: %s", __name__, text)
 
 
-# The contexts.
+# Contexts.
 
 
 @contextmanager
@@ -418,13 +423,13 @@ def new_context(
     fresh: bool = False, capture_exceptions: bool | None = None, client: Client | None = None
 ) -> Iterator[None]:
     """
-    Begin a context: what `tag` and `identify_context` bind in it ends with it.
+    Begin a context, which ends the effect of `tag` and `identify_context` inside it.
 
     Args:
-        fresh: True forgets what the outer context has bound.
-        capture_exceptions: True reports exceptions that leave the block, and raises them
-            again; False or None does not.
-        client: reports them; the module's own where None.
+        fresh: True does not inherit identity and properties of the outer context.
+        capture_exceptions: True reports exceptions that leave the block, which always
+            propagate. None: as the setting ``enable_exception_autocapture``.
+        client: reports the exceptions; None: the module's client.
     """
     with contexts.identity():
         if fresh:
@@ -441,7 +446,7 @@ def new_context(
 def scoped(
     fresh: bool = False, capture_exceptions: bool | None = None
 ) -> Callable[[_Function], _Function]:
-    """Give each call of a function, ``async`` or not, a context of its own."""
+    """Decorate a function, ``async`` or not, to run each call in a new context."""
 
     def decorate(function: _Function) -> _Function:
         if inspect.iscoroutinefunction(function):
@@ -464,30 +469,30 @@ def scoped(
 
 
 def tag(name: str, value: Any) -> None:
-    """Add a property to every later event of the current context; outside of one, to none."""
+    """Add a property to later events of the current context; without one, do nothing."""
     if contexts.current() is not None:
         contexts.bind(**{name: value})
 
 
 def get_tags() -> dict[str, Any]:
-    """Return the properties that the current context has bound."""
+    """Return the properties bound in the current context."""
     bound = contexts.current()
     return dict(bound.properties) if bound else {}
 
 
 def identify_context(distinct_id: Any) -> None:
-    """Attribute every later event of the current context to *distinct_id*."""
+    """Attribute later events of the current context to *distinct_id*; without one, do nothing."""
     if contexts.current() is not None:
-        contexts.identity(distinct_id).__enter__()  # the context's own end takes it back
+        contexts.identity(distinct_id).__enter__()  # ends with the context
 
 
 def set_context_session(session_id: str) -> None:
-    """Give every later event of the current context this ``$session_id``."""
+    """Set the ``$session_id`` of later events of the current context."""
     tag("$session_id", session_id)
 
 
 def set_context_device_id(device_id: str) -> None:
-    """Give every later event of the current context this ``$device_id``."""
+    """Set the ``$device_id`` of later events of the current context."""
     tag("$device_id", device_id)
 
 
@@ -497,12 +502,12 @@ def get_context_session_id() -> Any:
 
 
 def get_context_distinct_id() -> Any:
-    """Return the id that the current context is attributed to, or None."""
+    """Return the ``distinct_id`` of the current context, or None."""
     bound = contexts.current()
     return bound.distinct_id if bound else None
 
 
-# The settings, and the calls on a client that the first of them makes.
+# Settings, and functions that call the module's client.
 
 api_key: str | None = None
 project_api_key: str | None = None
@@ -548,7 +553,7 @@ _DEFAULTS = {name: globals()[name] for name in _SETTINGS}
 
 
 def setup() -> Client:
-    """Return the module's client, made now of its settings if there is none."""
+    """Return the module's client; make it from the settings if there is none."""
     global default_client
     if default_client is None:
         default_client = Client(**settings.changed(globals(), _DEFAULTS))
@@ -557,78 +562,25 @@ def setup() -> Client:
     return default_client
 
 
-def capture(*args: Any, **kwargs: Any) -> str | None:
-    """Record an event: ``capture(event)`` or ``capture(id, event)``; see `Client.capture`."""
-    return None if disabled else setup().capture(*args, **kwargs)
+def _client() -> Client | None:
+    """Return the module's client; None while the module is disabled."""
+    return None if disabled else setup()
 
 
-def capture_ai(*args: Any, **kwargs: Any) -> str | None:
-    """Record an AI event; see `Client.capture`."""
-    return None if disabled else setup().capture_ai(*args, **kwargs)
+capture = forward(Client.capture, _client, __name__)
+capture_ai = forward(Client.capture_ai, _client, __name__)
+identify = forward(Client.identify, _client, __name__)
+set = forward(Client.set, _client, __name__)  # noqa: A001 - the old module's name
+set_once = forward(Client.set_once, _client, __name__)
+group_identify = forward(Client.group_identify, _client, __name__)
+group = forward(Client.group, _client, __name__)
+alias = forward(Client.alias, _client, __name__)
+page = forward(Client.page, _client, __name__)
+screen = forward(Client.screen, _client, __name__)
+capture_exception = forward(Client.capture_exception, _client, __name__)
+flush = forward(Client.flush, _client, __name__)
+join = forward(Client.join, _client, __name__)
+shutdown = forward(Client.shutdown, _client, __name__)
 
-
-def identify(*args: Any, **kwargs: Any) -> str | None:
-    """Record who somebody is; see `Client.identify`."""
-    return None if disabled else setup().identify(*args, **kwargs)
-
-
-def set(*args: Any, **kwargs: Any) -> str | None:  # noqa: A001 - the old module's name
-    """Set properties of a person; see `Client.set`."""
-    return None if disabled else setup().set(*args, **kwargs)
-
-
-def set_once(*args: Any, **kwargs: Any) -> str | None:
-    """Set properties that a person has not yet; see `Client.set_once`."""
-    return None if disabled else setup().set_once(*args, **kwargs)
-
-
-def group_identify(*args: Any, **kwargs: Any) -> str | None:
-    """Set properties of a group; see `Client.group_identify`."""
-    return None if disabled else setup().group_identify(*args, **kwargs)
-
-
-def group(*args: Any, **kwargs: Any) -> str | None:
-    """Put a person into a group; see `Client.group`."""
-    return None if disabled else setup().group(*args, **kwargs)
-
-
-def alias(*args: Any, **kwargs: Any) -> str | None:
-    """Join two ids; see `Client.alias`."""
-    return None if disabled else setup().alias(*args, **kwargs)
-
-
-def page(*args: Any, **kwargs: Any) -> str | None:
-    """Record a page view; see `Client.page`."""
-    return None if disabled else setup().page(*args, **kwargs)
-
-
-def screen(*args: Any, **kwargs: Any) -> str | None:
-    """Record a screen view; see `Client.screen`."""
-    return None if disabled else setup().screen(*args, **kwargs)
-
-
-def capture_exception(*args: Any, **kwargs: Any) -> str | None:
-    """Report an exception; see `Client.capture_exception`."""
-    return None if disabled else setup().capture_exception(*args, **kwargs)
-
-
-def flush(timeout_seconds: float | None = 10) -> None:
-    """Make one attempt now for everything that waits."""
-    if not disabled:
-        setup().flush(timeout_seconds)
-
-
-def join() -> None:
-    """Deliver what waits."""
-    if not disabled:
-        setup().join()
-
-
-def shutdown() -> None:
-    """Deliver what waits."""
-    if not disabled:
-        setup().shutdown()
-
-
-if not TYPE_CHECKING:  # or every misspelt name would pass
+if not TYPE_CHECKING:  # with it, type checkers would accept any name
     __getattr__ = settings.missing(__name__, _WITHOUT)

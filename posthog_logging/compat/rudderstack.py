@@ -1,8 +1,8 @@
 """
-The module of rudder-sdk-python: ``import rudderstack.analytics as rudder_analytics``.
+Replace rudder-sdk-python: ``import rudderstack.analytics as rudder_analytics``.
 
-Settings are read once, at the first call. ``dataPlaneUrl`` and ``host`` are one; there is no
-default, as every customer has a data plane of their own.
+Settings are read once, at the first call. ``host`` is another name for ``dataPlaneUrl``, which has
+no default, as every customer has their own data plane.
 """
 
 from __future__ import annotations
@@ -57,17 +57,10 @@ default_client: Client | None = None
 
 _SETTINGS = """write_key dataPlaneUrl host on_error debug send sync_mode max_queue_size gzip
     timeout upload_interval upload_size max_retries""".split()
-_calls = segment.Module(globals(), _client)
 
-track = _calls.track
-identify = _calls.identify
-group = _calls.group
-alias = _calls.alias
-page = _calls.page
-screen = _calls.screen
-flush = _calls.flush
-join = _calls.join
-shutdown = _calls.shutdown
+track, identify, group, alias, page, screen, flush, join, shutdown = segment.calls(
+    globals(), _client
+)
 
-if not TYPE_CHECKING:  # or every misspelt name would pass
+if not TYPE_CHECKING:  # with it, type checkers would accept any name
     __getattr__ = settings.missing(__name__, {})

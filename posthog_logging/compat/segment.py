@@ -1,7 +1,8 @@
 """
-The module of segment-analytics-python 1 and 2: ``import segment.analytics as analytics``.
+Replace segment-analytics-python 1 and 2: ``import segment.analytics as analytics``.
 
-Settings are read once, at the first call. Calls return ``(accepted, message)``, as there.
+Settings are read once, at the first call. As in the old client, calls return
+``(accepted, message)``.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import functools
 import inspect
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..analytics import Analytics
 from . import settings
+from .calls import forward
 from .timestamps import zoned
 
 
@@ -42,7 +44,7 @@ _WITHOUT = {
     "log_handler": "add it to the logger 'posthog_logging' instead",
 }
 
-# How a message calls what a call calls otherwise.
+# Arguments whose names differ in the message.
 _WIRE = {
     "user_id": "userId",
     "distinct_id": "userId",
@@ -57,10 +59,10 @@ class Client:
     Send to one source, as the old ``Client`` did.
 
     Args:
-        write_key: the source's write key; the environment's key where None.
-        host: the base URL; the dialect's own where None.
+        write_key: the source's write key; None: the key in the environment.
+        host: the base URL; None: the dialect's default.
         debug: log names and sizes at DEBUG.
-        more: the old client's other settings, by name.
+        more: the old client's other settings; an unknown one raises ``TypeError``.
     """
 
     dialect = "segment"
@@ -91,33 +93,33 @@ class Client:
         return self._call("group", args, kwargs)
 
     def alias(self, *args: Any, **kwargs: Any) -> Answer:
-        """Join *previous_id* to *user_id*; arguments as in `Analytics.alias`."""
+        """Merge *previous_id* into *user_id*; arguments as in `Analytics.alias`."""
         if "user_id" in kwargs:
             kwargs["distinct_id"] = kwargs.pop("user_id")
         return self._call("alias", args, kwargs)
 
     def page(self, *args: Any, **kwargs: Any) -> Answer:
-        """Record that *user_id* saw a page; arguments as in `Analytics.page`."""
+        """Record that *user_id* viewed a page; arguments as in `Analytics.page`."""
         return self._call("page", args, kwargs)
 
     def screen(self, *args: Any, **kwargs: Any) -> Answer:
-        """Record that *user_id* saw a screen; arguments as in `Analytics.screen`."""
+        """Record that *user_id* viewed a screen; arguments as in `Analytics.screen`."""
         return self._call("screen", args, kwargs)
 
     def flush(self) -> None:
-        """Make one attempt now for everything that waits."""
+        """Make one attempt now to deliver everything queued."""
         self.analytics.flush()
 
     def join(self) -> None:
-        """Deliver what waits; the next call opens the client again."""
+        """Deliver everything queued, and close the client; the next call opens it again."""
         self.analytics.close()
 
     def shutdown(self) -> None:
-        """Deliver what waits; the next call opens the client again."""
+        """Deliver everything queued, and close the client; the next call opens it again."""
         self.analytics.close()
 
     def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
-        """Return whether the event of the call *name* was accepted, and its message."""
+        """Make the call *name*; return whether its event was accepted, and the message."""
         try:
             given = _arguments(name, args, kwargs)
         except TypeError as error:
@@ -129,7 +131,7 @@ class Client:
 
 
 def _arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call by name; raises TypeError where the old client would."""
+    """Return the arguments of a call by name; raises TypeError if they do not fit."""
     given = dict(_signature(name).bind(None, *args, **kwargs).arguments)
     del given["self"]
     if "more" in given:
@@ -144,66 +146,40 @@ def _signature(name: str) -> inspect.Signature:
     return inspect.signature(getattr(Analytics, name))
 
 
-class Module:
+class Calls(NamedTuple):
+    """The functions of a module, each of which calls the method of that name of its client."""
+
+    track: Callable[..., Answer]
+    identify: Callable[..., Answer]
+    group: Callable[..., Answer]
+    alias: Callable[..., Answer]
+    page: Callable[..., Answer]
+    screen: Callable[..., Answer]
+    flush: Callable[[], None]
+    join: Callable[[], None]
+    shutdown: Callable[[], None]
+
+
+def calls(namespace: dict[str, Any], make: Callable[[Mapping[str, Any]], Client]) -> Calls:
     """
-    The calls of one module, on a client that the first of them makes from its settings.
+    Return the functions of one module.
+
+    The first call of any makes the module's ``default_client``.
 
     Args:
-        namespace: the module's globals, among them the *settings* that callers set.
-        make: makes a client of the settings that were changed.
+        namespace: the module's globals, with the settings that its ``_SETTINGS`` name.
+        make: makes a client from the settings that differ from their defaults.
     """
+    defaults = {name: namespace[name] for name in namespace["_SETTINGS"]}
 
-    def __init__(
-        self, namespace: dict[str, Any], make: Callable[[Mapping[str, Any]], Client]
-    ) -> None:
-        self._namespace = namespace
-        self._make = make
-        self._defaults = {name: namespace[name] for name in namespace["_SETTINGS"]}
+    def client() -> Client:
+        if namespace["default_client"] is None:
+            namespace["default_client"] = make(settings.changed(namespace, defaults))
+        made: Client = namespace["default_client"]
+        return made
 
-    @property
-    def client(self) -> Client:
-        """The module's ``default_client``, made now if there is none."""
-        client: Client | None = self._namespace["default_client"]
-        if client is None:
-            client = self._make(settings.changed(self._namespace, self._defaults))
-            self._namespace["default_client"] = client
-        return client
-
-    def track(self, *args: Any, **kwargs: Any) -> Answer:
-        """Record an event; see `Client.track`."""
-        return self.client.track(*args, **kwargs)
-
-    def identify(self, *args: Any, **kwargs: Any) -> Answer:
-        """Record a person's traits; see `Client.identify`."""
-        return self.client.identify(*args, **kwargs)
-
-    def group(self, *args: Any, **kwargs: Any) -> Answer:
-        """Record a group's traits; see `Client.group`."""
-        return self.client.group(*args, **kwargs)
-
-    def alias(self, *args: Any, **kwargs: Any) -> Answer:
-        """Join two ids; see `Client.alias`."""
-        return self.client.alias(*args, **kwargs)
-
-    def page(self, *args: Any, **kwargs: Any) -> Answer:
-        """Record a page view; see `Client.page`."""
-        return self.client.page(*args, **kwargs)
-
-    def screen(self, *args: Any, **kwargs: Any) -> Answer:
-        """Record a screen view; see `Client.screen`."""
-        return self.client.screen(*args, **kwargs)
-
-    def flush(self) -> None:
-        """Make one attempt now for everything that waits."""
-        self.client.flush()
-
-    def join(self) -> None:
-        """Deliver what waits."""
-        self.client.join()
-
-    def shutdown(self) -> None:
-        """Deliver what waits."""
-        self.client.shutdown()
+    methods = [getattr(Client, name) for name in Calls._fields]
+    return Calls(*(forward(method, client, namespace["__name__"]) for method in methods))
 
 
 write_key: str | None = None
@@ -227,17 +203,10 @@ default_client: Client | None = None
 _SETTINGS = """write_key host on_error debug log_handler send sync_mode max_queue_size gzip timeout
     max_retries oauth_client_id oauth_client_key oauth_key_id oauth_auth_server
     oauth_scope""".split()
-_calls = Module(globals(), lambda given: Client(**given))
 
-track = _calls.track
-identify = _calls.identify
-group = _calls.group
-alias = _calls.alias
-page = _calls.page
-screen = _calls.screen
-flush = _calls.flush
-join = _calls.join
-shutdown = _calls.shutdown
+track, identify, group, alias, page, screen, flush, join, shutdown = calls(
+    globals(), lambda given: Client(**given)
+)
 
-if not TYPE_CHECKING:  # or every misspelt name would pass
+if not TYPE_CHECKING:  # with it, type checkers would accept any name
     __getattr__ = settings.missing(__name__, {})

@@ -1,7 +1,7 @@
 """
-The old clients' settings: what each is called here, and which have no counterpart.
+The old clients' settings: the name of each in this library, and those without a counterpart.
 
-A setting with no counterpart is logged once, with what to do instead: it never goes unnoticed.
+A setting without a counterpart is logged, with what to do instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..delivery.ledger import logger
 
 __all__ = ["changed", "missing", "options_of"]
 
-# Settings whose name and meaning are the handler's own.
+# Settings with the same name and meaning as an option of the handler.
 _SAME = frozenset(
     """before_send debug disable_geoip flush_at flush_interval gzip historical_migration
     max_queue_size max_retries on_error proxies send sync_mode timeout""".split()
@@ -27,7 +27,7 @@ _RENAMED = {
     "capture_exception_code_variables": "exception_variables",
     "in_app_modules": "in_app_include",
 }
-# One thread sends for a handler, whatever was asked for; and nothing is lost by that.
+# A handler always has one sending thread; a different number would make no difference.
 _NOT_NEEDED = frozenset({"thread"})
 
 
@@ -35,14 +35,14 @@ def options_of(
     module: str, given: Mapping[str, Any], without: Mapping[str, str]
 ) -> dict[str, Any]:
     """
-    Return the options of a handler that an old client's settings amount to.
+    Return the options of a handler for an old client's settings.
 
     Args:
         module: the name of the compat module, for messages.
         given: the settings that differ from the old client's defaults.
         without: the settings without a counterpart, each with what to do instead.
 
-    Raises TypeError for a name that the old client did not know either.
+    Raises ``TypeError`` for a name that the old client did not have either.
     """
     options: dict[str, Any] = {}
     for name, value in given.items():
@@ -54,7 +54,7 @@ def options_of(
 
 
 def changed(namespace: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a module that somebody changed."""
+    """Return the settings of a module that differ from its *defaults*."""
     return {
         name: namespace[name]
         for name, default in defaults.items()
@@ -63,7 +63,11 @@ def changed(namespace: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[s
 
 
 def missing(module: str, without: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a module's ``__getattr__``: it names the replacement of what is not there."""
+    """
+    Return a ``__getattr__`` for *module*, which raises ``AttributeError`` with a replacement.
+
+    *without* has the replacement for each name of the old client without a counterpart.
+    """
 
     def look_up(name: str) -> Any:
         hint = "" if name.startswith("__") else f"; {without.get(name, _UNKNOWN)}"

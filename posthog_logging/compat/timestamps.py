@@ -1,7 +1,7 @@
 """
-How the old clients read a time without a zone: as UTC, unless it is the local time of just now.
+Naive datetimes as the old clients read them: as UTC, unless they are the current local time.
 
-The handler reads such a time as local. Code that migrates must not shift its events by that.
+The handler reads a naive datetime as local time, which would shift the events of migrated code.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _JUST_NOW = dt.timedelta(seconds=5)
 
 def zoned(timestamp: Any, now: dt.datetime | None = None) -> Any:
     """
-    Return *timestamp* with the zone that the old clients took it to have.
+    Return *timestamp* with the time zone that the old clients assumed.
 
-    A naive datetime within five seconds before *now*, or after it, is local time (from
-    ``datetime.now()``); any other is UTC (from ``datetime.utcnow()``, or out of a database).
-    What is no naive datetime is returned as it is.
+    A naive datetime later than five seconds before *now* is local time, from
+    ``datetime.now()``. An earlier one is UTC, from ``datetime.utcnow()`` or a database. Any other
+    value is returned unchanged. *now* is a naive local time; None: the current one.
     """
     if not isinstance(timestamp, dt.datetime) or timestamp.tzinfo is not None:
         return timestamp

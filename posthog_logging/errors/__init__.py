@@ -1,1 +1,1 @@
-"""Exceptions for error tracking: lists, frames, limits, and what reports them."""
+"""Exceptions as ``$exception`` events for PostHog's error tracking."""

@@ -1,8 +1,8 @@
 """
-An exception as PostHog's ``$exception_list``: pure, bounded, and never raising.
+Convert an exception to PostHog's ``$exception_list``: pure, bounded, and never raising.
 
-The rules are those of sdk-specs ``exception-event-metadata`` and ``capture-exception``: what is
-not known is left out, never null, and whatever was cut to fit says so where it was cut.
+Follows the sdk-specs ``exception-event-metadata`` and ``capture-exception``: unknown fields are
+left out, never null, and every cut leaves a note.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Entry = dict[str, Any]
 
 
 class Boundary(NamedTuple):
-    """Where an exception was caught, and what that place knows: None is left out."""
+    """Where an exception was caught; fields that are None are left out of the event."""
 
     level: str | None = None
     type: str | None = None
@@ -51,7 +51,7 @@ class Boundary(NamedTuple):
     source: str | None = None
 
 
-#: Who knows nothing of where it was caught, and therefore says nothing of it.
+#: A boundary about which nothing is known.
 CONTEXT_FREE = Boundary()
 MANUAL = Boundary("error", "generic", True)
 LOGGER = Boundary(None, "logger", True, "python.logging")  # the level is the record's
@@ -62,14 +62,14 @@ THREAD_EXCEPTHOOK = Boundary("error", "onuncaughtexception", False, "python.thre
 
 
 def middleware(source: str, *, handled: bool = False) -> Boundary:
-    """Return the boundary of a request: an exception escapes it, or a handler consumed it."""
+    """Return the boundary of a middleware; *handled* means that the exception did not escape."""
     return Boundary("error", "middleware", handled, source)
 
 
 def normalise_level(level: Any) -> str | None:
-    """Return PostHog's word for a level's name or number, or None where it has none."""
+    """Return PostHog's name for a level's name or number; None for an unknown one."""
     if isinstance(level, str):
-        if level.strip().lower() == "log":  # a level of PostHog's that `logging` has not
+        if level.strip().lower() == "log":  # a level that PostHog has and `logging` has not
             return "log"
         level = number_of(level)
     if isinstance(level, int) and not isinstance(level, bool) and level > 0:
@@ -77,7 +77,7 @@ def normalise_level(level: Any) -> str | None:
     return None
 
 
-#: Keys that no property of a caller's ever sets: the library's own, then the processor's.
+#: Properties that a caller cannot set: the library's, then those of PostHog's processing.
 OWNED = frozenset(
     """$exception_list $exception_level $exception_source $debug_images
     $exception_types $exception_values $exception_sources $exception_functions
@@ -87,13 +87,13 @@ OWNED = frozenset(
 
 
 def without_owned(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a caller's *properties* without those that are not the caller's to set."""
+    """Return *properties* without those in `OWNED`."""
     return {key: value for key, value in properties.items() if key not in OWNED}
 
 
-# What an event of at most 900 KiB has room for, whatever the exceptions are.
+# Limits that keep every event below 900 KiB.
 _ENTRIES = 50
-_MEMBERS = 1000  # reads of group members, shared by all groups of one event (sdk-specs)
+_MEMBERS = 1000  # members of groups that are read, in all groups of one event (sdk-specs)
 _FRAMES, _FRAMES_IN_ALL = 100, 500
 _MESSAGE, _MESSAGES_IN_ALL = 8 * 1024, 64 * 1024
 _TRACEBACK = 32 * 1024
@@ -114,22 +114,24 @@ def exception_properties(
     variables: bool = False,
 ) -> dict[str, Any]:
     """
-    Return the properties of the ``$exception`` event for *error*, whatever that is.
+    Return the properties of the ``$exception`` event for *error*, which can be any object.
 
     Args:
+        error: usually an exception or an exception class.
         boundary: where it was caught.
-        level: the severity at the source; one that is not recognised is the boundary's.
-        traceback: in place of the exception's own.
-        stack: the current frame, for something that has no traceback: makes it synthetic.
-        fingerprint: the caller's own grouping.
-        supplied: typed mechanism fields of an integration; the valid ones win.
-        in_app: decides by module and path whether code is the project's; see `is_in_app`.
-        variables: whether the project's own frames carry their local variables.
+        level: the severity; if None or unknown, the boundary's.
+        traceback: replaces the exception's own.
+        stack: the current frame, for an error without a traceback, which is marked synthetic.
+        fingerprint: the caller's key for grouping; None: PostHog groups.
+        supplied: mechanism fields from an integration; valid ones win.
+        in_app: called with module and path; returns whether code is the project's. None:
+            `is_in_app`.
+        variables: include the local variables of the project's own frames.
     """
     try:
         own = Variables() if variables else None
         entries = _entries(error, traceback, stack, _safely(in_app), own)
-    except Exception:  # such as a RecursionError: there was hardly any stack left to work on
+    except Exception:  # such as a RecursionError, when hardly any stack is left
         entries = [_entry(_type_name(type(error)), _UNREADABLE, synthetic=False)]
     return _event(entries, boundary, level, fingerprint, supplied)
 
@@ -141,7 +143,7 @@ def _event(
     fingerprint: Any = None,
     supplied: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the event's properties: what the boundary knows, and *entries* linked to it."""
+    """Return the properties of the event with *entries*, completed from the boundary."""
     first = entries[0]
     own = first["mechanism"]
     if boundary == CONTEXT_FREE:
@@ -184,15 +186,16 @@ _VALID: Mapping[str, Callable[[Any], bool]] = {
     "exception_id": _is_id,
     "parent_id": _is_id,
 }
-# The place in the tree: the entry that was caught is its root, whatever an integration says.
+# Fields that place an entry in the tree. An integration cannot set them: the caught exception
+# is always the root.
 _LINKAGE = frozenset({"source", "exception_id", "parent_id"})
 
 
 def mechanism(*known: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return one mechanism: of each field the first valid value; what is not valid is absent.
+    Merge mechanisms: the first valid value of each field wins, and invalid ones are left out.
 
-    Keys of other platforms are kept as they are.
+    Unknown fields, such as those of other platforms, are kept.
     """
     found: dict[str, Any] = {}
     for fields in known:
@@ -207,7 +210,7 @@ def _is_given(value: Any) -> bool:
 
 
 class _Link(NamedTuple):
-    """One exception in the tree, and how it was reached: from which entry, along which edge."""
+    """One exception in the tree, the index of its parent, and its relation to the parent."""
 
     error: Any
     source: str | None = None
@@ -221,7 +224,7 @@ def _entries(
     in_app: InApp,
     variables: Variables | None,
 ) -> list[Entry]:
-    """Return the entries of *error* and all that it was caused by, parents first."""
+    """Return the entries of *error* and of all its causes and members, parents first."""
     links = _tree(error) if isinstance(error, BaseException) else [_Link(error)]
     frames = min(_FRAMES, _FRAMES_IN_ALL // len(links))
     sources = Sources()
@@ -229,15 +232,15 @@ def _entries(
     for number, link in enumerate(links):
         own = traceback if number == 0 and traceback else attribute_of(link.error, "__traceback__")
         steps = both_ends(walk(own), frames)
-        invented = number == 0 and not steps and stack is not None
-        if invented:
+        synthetic = number == 0 and not steps and stack is not None
+        if synthetic:
             steps = stack_steps(stack, frames)
         entry = _described(link.error, min(_MESSAGE, _MESSAGES_IN_ALL // len(links)))
-        entry["mechanism"]["synthetic"] |= invented
+        entry["mechanism"]["synthetic"] |= synthetic
         _add_frames(entry, steps, in_app, sources, variables)
         _link(entry, number, link.source, link.parent)
         entries.append(entry)
-    sources.spend()
+    sources.read()
     return entries
 
 
@@ -253,20 +256,20 @@ def _add_frames(
         entry["stacktrace"] = {"type": "raw", "frames": frames}
     for frame, step in zip(reversed(frames), reversed(steps), strict=True):
         if not isinstance(step, int):
-            sources.want(frame, step)
+            sources.add(frame, step)
             if variables is not None and frame["in_app"]:
                 variables.add(frame, step.frame)
 
 
 def _safely(in_app: InApp | None) -> InApp:
-    """Return *in_app* such that it cannot raise; where it does, the usual rule decides."""
+    """Wrap *in_app* so that it never raises: if it does, `is_in_app` decides."""
 
     def decided(module: str, path: str) -> bool:
         for rule in (in_app, is_in_app):
             try:
                 if rule is not None:
                     return bool(rule(module, path))
-            except Exception:  # the caller's, or a working directory that was deleted
+            except Exception:  # the caller's rule raised, or the working directory is gone
                 continue
         return False
 
@@ -274,7 +277,7 @@ def _safely(in_app: InApp | None) -> InApp:
 
 
 def _described(error: Any, most: int) -> Entry:
-    """Return the entry of *error* without frames; what is no exception becomes one."""
+    """Return the entry of *error* without frames; an object that is no exception is synthetic."""
     if not isinstance(error, BaseException):
         if is_error_type(error):
             return _entry(_type_name(error), "", synthetic=True)
@@ -291,14 +294,14 @@ def _entry(kind: str, value: str, *, synthetic: bool) -> Entry:
 
 
 def _link(entry: Entry, number: int, source: str | None, parent: int) -> None:
-    """Place *entry* in the tree; the outermost one has no parent, and so no relation to it."""
+    """Link *entry* to its parent; the root, entry 0, has none."""
     if number:
         edge = {"type": "chained", "source": source, "exception_id": number, "parent_id": parent}
         entry["mechanism"] = mechanism(edge, entry["mechanism"])
 
 
 def _tree(error: BaseException) -> list[_Link]:
-    """Return *error* and what it was caused by, depth first, each exception once, 50 at most."""
+    """Return *error*, its causes and its members, depth first; each once, and 50 at most."""
     links = [_Link(error)]
     seen = {id(error)}
     reads = iter(range(_MEMBERS))
@@ -318,14 +321,14 @@ def _tree(error: BaseException) -> list[_Link]:
 def _children(
     error: BaseException, reads: Iterator[int]
 ) -> Iterator[tuple[str | None, BaseException | None]]:
-    """Yield what *error* was caused by, then its members; *reads* are the members left to read."""
+    """Yield the cause or context of *error*, then its members while *reads* lasts."""
     cause = attribute_of(error, "__cause__")
     context = attribute_of(error, "__context__")
     if isinstance(cause, BaseException):
         yield "cause", cause
     elif isinstance(context, BaseException) and not attribute_of(error, "__suppress_context__"):
         yield "context", context
-    # By its attribute: Python 3.10 has no groups, but the backport and trio have.
+    # By the attribute, not by type: the backport of exception groups has its own class.
     members = attribute_of(error, "exceptions")
     if isinstance(members, (list, tuple)):
         for _, member in zip(reads, members):  # noqa: B905 - whichever ends first
@@ -339,7 +342,7 @@ def _type_name(kind: type) -> str:
 
 
 def _message(error: Any, most: int) -> str:
-    """Return what *error* says, with its notes (PEP 678) below as a traceback prints them."""
+    """Return the message of *error* with its notes (PEP 678) below, as in a traceback."""
     try:
         text = str.__str__(str(error))
     except Exception:
@@ -354,15 +357,15 @@ def exception_from_text(
     text: str, boundary: Boundary = LOGGER, *, level: str | int | None = None
 ) -> dict[str, Any]:
     """
-    Return the properties of the ``$exception`` event for a traceback that is only text.
+    Return the properties of the ``$exception`` event for a traceback as text.
 
-    It is marked synthetic, and its text is the property ``traceback``: frames are not guessed
-    at. What is no traceback is an ``Exception`` with its first line.
+    The event is marked synthetic. Frames are not parsed; the text is in the property
+    ``traceback``. A text without a traceback becomes an ``Exception`` with its first line.
     """
     try:
         whole = str.__str__(text)
         found = raised_in(whole)[:_ENTRIES]
-    except Exception:  # not a text at all
+    except Exception:  # not text
         return _event([_entry("Exception", _UNREADABLE, synthetic=True)], boundary, level)
     entries = []
     for number, raised in enumerate(found):
@@ -373,7 +376,7 @@ def exception_from_text(
 
 
 def _end_of(text: str) -> str:
-    """Return the end of a traceback, where the outermost exception stands."""
+    """Return the end of a traceback, which has the outermost exception."""
     if len(text) <= _TRACEBACK:
         return text
     return f"[cut: of {len(text)} characters]\n{text[-_TRACEBACK:]}"
@@ -396,15 +399,15 @@ def message_properties(
     in_app: InApp | None = None,
 ) -> dict[str, Any]:
     """
-    Return the properties of the ``$exception`` event for an error that was only logged.
+    Return the properties of the ``$exception`` event for a logged error without an exception.
 
     Args:
-        name: the logger's name, which is the type.
-        message: what was logged, which is the value.
-        site: the frame of the log call, where it is known.
+        name: the logger's name, which becomes the type.
+        message: the log message, which becomes the value.
+        site: the frame of the log call; None if it is not known.
     """
     entry = _entry(clip(name, _NAME) or "Exception", clip(message, _MESSAGE), synthetic=True)
     sources = Sources()
     _add_frames(entry, [Step(site, site.f_lineno)] if site else [], _safely(in_app), sources)
-    sources.spend()
+    sources.read()
     return _event([entry], boundary, level)

@@ -1,4 +1,4 @@
-"""One frame of a stack, as PostHog's raw frames: where it was, whose code it is, its source."""
+"""Stack frames in PostHog's raw form: location, source lines, and whether they are in-app."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _SOURCE_FILE = 2 * 1024 * 1024
 
 
 class Step(NamedTuple):
-    """One frame on the way to the crash, and the line that it was at."""
+    """A frame of a traceback or a stack, and its current line; None if that is not known."""
 
     frame: FrameType
     lineno: int | None
 
 
 def walk(traceback: Any) -> Iterator[Step]:
-    """Yield the frames from where it was caught to where it was raised."""
+    """Yield the frames of *traceback*, from where the exception was caught to the ``raise``."""
     while isinstance(traceback, TracebackType):
         if not _is_hidden(traceback.tb_frame):
             yield Step(traceback.tb_frame, traceback.tb_lineno)
@@ -54,8 +54,8 @@ def walk(traceback: Any) -> Iterator[Step]:
 
 
 def stack_steps(stack: FrameType | None, most: int) -> list[Step | int]:
-    """Return the way to *stack* without the calls of `logging` and of this library at its end."""
-    while stack is not None and _is_machinery(stack.f_code.co_filename):
+    """Return the steps to the frame *stack*, without `logging` and this library at the end."""
+    while stack is not None and _is_logging(stack.f_code.co_filename):
         stack = stack.f_back
     steps = []
     while stack is not None:
@@ -65,7 +65,7 @@ def stack_steps(stack: FrameType | None, most: int) -> list[Step | int]:
     return both_ends(reversed(steps), most)
 
 
-def _is_machinery(path: str) -> bool:
+def _is_logging(path: str) -> bool:
     return path.startswith(_OWN) or os.path.dirname(path).endswith(f"{os.sep}logging")
 
 
@@ -73,17 +73,17 @@ _HIDDEN = ("__tracebackhide__", "__traceback_hide__")
 
 
 def _is_hidden(frame: FrameType) -> bool:
-    """Return whether the frame asks to be left out, as pytest and Sentry let it."""
+    """Return whether the frame asks to be left out, by a variable as for pytest and Sentry."""
     code = frame.f_code
     for name in _HIDDEN:
-        # The names are looked at first: the locals of a frame are a copy, made at each look.
+        # The names first: every read of `f_locals` copies all local variables.
         if name in code.co_varnames or name in code.co_names or name in code.co_cellvars:
             return is_true(frame.f_locals.get(name))
     return False
 
 
 def both_ends(steps: Iterable[Any], most: int) -> list[Any]:
-    """Return *steps* with the middle replaced by the number of those left out, *most* in all."""
+    """Cut *steps* to *most*: the middle is replaced by the number of steps left out."""
     rest = iter(steps)
     first = list(islice(rest, most // 2))
     last: deque[Any] = deque(maxlen=most - len(first))
@@ -98,7 +98,7 @@ def both_ends(steps: Iterable[Any], most: int) -> list[Any]:
 
 
 def describe(step: Step | int, in_app: InApp) -> Frame:
-    """Return the frame of *step* without its source; of a number, how many are left out."""
+    """Return the frame of *step* without source lines; for a number, a note of the cut."""
     if isinstance(step, int):
         return _gap(step)
     code = step.frame.f_code
@@ -108,7 +108,7 @@ def describe(step: Step | int, in_app: InApp) -> Frame:
 
 
 def _gap(left_out: int) -> Frame:
-    """Return the frame that says how many are missing; not `in_app`, so no issue groups by it."""
+    """Return a frame that notes the cut; not ``in_app``, so that PostHog does not group by it."""
     return {
         "platform": "python",
         "filename": "[cut]",
@@ -118,7 +118,7 @@ def _gap(left_out: int) -> Frame:
 
 
 def _frame(path: str, function: str, lineno: int | None, module: str, in_app: InApp) -> Frame:
-    """Return one frame without its source; *module* is empty where it is not known."""
+    """Return a frame without source lines; *module* is "" if it is not known."""
     frame: Frame = {
         "platform": "python",
         "filename": _filename(path, module),
@@ -135,7 +135,7 @@ def _frame(path: str, function: str, lineno: int | None, module: str, in_app: In
 
 
 def _filename(path: str, module: str) -> str:
-    """Return *path* from the top package of *module* on, or only its last part."""
+    """Return *path* relative to the folder of *module*'s top package, or just its last part."""
     parts = path.replace("\\", "/").split("/")
     names = module.split(".")
     if os.path.splitext(parts[-1])[0] == "__init__":
@@ -145,7 +145,7 @@ def _filename(path: str, module: str) -> str:
 
 
 def _path_end(path: str) -> str:
-    """Return the end of a path: that is where two paths differ."""
+    """Cut a path at the front: the end tells two paths apart."""
     return path.encode("utf-8", "replace")[-_NAME:].decode("utf-8", "ignore")
 
 
@@ -167,11 +167,11 @@ _PREFIXES = tuple({_under(prefix) for prefix in (sys.prefix, sys.base_prefix, sy
 
 def is_in_app(module: str, path: str, root: str | None = None) -> bool:
     """
-    Return whether code is the project's own; the first rule that applies decides.
+    Return whether code is the project's own, by the first rule that applies.
 
-    Code without a file is the project's only in ``__main__``; installed packages, the standard
-    library and this library are not; what is under *root* (or the working directory) is; and
-    so is all else that does not lie in the interpreter's own folders.
+    Code without a file is the project's only in ``__main__``. Installed packages, the standard
+    library and this library are not. Code under *root*, by default the working directory, is.
+    Other code is, unless it is in the interpreter's folders.
     """
     if path.startswith("<"):
         return module == "__main__" and not path.startswith("<frozen")
@@ -187,41 +187,41 @@ def in_app_rule(
     include: Iterable[str] = (), exclude: Iterable[str] = (), root: str | None = None
 ) -> InApp:
     """
-    Return the rule by which code is the project's: *include*, then *exclude*, then `is_in_app`.
+    Return a function that decides whether code is the project's own; by default `is_in_app`.
 
     Args:
-        include: modules, with those inside them, that are the project's: ``"shop"``.
-        exclude: modules that are not: ``"shop.vendored"``. A longer name is the nearer one,
-            and wins; of two alike *include* does.
-        root: the project's folder; the working directory where None.
+        include: modules that are the project's, with their submodules, such as ``"shop"``.
+        exclude: modules that are not, such as ``"shop.vendored"``. The longest name that
+            matches wins; *include* wins over *exclude*.
+        root: the project's folder; None: the working directory.
     """
     places = dict.fromkeys(exclude, False) | dict.fromkeys(include, True)
     nearest = sorted(places.items(), key=lambda place: len(place[0]), reverse=True)
 
     def rule(module: str, path: str) -> bool:
-        for name, ours in nearest:
+        for name, is_own in nearest:
             if module == name or module.startswith(f"{name}."):
-                return ours
+                return is_own
         return is_in_app(module, path, root)
 
     return rule
 
 
 class Sources:
-    """The source lines around frames: read once a file, within what one event has room for."""
+    """The source lines around frames: each file is read once, within the limit of an event."""
 
     def __init__(self) -> None:
-        self._wanted: list[tuple[Frame, Step]] = []
+        self._frames: list[tuple[Frame, Step]] = []
         self._files: dict[str, list[str]] = {}
 
-    def want(self, frame: Frame, step: Step) -> None:
-        """Note that *frame* is to get its lines, after those that asked before it."""
-        self._wanted.append((frame, step))
+    def add(self, frame: Frame, step: Step) -> None:
+        """Add *frame* to those that get source lines, the first ones with priority."""
+        self._frames.append((frame, step))
 
-    def spend(self) -> None:
-        """Give the frames their lines, as far as there is room."""
+    def read(self) -> None:
+        """Read the source lines of the frames, until the event's limit is reached."""
         room = _LINES_IN_ALL
-        for frame, step in self._wanted:
+        for frame, step in self._frames:
             around, at = self._around(step)
             room -= sum(map(len, around))
             if room < 0:
@@ -232,7 +232,7 @@ class Sources:
                 frame["post_context"] = around[at + 1 :]
 
     def _around(self, step: Step) -> tuple[list[str], int]:
-        """Return the lines around a frame's, and which of them is its own."""
+        """Return the lines around a step's line, and the index of that line."""
         path = step.frame.f_code.co_filename
         if path not in self._files:
             self._files[path] = _source_of(path, step.frame.f_globals)
@@ -246,15 +246,15 @@ class Sources:
 
 
 def _source_of(path: str, names: dict[str, Any]) -> list[str]:
-    """Return the lines of a module, or none where it is not safe or not possible to read it."""
+    """Return the lines of a module; an empty list if reading it is impossible or not safe."""
     try:
         if os.path.exists(path):
-            # A FIFO or a device would block the caller, a huge file would stay in the cache.
+            # A FIFO or a device would block the caller; a huge file would stay in the cache.
             if not os.path.isfile(path) or os.path.getsize(path) > _SOURCE_FILE:
                 return []
             linecache.checkcache(path)
         elif not path.startswith("<") and "__loader__" not in names:
-            return []  # `linecache` would look for it all over sys.path
+            return []  # `linecache` would search all of sys.path for it
         return linecache.getlines(path, names)
-    except Exception:  # whatever a foreign loader raises
+    except Exception:  # a loader may raise anything
         return []

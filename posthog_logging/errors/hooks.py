@@ -1,4 +1,4 @@
-"""The interpreter's own hooks: what nobody catches, in any thread, is reported."""
+"""Report uncaught exceptions, in any thread, through the interpreter's exception hooks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["ExceptHooks"]
 
 class ExceptHooks:
     """
-    Report what nobody catches, in any thread, and then do what was done before.
+    Report uncaught exceptions, then call the hooks that were installed before.
 
-    Ctrl-C and ``SystemExit`` are ends, not errors.
+    ``KeyboardInterrupt`` and ``SystemExit`` are not reported.
 
     Args:
-        capture: reports an exception that was caught at a boundary.
+        capture: called with the exception and its `Boundary`.
     """
 
     def __init__(self, capture: Callable[[Any, Boundary], Any]) -> None:
@@ -32,7 +32,7 @@ class ExceptHooks:
         self._before_in_threads: Callable[..., Any] | None = None
 
     def install(self) -> None:
-        """Stand in front of what is there now, unless it stands in the row already."""
+        """Install the hooks in front of the current ones, unless they are installed already."""
         self._reports = True
         if self._before is None:
             self._before, sys.excepthook = sys.excepthook, self._uncaught
@@ -41,7 +41,7 @@ class ExceptHooks:
             self._before_in_threads = before
 
     def remove(self) -> None:
-        """Put back what was there before; where others came on top, only pass on from now on."""
+        """Restore the earlier hooks; below hooks that were installed later, only pass on."""
         self._reports = False
         if sys.excepthook == self._uncaught and self._before is not None:
             sys.excepthook, self._before = self._before, None

@@ -1,4 +1,4 @@
-"""The keys of this process, masked in what is sent of its source lines and messages."""
+"""Mask the process's API keys in the source lines and messages that are sent."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["MASK", "keep_secret", "masked"]
 
 MASK = "[masked]"
 
-# PostHog's keys, of whatever project.
+# Keys of any PostHog project.
 _ANY_KEY = r"ph[a-z]_\w{16,}"
-_SHORTEST = 6  # characters; a shorter one is a word that stands in any text
+_SHORTEST = 6  # characters; a shorter key could be part of any text
 
 _secrets: set[str] = set()
 _pattern = re.compile(_ANY_KEY)
 
 
 def keep_secret(*keys: str) -> None:
-    """Mask *keys* from now on, in whichever handler's reports."""
+    """Mask *keys* from now on, in the reports of every handler."""
     global _pattern
     _secrets.update(key for key in keys if len(key) >= _SHORTEST)
     longest_first = sorted(_secrets, key=len, reverse=True)
@@ -28,7 +28,7 @@ def keep_secret(*keys: str) -> None:
 
 
 def masked(value: Any) -> Any:
-    """Return *value* with every key in its texts, also those of its lists and dicts, masked."""
+    """Return *value* with all keys masked in its text, also inside lists and dicts."""
     if type(value) is str:
         return _pattern.sub(MASK, value)
     if type(value) is dict:

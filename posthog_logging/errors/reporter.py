@@ -1,8 +1,8 @@
 """
-What was raised, or logged as an error, as ``$exception`` events: each once, and no storm.
+Report exceptions and logged errors as ``$exception`` events: each once, and rate-limited.
 
-Whoever catches one comes here: the handler with its records, structlog's processor, the
-middlewares, the interpreter's own hooks, and the program itself.
+Called by the handler for its records, by the structlog processor, the middlewares, the
+interpreter's exception hooks, and the program itself.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ __all__ = ["Reporter", "fields_and_message"]
 Take = Callable[[Mapping[str, Any], float, Bound], "str | None"]
 Rate = tuple[int, float]
 
-# What an event says of itself, and not of the exception beside it.
-_THE_EVENT_S = frozenset({"event", "kind", "uuid", "set", "set_once", "previous_id"})
-# Where structlog and its processors put what was raised.
-_RAISED_IN = frozenset({"exc_info", "exception", "stack", "stack_info"})
-_LONGEST = 8 * 1024  # characters of a message, as of an exception's own
+# Fields of a log call that describe its event, not its exception.
+_EVENT_ONLY = frozenset({"event", "kind", "uuid", "set", "set_once", "previous_id"})
+# Where structlog and its processors put the exception.
+_EXCEPTION_KEYS = frozenset({"exc_info", "exception", "stack", "stack_info"})
+_LONGEST = 8 * 1024  # characters of a log message, as for an exception's message
 
 
 class _Case(NamedTuple):
-    """One failure to report: what it is, what its type is called, and how to describe it."""
+    """One failure to report: the error, the name of its type, and a function to describe it."""
 
     error: Any
     kind: str
@@ -72,30 +72,32 @@ class _Case(NamedTuple):
 
 class Reporter:
     """
-    Make events of what was raised.
+    Report exceptions as events.
 
-    An exception that was reported is remembered, so that the middleware, the logger and the
-    hook that it meets next do not report it again.
+    Remembers each reported exception, so that a logger, a middleware and a hook that all catch
+    the same one report it once.
 
     Args:
-        take: takes an event; returns its uuid, None where it was refused.
-        refuse: counts what was held back, by reason and name.
-        is_deaf: returns whether nothing would be taken at present.
-        level: the least level of a log call that is reported; None: no log call is.
-        rate: how many of one type may go at once, and how many more a second; None: all.
-        messages: whether a log call without an exception is reported, too: at ERROR and above
-            where *level* is any.
-        steps: how many of the last log records and events of a context go along; 0: none.
-        in_app: decides by module and path whose code a frame is; see `in_app_rule`.
-        variables: whether frames of the project's own carry their local variables.
-        secrets: keys that are masked in source lines and messages, as PostHog's own are.
+        take: accepts an event; returns its uuid, or None if it was refused.
+        refuse: counts a report that was not sent, by reason and name.
+        is_disabled: returns whether no event would be accepted at present.
+        level: the lowest level of log calls that are reported; None: none are.
+        rate: how many reports of one type to allow at once, and how many more a second; None:
+            no limit.
+        clock: returns monotonic seconds.
+        messages: also report log calls without an exception, from *level* on, which is ERROR
+            if it is None.
+        steps: how many of the context's last log records and events to attach; 0: none.
+        in_app: returns whether code is the project's, by module and path; see `in_app_rule`.
+        variables: include the local variables of the project's own frames.
+        secrets: keys to mask in source lines and messages, besides PostHog's own.
     """
 
     def __init__(
         self,
         take: Take,
         refuse: Callable[[str, str], None],
-        is_deaf: Callable[[], bool | None],
+        is_disabled: Callable[[], bool | None],
         level: int | None = None,
         rate: Rate | None = (10, 1.0),
         clock: Callable[[], float] = time.monotonic,
@@ -107,11 +109,11 @@ class Reporter:
         secrets: Iterable[str] = (),
     ) -> None:
         self.level = level
-        #: Keeps the steps before an exception; None where they are not wanted.
+        #: The steps before an exception; None if none are recorded.
         self.steps = Steps(steps) if steps else None
         self._take = take
         self._refuse = refuse
-        self._is_deaf = is_deaf
+        self._is_disabled = is_disabled
         self._rate = None if rate is None else RateLimit(*rate)
         self._clock = clock
         self._messages_from = (level or logging.ERROR) if messages else None
@@ -122,7 +124,7 @@ class Reporter:
 
     @property
     def sees_every_record(self) -> bool:
-        """Whether it wants to be shown every log record."""
+        """Whether `record` has to be called with every log record."""
         return self.level is not None or self.steps is not None
 
     def capture(
@@ -133,13 +135,17 @@ class Reporter:
         properties: Any = None,
         level: str | int | None = None,
     ) -> str | None:
-        """Report *error*; return the uuid of its event, the first one's if it had one before."""
+        """
+        Report *error*; return the uuid of its event, or None if it was refused.
+
+        For an exception that was reported before, returns the uuid of that event.
+        """
         fields = {"distinct_id": distinct_id, "properties": properties}
         case = self._case_of(error, None, boundary, level, sys._getframe())
         return self._report(case, fields, time.time())
 
     def record(self, record: logging.LogRecord) -> None:
-        """Report what *record* was logged with, if that was an exception; keep it as a step."""
+        """Report the exception or error of *record*, if it has one; add it to the steps."""
         try:
             if self.level is not None and level_of(record) >= self.level:
                 self._report_record(record)
@@ -149,8 +155,8 @@ class Reporter:
             self.steps.record(record)
 
     def entry(self, entry: Mapping[Any, Any], method: str, levelno: int, created: float) -> None:
-        """Report what structlog's *entry* was logged with; keep it as a step."""
-        reported = self.level is not None and levelno >= self.level and not self._is_deaf()
+        """Report the exception or error of a structlog *entry*; add it to the steps."""
+        reported = self.level is not None and levelno >= self.level and not self._is_disabled()
         if not reported and self.steps is None:
             return
         fields, message = fields_in_entry(_without_traces(entry), created)
@@ -161,7 +167,7 @@ class Reporter:
 
     def _report_record(self, record: logging.LogRecord) -> None:
         logged = self._messages_from is not None and level_of(record) >= self._messages_from
-        if not (logged or _may_bear_one(record)) or self._is_deaf():
+        if not (logged or _may_have_exception(record)) or self._is_disabled():
             return
         case = self._case_in(record)
         if case is None and not logged:
@@ -175,7 +181,7 @@ class Reporter:
             case = self._case_of_message(record, name, message, level, site)
             template = record.msg if isinstance(record.msg, str) else message
             place["$exception_fingerprint"] = _fingerprint(name, template)
-        self._report(case, fields, record.created, place, _whose(record))
+        self._report(case, fields, record.created, place, _identity_of(record))
 
     def _report_entry(
         self, entry: Mapping[Any, Any], found: Fields, method: str, levelno: int, created: float
@@ -202,8 +208,8 @@ class Reporter:
         place: Mapping[str, Any] = MappingProxyType({}),
         bound: Bound | None = None,
     ) -> str | None:
-        """Send the event of *case*, unless it was sent before; nothing is raised."""
-        if self._is_deaf():
+        """Send the event of *case*, unless it was sent before; never raise."""
+        if self._is_disabled():
             return None
         name, _ = stamp(created)
         marked = isinstance(case.error, (BaseException, logging.LogRecord))
@@ -217,7 +223,7 @@ class Reporter:
         except faults() as failure:
             self._refuse("internal_error", type(failure).__name__)
         if sent is None and marked:
-            self._marks.withdraw(case.error, name)  # the mark goes with the report
+            self._marks.withdraw(case.error, name)  # not reported, so not marked
         return sent
 
     def _send(
@@ -235,23 +241,23 @@ class Reporter:
         if not isinstance(own, Mapping):
             own = {} if own is None else {"properties": own}
         event = {
-            **{k: v for k, v in without_owned(fields).items() if k not in _THE_EVENT_S},
+            **{k: v for k, v in without_owned(fields).items() if k not in _EVENT_ONLY},
             "event": "$exception",
             "uuid": fields["uuid"],
             "properties": {**without_owned(own), **masked(case.described())},
         }
-        beneath = {**masked(self._steps_before()), **masked(dict(place))}
-        beneath.update(without_owned(bound.properties))
-        return self._take(event, created, Bound(bound.distinct_id, beneath))
+        defaults = {**masked(self._steps_before()), **masked(dict(place))}
+        defaults.update(without_owned(bound.properties))
+        return self._take(event, created, Bound(bound.distinct_id, defaults))
 
     def _steps_before(self) -> dict[str, Any]:
         steps = [] if self.steps is None else self.steps.recent()
         return {"$exception_steps": steps} if steps else {}
 
     def _case_in(self, record: logging.LogRecord) -> _Case | None:
-        """Return what *record* was logged with: alive, or as the text that a queue made of it."""
+        """Return the exception of *record*, or its text if the record came from a queue."""
         level = normalise_level(record.levelname) or record.levelno
-        # The current stack is the record's, unless a queue is between the two.
+        # In another thread, behind a queue, the current stack is not the record's.
         stack = sys._getframe() if record.thread == threading.get_ident() else None
         found = normalise_exc_info(record.exc_info)
         if found is not None:
@@ -268,7 +274,7 @@ class Reporter:
         found = normalise_exc_info(entry.get("exc_info"))
         if found is not None:
             return self._case_of(*found, STRUCTLOG, level, stack)
-        text = entry.get("exception")  # `format_exc_info` came before
+        text = entry.get("exception")  # set by structlog's `format_exc_info`
         if isinstance(text, str) and is_traceback(text):
             return _case_of_text(text, STRUCTLOG, level)
         return None
@@ -282,7 +288,7 @@ class Reporter:
         stack: FrameType | None,
     ) -> _Case:
         kind = error if isinstance(error, type) else type(error)
-        name: str = type.__dict__["__qualname__"].__get__(kind)  # whatever its own class says
+        name: str = type.__dict__["__qualname__"].__get__(kind)  # bypasses its metaclass
 
         def described() -> dict[str, Any]:
             return exception_properties(
@@ -324,20 +330,20 @@ def _case_of_text(text: str, boundary: Boundary, level: str | int | None) -> _Ca
     return _Case(None, properties["$exception_type"], lambda: properties)
 
 
-def _may_bear_one(record: logging.LogRecord) -> bool:
-    """Tell most of the records apart that bear no exception, at the least cost."""
+def _may_have_exception(record: logging.LogRecord) -> bool:
+    """Return False for most records without an exception: a cheap first test."""
     given = record.exc_info or record.exc_text or isinstance(record.msg, dict)
     return bool(given) or record.args is None
 
 
-def _whose(record: logging.LogRecord) -> Bound:
-    """Return what is bound where *record* was made; structlog's binding counts in its thread."""
+def _identity_of(record: logging.LogRecord) -> Bound:
+    """Return the values bound for *record*; structlog's only in the record's own thread."""
     bound = bound_to(record)
     return context.with_structlog(bound) if record.thread == threading.get_ident() else bound
 
 
 def _call_site(record: logging.LogRecord) -> FrameType | None:
-    """Return the frame of the log call, where the current stack still has it."""
+    """Return the frame of the log call; None if it is not on the current stack."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_lineno == record.lineno and frame.f_code.co_filename == record.pathname:
@@ -347,18 +353,18 @@ def _call_site(record: logging.LogRecord) -> FrameType | None:
 
 
 def _fingerprint(logger: str, template: Any) -> str:
-    """Return what groups the reports of one log call, whatever it was filled in with."""
+    """Return a fingerprint that groups the reports of one log call, for any arguments."""
     text = template if isinstance(template, str) else ""
     return hashlib.sha256(f"{logger}\0{text}".encode("utf-8", "replace")).hexdigest()
 
 
 def fields_and_message(record: logging.LogRecord) -> Fields:
-    """Return what *record* says beside the exception, and its message."""
+    """Return the fields of *record* without its exception, and its message."""
     if isinstance(record.msg, dict):
         return fields_in_entry(_without_traces(record.msg), record.created)
-    shaped = fields_in_message(record)
-    if shaped is not None:
-        return shaped
+    structured = fields_in_message(record)
+    if structured is not None:
+        return structured
     message = text_of(record)
     if record.args is None:
         message = before_traceback(message)
@@ -366,11 +372,11 @@ def fields_and_message(record: logging.LogRecord) -> Fields:
 
 
 def _without_traces(entry: Mapping[Any, Any]) -> dict[Any, Any]:
-    return {key: value for key, value in entry.items() if key not in _RAISED_IN}
+    return {key: value for key, value in entry.items() if key not in _EXCEPTION_KEYS}
 
 
 def _place(record: logging.LogRecord, message: Any) -> dict[str, Any]:
-    """Return what the record is: the properties with the lowest rank."""
+    """Return the properties that describe the log call."""
     found = {
         "message": _clipped(message),
         "logger": record.name,

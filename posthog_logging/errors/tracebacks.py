@@ -1,7 +1,7 @@
 """
-Tracebacks that are only text: what a stock ``QueueHandler`` leaves of an exception.
+Parse tracebacks in text, which is all that the standard ``QueueHandler`` keeps of an exception.
 
-Type, message and text are kept; frames are not guessed at.
+Only types and messages are parsed, not frames.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 __all__ = ["Raised", "before_traceback", "is_traceback", "raised_in", "traceback_in"]
 
-#: What a traceback begins with, a group's too.
+#: The first line of a traceback; part of it, for an exception group.
 _TRACEBACK = "Traceback (most recent call last):"
 _STACK = "Stack (most recent call last):"
 _JOINTS = {
@@ -22,14 +22,19 @@ _JOINTS = {
     "During handling of the above exception, another exception occurred:": "context",
 }
 _RAISED = re.compile(r"(?P<name>[^\W\d][\w.<>]*)(?:: (?P<value>.*))?")
-# The text of a group: its own part is boxed once, its members are boxed more than once.
+# In the text of a group, its own lines are indented once, and its members' further.
 _BOXED = re.compile(r"  [+|] ?")
 _MEMBER = re.compile(r"(?: {4,}[+|]|  \+-)")
 _TEXT = 256 * 1024
 
 
 class Raised(NamedTuple):
-    """One exception of a text, and how the one before it came of it: ``cause``, ``context``."""
+    """
+    One exception in a text.
+
+    *source* is its relation to the exception it led to: ``"cause"`` or ``"context"``; None for
+    the outermost one.
+    """
 
     module: str
     type: str
@@ -38,14 +43,14 @@ class Raised(NamedTuple):
 
 
 def is_traceback(text: object) -> bool:
-    """Return whether there is a traceback in *text*."""
+    """Return whether *text* has a traceback in it."""
     return isinstance(text, str) and _TRACEBACK in text
 
 
 def traceback_in(record: logging.LogRecord) -> str:
-    """Return the traceback as text, where a handler for a queue left no more of it."""
+    """Return the traceback in the text of *record*; "" if there is none."""
     text = record.exc_text
-    if not text and record.args is None:  # `QueueHandler.prepare` made one text of it all
+    if not text and record.args is None:  # `QueueHandler.prepare` joined message and traceback
         text = record.msg
     if not isinstance(text, str) or not is_traceback(text):
         return ""
@@ -53,16 +58,16 @@ def traceback_in(record: logging.LogRecord) -> str:
 
 
 def before_traceback(text: str) -> str:
-    """Return the lines above a traceback; of a group, there are words before it on its line."""
+    """Return the lines above the traceback in *text*; all of it if there is none."""
     before, traceback, _ = text.partition(_TRACEBACK)
     return before.rpartition("\n")[0] if traceback else text
 
 
 def raised_in(text: str) -> list[Raised]:
     """
-    Return the exceptions whose tracebacks are in *text*, the outermost one, its last, first.
+    Return the exceptions in *text*, the outermost first, which is the last in the text.
 
-    What is no traceback is an ``Exception`` with its first line.
+    A text without a traceback is returned as an ``Exception`` with its first line.
     """
     blocks: list[tuple[str, list[str]]] = [("", [])]
     for line in _unboxed(text[-_TEXT:].splitlines()):
@@ -84,7 +89,7 @@ def raised_in(text: str) -> list[Raised]:
 
 
 def _unboxed(lines: list[str]) -> list[str]:
-    """Return the lines of a group's text without its box and its members; others as they are."""
+    """Return the lines of a group's text without indents and members; other lines unchanged."""
     if not any("Exception Group Traceback" in line for line in lines):
         return lines
     own = [_BOXED.sub("", line, count=1) for line in lines if not _MEMBER.match(line)]
@@ -92,7 +97,7 @@ def _unboxed(lines: list[str]) -> list[str]:
 
 
 def _raised(lines: list[str]) -> Raised:
-    """Return what one traceback ends with: below its indented lines, type and value."""
+    """Return the exception at the end of one traceback, below the indented lines."""
     start = lines.index(_TRACEBACK) + 1 if _TRACEBACK in lines else 0
     end = start
     while end < len(lines) and (not lines[end] or lines[end].startswith(" ")):

@@ -1,4 +1,4 @@
-"""The local variables of a frame, as texts: what `repr` says and nothing more, and bounded."""
+"""The local variables of a frame, as bounded `repr` texts."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from .limits import clip
 __all__ = ["Variables", "text_of_variable"]
 
 _TEXT = 1024  # bytes of one variable
-_IN_ALL = 64 * 1024  # of all of one event, with their names
-_NAMES = 100  # of one frame
-_NAME = 200
+_IN_ALL = 64 * 1024  # bytes of all variables of one event, with their names
+_NAMES = 100  # variables of one frame
+_NAME = 200  # characters of a name
 
-# What a module is made of, and no state of it.
+# Types of definitions, not of state.
 _PARTS = (ModuleType, FunctionType, type)
 
 
 class Variables:
     """
-    Gives frames their variables, as long as there is room for them in one event.
+    Add local variables to frames, until the limit of an event is reached.
 
-    Whoever asks first is served first, so the frames where it was raised come first.
+    The frames are added from the ``raise`` outwards, so the nearest ones get theirs.
     """
 
     def __init__(self) -> None:
         self._room = _IN_ALL
 
     def add(self, described: dict[str, Any], frame: FrameType) -> None:
-        """Add the variables of *frame* to what describes it, in PostHog's form."""
+        """Add the variables of *frame* to *described*, its description in PostHog's form."""
         found: dict[str, str] = {}
         try:
             own = list(frame.f_locals.items())[:_NAMES]
-        except Exception:  # a namespace of somebody's own, as a metaclass may have
+        except Exception:  # a namespace made by a metaclass may raise
             return
         for name, value in own:
             if not _is_state(name, value):
@@ -51,12 +51,12 @@ class Variables:
 
 
 def text_of_variable(value: Any) -> str:
-    """Return the `repr` of *value*, of long containers and texts only the beginning."""
+    """Return the `repr` of *value*; for long containers and texts, only the beginning."""
     try:
-        # A container may have a million members: `repr` would look at all of them.
+        # `repr` of a container would visit all members, of which there may be a million.
         text = _shortly.repr(value) if type(value) in _LONG else repr(value)
         return clip(text.encode("utf-8", "replace").decode(), _TEXT)
-    except Exception:  # what its own `__repr__` raises, or too deep a recursion
+    except Exception:  # `__repr__` raised, or the recursion is too deep
         return f"[unprintable {type(value).__name__}]"
 
 
@@ -71,7 +71,7 @@ def _is_state(name: Any, value: Any) -> bool:
 
 class _Shortly(reprlib.Repr):
     def repr_instance(self, x: Any, level: int) -> str:
-        """Return the whole `repr` of what is no container: reprlib would cut it in the middle."""
+        """Return the whole `repr` of other objects, which reprlib would cut in the middle."""
         try:
             return repr(x)
         except Exception:

@@ -1,1 +1,1 @@
-"""What an event is: pure, without a thread, a file or a socket."""
+"""Log records as events: pure code, without threads, files or sockets."""

@@ -1,4 +1,4 @@
-"""What the ``exc_info`` of a log call means: an exception and its traceback."""
+"""Read the ``exc_info`` of a log call: an exception and its traceback."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ __all__ = ["attribute_of", "is_error_type", "is_true", "normalise_exc_info"]
 
 def normalise_exc_info(exc_info: Any) -> tuple[Any, TracebackType | None] | None:
     """
-    Return the exception and the traceback that any ``exc_info`` of a log call means, else None.
+    Return the exception and the traceback for the ``exc_info`` of a log call, or None.
 
-    An exception, a tuple as of `sys.exc_info`, or anything true for the current exception.
+    As in `logging`: an exception, a tuple as `sys.exc_info` returns, or any true value for the
+    exception being handled. The exception may be a class if there is no instance.
     """
     if isinstance(exc_info, BaseException):
         return exc_info, _traceback_of(exc_info)
@@ -35,20 +36,20 @@ def _traceback_of(error: BaseException) -> TracebackType | None:
 
 
 def is_true(value: Any) -> bool:
-    """Return whether *value* counts as true; False where it cannot say."""
+    """Return whether *value* is true; False if its ``__bool__`` raises."""
     try:
         return bool(value)
-    except Exception:  # an array of numpy's, for one
+    except Exception:  # such as a numpy array
         return False
 
 
 def is_error_type(value: Any) -> bool:
-    """Return whether *value* is a class of exceptions."""
+    """Return whether *value* is an exception class."""
     return isinstance(value, type) and issubclass(value, BaseException)
 
 
 def attribute_of(value: Any, name: str) -> Any:
-    """Return an attribute, or None where there is none or a property of the caller's raised."""
+    """Return an attribute, or None if it is missing or reading it raises."""
     try:
         return getattr(value, name, None)
     except Exception:

@@ -1,4 +1,4 @@
-"""What a log call may keep to itself: its own faults, not what a signal handler has thrown."""
+"""Which exceptions a log call may swallow: its own, but not one that a signal handler raised."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ __all__ = ["faults"]
 
 def faults() -> tuple[type[Exception], ...]:
     """
-    Return what to catch, in ``except faults():``: any `Exception` but those of signal handlers.
+    Return the types to catch, for ``except faults():``: none for a signal handler's exception.
 
-    A soft time limit or an alarm is meant for the program, and may come when an event is
-    accepted already: caught, the program would run on, and the event count as lost, too.
+    A soft time limit or an alarm is meant for the program. Swallowing it would let the program
+    run on, and could count an event as lost that was accepted already.
     """
-    return () if _is_thrown() else (Exception,)
+    return () if _is_from_signal_handler() else (Exception,)
 
 
-def _is_thrown() -> bool:
-    """Return whether a signal handler raised what is being handled; they run in one thread."""
+def _is_from_signal_handler() -> bool:
+    """Return whether a signal handler raised the current exception: only in the main thread."""
     error = sys.exc_info()[1]
     if error is None or threading.current_thread() is not threading.main_thread():
         return False
     entry = error.__traceback__
     while entry is not None and entry.tb_next is not None:
         interrupted, entry = entry.tb_frame, entry.tb_next
-        if _was_given(entry.tb_frame, interrupted):
+        if _has_argument(entry.tb_frame, interrupted):
             return True
     return False
 
 
-def _was_given(frame: FrameType, interrupted: FrameType) -> bool:
-    """Return whether the function of *frame* got the frame below it, as signal handlers do."""
+def _has_argument(frame: FrameType, interrupted: FrameType) -> bool:
+    """Return whether *interrupted* is an argument of *frame*, as it is of a signal handler."""
     code = frame.f_code
-    several = bool(code.co_flags & inspect.CO_VARARGS)
-    count = code.co_argcount + code.co_kwonlyargcount + several
+    has_varargs = bool(code.co_flags & inspect.CO_VARARGS)
+    count = code.co_argcount + code.co_kwonlyargcount + has_varargs
     if not count:
         return False
     for name in code.co_varnames[:count]:

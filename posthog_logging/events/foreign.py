@@ -1,7 +1,7 @@
 """
-What values of other libraries are in JSON, by their own verbs and without importing them.
+Convert values of other libraries for JSON, by their own methods and without importing them.
 
-Nothing here evaluates a query or loads what was not loaded yet.
+Nothing here runs a database query or loads a deferred attribute.
 """
 
 from __future__ import annotations
@@ -14,28 +14,32 @@ from typing import Any
 
 __all__ = ["UNKNOWN", "attributes", "form_of"]
 
-#: The form of what is nobody's that is known here.
+#: Returned for values of no library that is known here.
 UNKNOWN = object()
 
-# The units of numpy's times that Python's have no room for.
+# The units of numpy's times that are finer than Python's microseconds.
 _FINE = ("[ns]", "[ps]", "[fs]", "[as]")
 
 
 def form_of(value: Any, most: int) -> Any:
-    """Return another value that says the same as *value*, `UNKNOWN` where there is none."""
+    """
+    Return a simpler value equal to *value*, or `UNKNOWN`.
+
+    Containers are cut to about *most* members, with a note of how many are missing.
+    """
     kind = type(value)
     for base in kind.__mro__:
         convert = _BY_NAME.get((str(base.__module__).partition(".")[0], base.__name__))
         if convert is not None:
             return convert(value, most)
-    for name, ask in _BY_ATTRIBUTE.items():
+    for name, convert in _BY_ATTRIBUTE.items():
         if hasattr(kind, name):
-            return ask(value, most)
+            return convert(value, most)
     return UNKNOWN
 
 
 def attributes(value: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Return the attributes *names* of *value*; one that is not there, or raises, says so."""
+    """Return the attributes *names* of *value*; one that cannot be read becomes a note."""
     return {name: _attribute(value, name) for name in names}
 
 
@@ -55,7 +59,7 @@ def _nothing(value: Any, most: int) -> None:
 
 
 def _array(value: Any, most: int) -> Any:
-    """Return an array, a tensor or a column as a list; a large one flat, cut and saying so."""
+    """Return an array, a tensor or a column as a list; a large one is flattened and cut."""
     if not hasattr(value, "shape"):
         return str(value)
     total = math.prod(value.shape)
@@ -67,11 +71,11 @@ def _array(value: Any, most: int) -> Any:
 
 def _of_numpy(value: Any, most: int) -> Any:
     if value.dtype.kind in "mM" and value.dtype.str.endswith(_FINE):
-        value = value.astype(f"{value.dtype.kind}8[us]")  # of nanoseconds, it makes integers
+        value = value.astype(f"{value.dtype.kind}8[us]")  # `tolist` turns nanoseconds into ints
     found = _array(value, most)
     if type(found) is not type(value):
         return found
-    return float(found) if value.dtype.kind == "f" else str(value)  # a long double
+    return float(found) if value.dtype.kind == "f" else str(value)  # `tolist` of a long double
 
 
 def _series(value: Any, most: int) -> Any:
@@ -87,7 +91,7 @@ def _pylist(value: Any, most: int) -> Any:
 
 
 def _rows(value: Any, most: int) -> Any:
-    """Return a table as the list of its rows, each an object."""
+    """Return a table as a list of its rows, each as a dict."""
     height, width = value.shape
     kept = value.head(max(1, (most - 1) // max(1, width)))
     rows = kept.to_dicts() if hasattr(kept, "to_dicts") else kept.to_dict("records")
@@ -103,20 +107,20 @@ def _cut(kept: list[Any], total: int) -> list[Any]:
 
 
 def _queryset(value: Any, most: int) -> Any:
-    """Return what a query has brought already; else its model, as to ask is not ours to do."""
+    """Return the results of a query that has run, else a note; never run it."""
     found = value._result_cache
     return f"[QuerySet of {value.model._meta.label}]" if found is None else list(found)
 
 
 def _model(value: Any, most: int) -> dict[str, Any]:
-    """Return the fields of one of Django's models that are loaded."""
+    """Return the loaded fields of a Django model instance."""
     names = [field.attname for field in type(value)._meta.concrete_fields]
     loaded = vars(value)
     return {name: loaded[name] for name in names if name in loaded}
 
 
 def _mapped(value: Any, most: int) -> dict[str, Any]:
-    """Return the columns of one of SQLAlchemy's objects that are loaded."""
+    """Return the loaded columns of a SQLAlchemy object."""
     loaded = vars(value)
     names: Any = type(value).__mapper__.columns.keys()
     return {name: loaded[name] for name in names if name in loaded}
@@ -127,7 +131,7 @@ def _row(value: Any, most: int) -> Any:
 
 
 def _by_keys(value: Any, most: int) -> dict[str, Any]:
-    names = value.keys()  # to iterate over it would give the values
+    names = value.keys()  # iterating over the row itself yields its values
     return {name: value[name] for name in names}
 
 
@@ -149,9 +153,9 @@ def _struct(value: Any, most: int) -> dict[str, Any]:
 
 _Convert = Callable[[Any, int], Any]
 
-# By package and class, where verbs would do harm or do not suffice.
+# By package and class, for types whose attributes mislead or do not suffice.
 _BY_NAME: Mapping[tuple[str, str], _Convert] = {
-    ("unittest", "NonCallableMock"): _text,  # has every verb there is
+    ("unittest", "NonCallableMock"): _text,  # a mock has every attribute
     ("mock", "NonCallableMock"): _text,
     ("pandas", "NAType"): _nothing,
     ("numpy", "ndarray"): _of_numpy,
@@ -164,7 +168,7 @@ _BY_NAME: Mapping[tuple[str, str], _Convert] = {
     ("sqlite3", "Row"): _by_keys,
     ("asyncpg", "Record"): _by_keys,
 }
-# By what the class has, in this order.
+# By an attribute of the class; the first match in this order decides.
 _BY_ATTRIBUTE: Mapping[str, _Convert] = {
     "model_dump": _dumped,
     "__fields_set__": _dumped_by_pydantic_1,

@@ -1,7 +1,7 @@
 """
-What identifies an event and its person: uuids of version 7, and ids that every server takes.
+Identifiers of events and people: UUIDs of version 7, and ids that every server accepts.
 
-The rules follow PostHog's capture contract (sdk-specs ``capture``) and hold for every dialect.
+The rules follow PostHog's capture contract (sdk-specs ``capture``) and apply to every dialect.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ __all__ = [
     "text_of_id",
 ]
 
-#: Called with a topic and a text for what was mended.
+#: Called with a topic and a text about a correction.
 Tell = Callable[[str, str], None]
 
-# Ids that PostHog refuses to merge, and that mean "nobody" wherever they turn up (1.7).
+# Ids that PostHog refuses to merge: they mean "nobody" (1.7).
 _NOBODY = frozenset(
     """0 00000000-0000-0000-0000-000000000000 anonymous anonymous-user backend
     distinct_id distinctid email false guest id nan none not_authenticated null system true
@@ -50,9 +50,10 @@ LONGEST = 200
 
 def is_plain(event: str, distinct_id: str) -> bool:
     """
-    Return whether a name and an id need no mending, and no escapes in JSON either.
+    Return whether a name and an id need neither correction nor escapes in JSON.
 
-    They are neither special nor long nor blank, and the id is not nobody's.
+    Both are printable, not blank and at most 50 characters; the name has no ``$`` in front, and
+    the id does not mean "nobody".
     """
     return (event in _plain_names or _is_plain_name(event)) and (
         distinct_id in _plain_ids or _is_plain_id(distinct_id)
@@ -60,7 +61,7 @@ def is_plain(event: str, distinct_id: str) -> bool:
 
 
 def are_plain(events: Collection[str], distinct_ids: Collection[str]) -> bool:
-    """Tell `is_plain` of many: what all of them are known for costs no call each."""
+    """Return whether `is_plain` holds for all; known names and ids cost no call each."""
     return (_plain_names.issuperset(events) or all(map(_is_plain_name, events))) and (
         _plain_ids.issuperset(distinct_ids) or all(map(_is_plain_id, distinct_ids))
     )
@@ -71,7 +72,7 @@ _plain_ids: set[str] = set()
 
 
 def _is_plain_id(distinct_id: str) -> bool:
-    """Tell it of an id, and remember a plain one for a while: the same person does many things."""
+    """Return whether an id is plain; remember plain ones, as the same people recur."""
     plain = (
         0 < len(distinct_id) <= 50
         and distinct_id.isprintable()
@@ -88,7 +89,7 @@ def _is_plain_id(distinct_id: str) -> bool:
 
 
 def _is_plain_name(event: str) -> bool:
-    """Tell it of a name, and remember a plain one: there are few names and many events."""
+    """Return whether a name is plain; remember plain ones, as there are few names."""
     plain = (
         0 < len(event) <= 50
         and event[0] != "$"
@@ -104,10 +105,10 @@ def _is_plain_name(event: str) -> bool:
 
 def clean_id(given: Any, tell: Tell) -> str | None:
     """
-    Return *given* as an id that every server takes, or None where it names nobody.
+    Return *given* as an id that every server accepts, or None if it means nobody.
 
-    Trimmed; control characters out; more than 200 bytes become the first 159 and a hash,
-    so that two long ids stay two people (V0 would cut them, V1 would drop the event).
+    The id is trimmed, and control characters are removed. More than 200 bytes become the first
+    159 and a hash, so that two long ids stay distinct (V0 would cut them, V1 drop the event).
     """
     if type(given) is not str:
         given = unwrapped(given)
@@ -127,7 +128,7 @@ def clean_id(given: Any, tell: Tell) -> str | None:
 
 
 def as_uuid(text: str, tell: Tell) -> str:
-    """Return *text* as a UUID; anything else becomes the same one each time (RFC 9562, 5.5)."""
+    """Return *text* as a UUID; other text becomes one derived from it (RFC 9562, 5.5)."""
     try:
         return str(uuid.UUID(text))
     except ValueError:
@@ -137,9 +138,9 @@ def as_uuid(text: str, tell: Tell) -> str:
 
 class Second(NamedTuple):
     """
-    What the ids and times of one second have in common.
+    The common parts of the uuids and timestamps of one second.
 
-    A uuid is *head* and a number of twelve digits, a timestamp *day*, six digits and ``Z``.
+    A uuid is *head* and a number of twelve digits; a timestamp is *day*, six digits and ``Z``.
     """
 
     since: float
@@ -156,15 +157,15 @@ _NEVER = Second(math.inf, "", "")
 
 class _Stamp:
     """
-    Mint a uuid and a timestamp for one moment.
+    Make a uuid and a timestamp for a time in epoch seconds.
 
-    The uuid is version 7 with a counter in its last bits (RFC 9562, 6.2, method 1): the
-    millisecond and 42 random bits are drawn once a second, the counter for every event.
+    The uuid is of version 7, with a counter in its last bits (RFC 9562, 6.2, method 1): the
+    millisecond and 42 random bits are new every second, the counter for every event.
     """
 
     def __init__(self) -> None:
         self._second = _NEVER
-        #: Draw the number of the next uuid.
+        #: Return the number for the next uuid.
         self.number = itertools.count(10**11 + int.from_bytes(os.urandom(4), "big")).__next__
 
     def __call__(self, created: float) -> tuple[str, str]:
@@ -175,9 +176,9 @@ class _Stamp:
 
     def second(self, created: float) -> Second:
         """
-        Return the second of *created*; one tuple is kept, so no lock is needed.
+        Return the parts for the second of *created*; one tuple is replaced, so without a lock.
 
-        What is no time, such as epoch milliseconds, is in a second that never comes.
+        For an invalid time, such as epoch milliseconds, returns `_NEVER`.
         """
         second = self._second
         try:
@@ -198,7 +199,7 @@ class _Stamp:
         return Second(second, head, day.zfill(20))  # strftime does not pad years before 1000
 
     def reset(self) -> None:
-        """Forget what a forked child shares with its parent."""
+        """Start anew in a forked child, whose uuids must differ from its parent's."""
         self.__init__()  # type: ignore[misc]
 
 
@@ -208,7 +209,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def text_of_id(value: Any) -> str:
-    """Return the text of an id of any kind, nothing where it has none."""
+    """Return an id of any type as text; "" if its ``__str__`` raises."""
     try:
         value = unwrapped(value)
         value = value.value if isinstance(value, enum.Enum) else value
@@ -220,7 +221,7 @@ def text_of_id(value: Any) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Return *text* without control characters and lone surrogates, trimmed."""
+    """Return *text* trimmed, without control characters and lone surrogates."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return "".join(
         c if c.isprintable() or c == " " else "\ufffd" if c == "\0" else " " for c in text
@@ -228,12 +229,12 @@ def clean_text(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return *text* if it is short enough for an id, else its beginning and a hash of it all."""
+    """Return *text* if it fits into an id, else its beginning and a hash of the whole."""
     if len(text.encode()) <= LONGEST:
         return text
     return f"{cut(text, 159)}#{hashlib.sha1(text.encode()).hexdigest()}"
 
 
 def cut(text: str, size: int) -> str:
-    """Return the longest beginning of *text* of at most *size* bytes that ends on a character."""
+    """Return the longest prefix of whole characters in at most *size* bytes."""
     return text.encode()[:size].decode(errors="ignore")

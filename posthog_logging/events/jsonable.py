@@ -1,8 +1,8 @@
 """
-Any Python value as strict JSON: total, bounded, the same with and without orjson.
+Encode any Python value as strict JSON, within limits, and the same with and without orjson.
 
-`encode` never raises for bad data: what JSON cannot say becomes its nearest text, and what
-was cut says so. What each kind of value becomes is decided in `kinds` and `foreign`.
+`encode` never raises for bad data: a value without a JSON form becomes text, and a cut leaves a
+note. `kinds` and `foreign` decide what each type of value becomes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .kinds import LARGEST_INT, SMALLEST_INT, Instead, Items, form_of, text_of_k
 
 try:
     import orjson
-except ImportError:  # the standard encoder serves, at a higher price
+except ImportError:  # the standard library's encoder works, but is slower
     orjson = None  # type: ignore[assignment]
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
 
 
 class Limits(NamedTuple):
-    """How much of one value is kept: levels, items a container, characters, values in all."""
+    """How much of a value to keep: levels, items per container, characters per text, values."""
 
     depth: int = 32
     items: int = 10_000
@@ -49,17 +49,17 @@ class Limits(NamedTuple):
 
 
 DEFAULT_LIMITS = Limits()
-_FLAT = DEFAULT_LIMITS.items  # so many characters cannot hold more items
+_FLAT = DEFAULT_LIMITS.items  # a text of this length cannot hold more items
 
 _DIGITS = bytes(48 if chr(byte).isdigit() and byte < 128 else 32 for byte in range(256))
 _NINETEEN = b"0" * 19
-# How the standard encoder writes a key that is no text: where two keys may have become one.
+# A key that is not a string, as the standard encoder writes it: two keys may have become one.
 _NO_TEXT_KEY = re.compile(rb'"(?=[-\dtfn])(?:-?\d[^"]*|true|false|null)":')
 _BRACKET, _BACKSLASH, _BRACE = b"[\\{"
 
 
 def encode(value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Return *value* as one line of strict JSON, cut where *limits* say."""
+    """Return *value* as one line of strict JSON, cut to *limits*."""
     try:
         line = _dumps(value)
     except Exception:
@@ -68,11 +68,11 @@ def encode(value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:
 
 
 def encode_within(value: Any, size: int) -> bytes | None:
-    """Return *value* as strict JSON of at most *size* bytes, what is long cut; else None."""
+    """Return *value* as strict JSON, cut to at most *size* bytes; None if that is impossible."""
     line = encode(value)
     share = size // 4
     while len(line) > size and share > 16:
-        # Fewer values, too: it must not take the caller many passes over 100,000 of them.
+        # Fewer values, too: several passes over 100,000 of them would take too long.
         count = max(share // 8, 64)
         line = _dumps_clean(jsonable(value, Limits(items=count, text=share, values=4 * count)))
         share //= 4
@@ -80,7 +80,7 @@ def encode_within(value: Any, size: int) -> bytes | None:
 
 
 def decode(line: bytes | str) -> Any:
-    """Return what a JSON text says; raises ``ValueError`` for anything that is not strict JSON."""
+    """Return the value of a JSON text; raises ``ValueError`` if it is not strict JSON."""
     if orjson is not None:
         return orjson.loads(line)
     try:
@@ -90,7 +90,7 @@ def decode(line: bytes | str) -> Any:
 
 
 def reread(encoded: bytes) -> Any:
-    """Return the value of which `snapshot` made *encoded*, with every integer as it was."""
+    """Return the value that `snapshot` encoded, with large integers intact."""
     return decode(encoded) if orjson is not None else json.loads(encoded)
 
 
@@ -98,11 +98,11 @@ def jsonable(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
     """
     Return *value* as plain dicts, lists, strings, numbers, booleans and None.
 
-    The guide ``docs/events.md`` lists what each kind of value becomes; of the rest, ``str``.
-    Cycles, and what *limits* cut off, leave a visible ``[cut: ...]`` behind.
+    The guide ``docs/events.md`` lists what each type becomes; all others become their ``str``.
+    A cycle, and a cut to *limits*, leaves a note such as ``[cut: cycle]``.
     """
     depth = getattr(_nested, "depth", 0)
-    if depth > 1:  # a value whose text logs the value once more
+    if depth > 1:  # the value's ``__str__`` logs the value again
         return "[cut: recursion]"
     _nested.depth = depth + 1
     try:
@@ -111,12 +111,12 @@ def jsonable(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
         _nested.depth = depth
 
 
-# How many calls of `jsonable` stand one inside the other, by way of a value's own code.
+# The depth of recursive calls of `jsonable` through a value's own code, by thread.
 _nested = threading.local()
 
 
 class _Walk:
-    """One pass over one value: what is being visited, and how many values are left."""
+    """One pass over a value: the containers being visited, and the number of values left."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -134,7 +134,7 @@ class _Walk:
             if value is None or kind is bool:
                 return value
             return self._scalar_or_container(value, depth)
-        except faults():  # a property, `__str__` or iterator of the caller's raised
+        except faults():  # the caller's property, `__str__` or iterator raised
             return f"[unprintable {type(value).__name__}]"
 
     def _scalar_or_container(self, value: Any, depth: int) -> Any:
@@ -162,7 +162,7 @@ class _Walk:
 
     def _object(self, members: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         items = self._limits.items
-        pairs = list(islice(members.items(), items + 1))  # at once: other threads may change it
+        pairs = list(islice(members.items(), items + 1))  # copied, as other threads may change it
         found = {self._key(key): self.visit(value, depth) for key, value in pairs[:items]}
         if len(pairs) > items:
             found["[cut]"] = f"{_count_of_others(members, items)} more keys"
@@ -180,9 +180,9 @@ class _Walk:
             return self._text(key)
         try:
             scalar = text_of_key(key)
-        except Exception:  # one bad key must not cost the others
+        except Exception:  # keep the other keys
             return f"[unprintable {type(key).__name__}]"
-        # What `json.dumps` does with the keys that it takes: 1 -> "1", None -> "null".
+        # As `json.dumps` writes keys: 1 -> "1", None -> "null".
         return self._text(scalar) if isinstance(scalar, str) else json.dumps(scalar)
 
     def _text(self, text: str) -> str:
@@ -194,7 +194,7 @@ class _Walk:
             text = text.replace("\0", "\ufffd")
         try:
             text.encode()
-        except UnicodeEncodeError:  # lone surrogates; pairs are joined on the way
+        except UnicodeEncodeError:  # lone surrogates are replaced, and pairs joined
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return text
 
@@ -205,23 +205,23 @@ _NUMBERS = frozenset({int, float, bool})
 def _count_of_others(members: Mapping[Any, Any], kept: int) -> int | str:
     try:
         others = len(members) - kept
-    except Exception:  # it has no end, and so no length
+    except Exception:  # no length, as it may be infinite
         return "many"
     return others if others > 0 else "many"
 
 
 def within_limits(line: bytes) -> bool:
     """
-    Tell that *line* cannot break a limit, by counting and without a parse.
+    Return whether *line* is certainly within `DEFAULT_LIMITS`, by counting bytes.
 
-    There are at least as many brackets as levels and at least as many commas as items,
-    so few of them prove the bounds; a false alarm costs only the slow way. A cut was made
-    by `jsonable` on a part; it is made again on the whole, where a cycle shows earlier.
+    A line has at least as many brackets as levels, and as many commas as items, so few of them
+    prove the bounds. False only means that the slow path has to check. A line with a cut, which
+    `jsonable` made in a part, is encoded again as a whole, where a cycle shows earlier.
     """
     return not (
         (len(line) > DEFAULT_LIMITS.items and _may_be_broad(line))
         or line.count(b"{") + line.count(b"[") > DEFAULT_LIMITS.depth
-        # One byte is looked for many times as fast as several.
+        # Searching for one byte first is many times faster than for several.
         or (_BACKSLASH in line and b"\\u0000" in line)
         or (_BRACKET in line and b"[cut: " in line)
         or (orjson is None and not _is_as_orjson_writes(line))
@@ -230,9 +230,9 @@ def within_limits(line: bytes) -> bool:
 
 def is_flat(rest: bytes, longest: int) -> bool:
     """
-    Tell that there is no container, escape or huge number in *rest*.
+    Return whether *rest* has no nested container, no escape and no huge number.
 
-    That are objects without their first braces, one or many, each of at most *longest* bytes.
+    *rest* is one or more objects without their opening braces, each of at most *longest* bytes.
     """
     return (
         longest <= _FLAT
@@ -244,7 +244,7 @@ def is_flat(rest: bytes, longest: int) -> bool:
 
 
 def _is_as_orjson_writes(line: bytes) -> bool:
-    """Return whether the standard encoder wrote no huge number and no key that was no text."""
+    """Return whether the standard encoder wrote no huge number, and no key but strings."""
     return _NINETEEN not in line.translate(_DIGITS) and _NO_TEXT_KEY.search(line) is None
 
 
@@ -277,7 +277,7 @@ def _decode(text: str) -> Any:
         text, parse_constant=_refuse_constant, parse_float=_read_float, parse_int=_read_int
     )
     if "\\ud" in text or "\\uD" in text:
-        json.dumps(value, ensure_ascii=False).encode()  # those that were spelt out
+        json.dumps(value, ensure_ascii=False).encode()  # raises for escaped lone surrogates
     return value
 
 
@@ -299,10 +299,10 @@ _chunks: Callable[[Any, Any], Iterable[str]] = (
 
 def _dumps_stdlib(value: Any) -> bytes:
     """
-    Write what the C encoder writes as orjson does; of the rest, `jsonable` is asked.
+    Return *value* as JSON, with `jsonable` for the types that the C encoder does not know.
 
-    It differs in integers beyond 64 bits, and in keys that are no texts: `within_limits`
-    looks for both.
+    The result differs from orjson's in integers beyond 64 bits and in keys that are not
+    strings; `within_limits` finds both.
     """
     return "".join(_chunks(value, 0)).encode()
 
@@ -312,7 +312,7 @@ def _dumps_clean_stdlib(value: Any) -> bytes:
 
 
 if orjson is not None:
-    # Only the exact built-in types are orjson's to write; all others are `jsonable`'s.
+    # orjson writes only the exact built-in types; `jsonable` converts all others.
     _OPTIONS = (
         orjson.OPT_PASSTHROUGH_DATACLASS
         | orjson.OPT_PASSTHROUGH_DATETIME
@@ -327,10 +327,10 @@ if orjson is not None:
 
     def snapshot(value: Any) -> bytes:
         """
-        Return *value* as JSON that is right, except that it may break the limits.
+        Return *value* as JSON that may exceed the limits.
 
-        The cheap half of `encode`, for a caller in a hurry: whoever has the time asks
-        `within_limits`, and puts what is not through ``encode(decode(snapshot))``.
+        The fast half of `encode`, for the thread that logs. The sending thread checks
+        `within_limits`, and uses ``encode(reread(snapshot))`` for a line that is not.
         """
         try:
             return orjson.dumps(value, jsonable, _OPTIONS)
@@ -341,7 +341,7 @@ else:
     _dumps_clean = _dumps_clean_stdlib
 
     def snapshot(value: Any) -> bytes:
-        """Return *value* as JSON that is right, except that it may break the limits."""
+        """Return *value* as JSON that may exceed the limits."""
         try:
             return "".join(_chunks(value, 0)).encode()
         except Exception:

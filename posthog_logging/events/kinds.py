@@ -1,9 +1,9 @@
 """
-What each kind of value of the standard library is in JSON.
+Convert values for JSON, one level deep: the types of the standard library.
 
-The real type decides: ``type(value)`` and its bases, which no object can lie about. After
-that decides what stands behind a proxy, then behaviour, and at last ``str``. Nothing that
-can be read only once is read, and nothing is called that may ask a database.
+The real type decides first: ``type(value)`` and its bases, which no object can fake. Then comes
+the object behind a proxy, then the abstract base class, and last ``str``. Iterators are not
+consumed, and no database is queried.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ __all__ = [
 
 
 class Instead(NamedTuple):
-    """Another value that says the same, to be looked at in the first one's place."""
+    """A simpler value to convert in place of the original one."""
 
     value: Any
 
 
 class Items(NamedTuple):
-    """The members of an array, and how many there are."""
+    """The members of an array, and their number in all."""
 
     members: Iterable[Any]
     total: int
 
 
-#: A JSON number outside these becomes a double on PostHog's server (wire notes, 1.7).
+#: PostHog's server turns integers outside this range into doubles (wire notes, 1.7).
 SMALLEST_INT = -(2**63)
 LARGEST_INT = 2**64 - 1
 
@@ -63,10 +63,11 @@ _MOST_KEYS = 10_000
 
 def form_of(value: Any, most: int) -> Any:
     """
-    Return what *value* is in JSON, one level deep.
+    Return the JSON form of *value*, one level deep.
 
-    A text, a number or None; a mapping for an object; `Items` for an array; or `Instead`
-    of it another value. Of containers that must be copied, about *most* members are.
+    This is a string, a number or None; a mapping for an object; `Items` for an array; or
+    `Instead` with a value to convert instead. Containers that have to be copied are cut to
+    about *most* members.
     """
     kind = type(value)
     convert = _of_type(kind)
@@ -85,15 +86,15 @@ def form_of(value: Any, most: int) -> Any:
 
 def mapping_in(value: Any, most: int = _MOST_KEYS) -> dict[Any, Any] | None:
     """
-    Return what *value* holds as a dict, None where it would be no object in JSON.
+    Return *value* as a dict, or None if it is not an object in JSON.
 
-    A dict is returned as it is. Of anything else at most *most* members are copied, as it
-    may have no end.
+    A dict is returned itself. Other mappings are copied, and cut to *most* members, as they may
+    be infinite.
     """
     if type(value) is dict:
         return value
     try:
-        for _ in range(8):  # a proxy of a model of a mapping: few stand behind each other
+        for _ in range(8):  # such as a proxy of a model of a mapping; bounded, as cycles exist
             value = form_of(value, most)
             if not isinstance(value, Instead):
                 break
@@ -101,7 +102,7 @@ def mapping_in(value: Any, most: int = _MOST_KEYS) -> dict[Any, Any] | None:
         if not isinstance(value, Mapping):
             return None
         found = dict(islice(value.items(), most + 1))
-    except Exception:  # an object of the caller's that cannot be read
+    except Exception:  # the caller's object raised
         return None
     if len(found) > most:
         found.popitem()
@@ -110,7 +111,7 @@ def mapping_in(value: Any, most: int = _MOST_KEYS) -> dict[Any, Any] | None:
 
 
 def properties_in(value: Any) -> Mapping[Any, Any]:
-    """Return *value* as a mapping of properties; any other value is a property itself."""
+    """Return *value* as a mapping; {} for None, and any other value as ``properties``."""
     if value is None:
         return {}
     found = mapping_in(value)
@@ -118,7 +119,7 @@ def properties_in(value: Any) -> Mapping[Any, Any]:
 
 
 def text_of_key(key: Any) -> Any:
-    """Return *key* as the scalar that it is in JSON, or its text."""
+    """Return the key of a mapping as a JSON scalar, or as its text."""
     key = unwrapped(key.value if isinstance(key, enum.Enum) else key)
     if key is None or key is True or key is False:
         return key
@@ -129,7 +130,7 @@ def text_of_key(key: Any) -> Any:
 
 
 def _of_type(kind: type) -> Callable[[Any], Any] | None:
-    """Return what converts objects that are, by their real type, of *kind*; None: nobody does."""
+    """Return the function that converts objects whose real type is *kind*, or None."""
     if kind in _KINDS:
         return _KINDS[kind]
     if issubclass(kind, enum.Enum):
@@ -138,7 +139,7 @@ def _of_type(kind: type) -> Callable[[Any], Any] | None:
 
 
 def _claimed(value: Any, most: int) -> Any:
-    """Return the form of an object that only says of what class it is, by that class's verbs."""
+    """Return the form of an object with a false ``__class__``, by the methods of that class."""
     for base in claimed_type(value).__mro__:
         if base in _CLAIMS:
             return Instead(_CLAIMS[base](value))
@@ -173,7 +174,7 @@ def _of_set(value: Any) -> Any:
 
 
 def _order(member: Any) -> tuple[int, Any, str]:
-    """Sort numbers by size and before all else, and that by its text."""
+    """Return a sort key: numbers first, by size; then all others, by their repr."""
     if type(member) in (int, bool) or (type(member) is float and member == member):
         return 0, member, ""
     try:
@@ -211,11 +212,11 @@ def _of_fraction(value: fractions.Fraction) -> float | str:
 
 
 def _of_date(value: Any) -> Any:
-    if value != value:  # pandas' NaT, which is a datetime
+    if value != value:  # pandas' NaT is a datetime
         return None
     try:
         return value.isoformat()
-    except Exception:  # a time zone of the caller's raised
+    except Exception:  # the caller's tzinfo raised
         return value.replace(tzinfo=None).isoformat()
 
 
@@ -269,12 +270,12 @@ _KINDS: dict[type, Callable[[Any], Any]] = {
     set: _of_set,
     frozenset: _of_set,
     types.SimpleNamespace: vars,
-    # A class is a text, whatever its objects are.
+    # A class is converted to text, unlike its instances.
     type: str,
     BaseException: str,
 }
 
-# By verbs that an object with a false ``__class__`` passes on.
+# By methods that proxies pass on, for objects with a false ``__class__``.
 _CLAIMS: dict[type, Callable[[Any], Any]] = {
     str: str,
     bool: bool,

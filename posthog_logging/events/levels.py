@@ -1,7 +1,7 @@
 """
-Log levels: the package's one table of names and numbers, and what other systems call them.
+Log levels: the package's one table of their names, numbers and names in other systems.
 
-The numbers are those of `logging`; the names are those of `logging`, structlog and syslog.
+The numbers are `logging`'s; the names are from `logging`, structlog and syslog.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ __all__ = ["LEVELS", "Level", "level_at", "level_of", "number_of"]
 
 
 class Level(NamedTuple):
-    """A level of `logging`, and what error tracking and OpenTelemetry call it."""
+    """A level of `logging`, and its names in PostHog's error tracking and in OpenTelemetry."""
 
     number: int
-    #: PostHog's word (sdk-specs ``exception-event-metadata``).
+    #: PostHog's name (sdk-specs ``exception-event-metadata``).
     word: str
     #: OpenTelemetry's number and name (logs data model, SeverityNumber).
     severity: int
@@ -55,17 +55,17 @@ _NUMBERS = {
 
 
 def number_of(name: str) -> int | None:
-    """Return the number of the level called *name*, in any case; None for an unknown one."""
+    """Return the number of the level called *name*, in any case; None if it is unknown."""
     return _NUMBERS.get(name.strip().lower())
 
 
 def level_at(number: int) -> Level:
-    """Return the highest level at or below *number*; below all of them, the lowest."""
+    """Return the highest level at or below *number*, or the lowest level if there is none."""
     return next((level for level in LEVELS if number >= level.number), LEVELS[-1])
 
 
 def level_of(record: logging.LogRecord) -> int:
-    """Return the number of *record*'s level; by its name, else 0, where it has no number."""
+    """Return the number of *record*'s level; without one, by the level's name, else 0."""
     number = record.levelno
     if isinstance(number, int):
         return number

@@ -1,8 +1,8 @@
 """
-What travels: a `Message`, and how the arguments of a log call become one.
+The `Message`, and how the arguments of a log call become one.
 
-The rules of identity, names and precedence are here, once, for every dialect: they follow
-PostHog's capture contract (sdk-specs ``capture``, ``identify``, ``alias``, ``group-identify``).
+The rules of identity, names and precedence are here, for every dialect. They follow PostHog's
+capture contract (sdk-specs ``capture``, ``identify``, ``alias``, ``group-identify``).
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ __all__ = [
 
 class Message(NamedTuple):
     """
-    One event in PostHog's model, which is the neutral one: every dialect maps from it.
+    One event, in PostHog's model; every dialect maps from and to it.
 
-    ``timestamp`` is RFC 3339 in UTC, ``uuid`` canonical; both stay the same for ever.
-    What has no field of its own lives in ``properties`` under its ``$`` name: ``$set``,
+    ``timestamp`` is RFC 3339 in UTC, and ``uuid`` canonical; neither ever changes. Everything
+    without a field of its own is in ``properties``, under a ``$`` name: ``$set``,
     ``$set_once``, ``$groups``, ``$context``, ``$integrations``, ``$anon_distinct_id``, and
-    ``$options`` for options that are not PostHog's yet.
+    ``$options`` for options that PostHog does not define.
     """
 
     event: str
@@ -58,7 +58,7 @@ class Message(NamedTuple):
 
 
 class Refused(Exception):
-    """An event that cannot be sent, with the reason under which it is counted."""
+    """An event cannot be sent; ``reason`` is the one under which it is counted."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
@@ -66,7 +66,7 @@ class Refused(Exception):
         self.detail = detail
 
 
-#: What `kind` stands for; the rest of the names are the caller's own.
+#: The name of the event for each ``kind``.
 KINDS = {
     "identify": "$identify",
     "set": "$set",
@@ -77,7 +77,7 @@ KINDS = {
     "exception": "$exception",
 }
 
-#: They say something about a known person, so they are never sent without an id.
+#: Events about a known person, which are never sent without an id.
 IDENTITY_EVENTS = frozenset({"$identify", "$set", "$create_alias", "$groupidentify"})
 
 #: The typed options of PostHog's V1 and the property that each replaces (wire notes, 2.3).
@@ -93,8 +93,8 @@ _KNOWN = frozenset(
     kind anonymous_id""".split()
 )
 
-# Keys beside ``properties`` that end up in them, under the names of PostHog's properties.
 _SESSION = frozenset({"$session_id", "$window_id"})
+# Keys of ``extra`` that are merged into the properties, and PostHog's properties for them.
 _NAMED = {"set": "$set", "set_once": "$set_once", "groups": "$groups"}
 _MERGED = frozenset({*_NAMED, "options"})
 
@@ -112,18 +112,17 @@ def assemble(
     tell: Tell = lambda topic, text: None,
 ) -> Message:
     """
-    Return the message that *fields* amounts to; raise `Refused` where it amounts to none.
+    Return the message made of *fields*; raise `Refused` if it cannot be an event.
 
     Args:
-        fields: the extras; keys without a meaning become properties if *flat*.
-        name: the event's name where *fields* has no ``event`` and no ``kind``.
+        fields: the keys of ``extra``; those without a meaning become properties if *flat*.
+        name: the event's name if *fields* has no ``event`` and no ``kind``.
         created: when it was logged, in epoch seconds: the default of ``timestamp``.
         bound: identity and properties of the context; *fields* wins over both.
-        defaults: properties with the lowest rank.
-        owned: properties with the highest.
-        any_id: whether a ``uuid`` of the caller's own may be any text, as Segment's
-            ``messageId`` may.
-        tell: called with a topic and a text for what was mended on the way.
+        defaults: properties that all others win over.
+        owned: properties that win over all others.
+        any_id: accept any text as ``uuid``, as Segment does for its ``messageId``.
+        tell: called with a topic and a text for each correction.
     """
     event = _event_name(fields, name, tell)
     ids = stamp(created_or_now(created, tell))
@@ -170,7 +169,7 @@ def _event_name(fields: Mapping[str, Any], name: str, tell: Tell) -> str:
 
 
 def _kind(fields: Mapping[str, Any]) -> str:
-    """Return the ``kind`` that was given, nothing where it is no text."""
+    """Return the ``kind`` in *fields*, or "" if it is not text."""
     kind = unwrapped(fields.get("kind"))
     kind = kind.value if isinstance(kind, enum.Enum) else kind
     return kind if isinstance(kind, str) else ""
@@ -184,7 +183,7 @@ def _properties(
     flat: bool,
     tell: Tell,
 ) -> dict[str, Any]:
-    """Merge, low to high: defaults, context, flat extras, ``properties``, the named keys."""
+    """Merge, the later winning: defaults, context, flat extras, ``properties``, named keys."""
     properties = dict(defaults) if defaults else {}
     if bound is not None:
         properties.update(bound.properties)
@@ -193,7 +192,7 @@ def _properties(
             if key not in _KNOWN:
                 properties[key] = fields[key]
     if "kind" in fields or "previous_id" in fields:
-        properties.update(_idle(fields, event, tell))
+        properties.update(_unused(fields, event, tell))
     own = fields.get("properties")
     if own is not None:
         properties.update(_mapping_or_property("properties", own, tell))
@@ -203,7 +202,7 @@ def _properties(
 
 
 def _mapping_or_property(key: str, value: Any, tell: Tell) -> dict[str, Any]:
-    """Return *value* as a dict; anything else becomes a property, and is logged by name."""
+    """Return *value* as a dict; anything else becomes the property *key*, with a warning."""
     found = mapping_in(value)
     if found is not None:
         return found
@@ -211,8 +210,8 @@ def _mapping_or_property(key: str, value: Any, tell: Tell) -> dict[str, Any]:
     return {key: value}
 
 
-def _idle(fields: Mapping[str, Any], event: str, tell: Tell) -> Iterator[tuple[str, Any]]:
-    """Yield the keys that mean nothing to this *event*, so that they do not vanish in silence."""
+def _unused(fields: Mapping[str, Any], event: str, tell: Tell) -> Iterator[tuple[str, Any]]:
+    """Yield keys that have no meaning for this *event*, so that they are sent as properties."""
     if fields.get("kind") is not None and KINDS.get(_kind(fields)) != event:
         known = ", ".join(sorted(KINDS))
         tell("kind", f"kind: not one of {known}, or not the event's; it is sent as a property")
@@ -245,7 +244,7 @@ def _options(given: Any, tell: Tell) -> dict[str, Any]:
 
 
 def _anonymous(fields: Mapping[str, Any], properties: dict[str, Any], tell: Tell) -> str | None:
-    """Return the visitor that the person was before; an ``$identify`` merges the two."""
+    """Return the anonymous id; put it into *properties*, for ``$identify`` to merge."""
     anonymous = clean_id(fields["anonymous_id"], tell)
     if anonymous is not None:
         properties["$anon_distinct_id"] = anonymous
@@ -259,7 +258,7 @@ def _identity(
     properties: dict[str, Any],
     tell: Tell,
 ) -> str:
-    """Return the id of an event about a known person, with what it must say in *properties*."""
+    """Return the id of an event about a known person; complete *properties* for it."""
     properties.pop("$process_person_profile", None)
     if event == "$create_alias":
         return _alias(distinct_id, fields, properties, tell)
@@ -275,9 +274,9 @@ def _identity(
 def _alias(
     distinct_id: str | None, fields: Mapping[str, Any], properties: dict[str, Any], tell: Tell
 ) -> str:
-    """PostHog's alias: the event is the *previous* id's, and ``alias`` is the new one."""
+    """Return the previous id, which is the distinct_id of PostHog's alias event."""
     if "previous_id" not in fields and properties.get("alias"):
-        # Given in the wire's own words: distinct_id is the old id already.
+        # In PostHog's own form: distinct_id is the previous id already.
         previous, new = distinct_id, clean_id(properties["alias"], tell)
     else:
         previous, new = clean_id(fields.get("previous_id"), tell), distinct_id
@@ -306,7 +305,7 @@ def _group(distinct_id: str | None, properties: dict[str, Any], tell: Tell) -> s
 
 
 def _check_session(properties: dict[str, Any], tell: Tell) -> None:
-    """Leave out an id of a session or window that is no text: PostHog refuses the batch for it."""
+    """Remove a session or window id that is not text: PostHog would reject the whole batch."""
     for name in _SESSION.intersection(properties):
         value = unwrapped(properties[name])
         plain = value.value if isinstance(value, enum.Enum) else value
@@ -318,14 +317,15 @@ def _check_session(properties: dict[str, Any], tell: Tell) -> None:
 def _given_ids(
     fields: Mapping[str, Any], ids: tuple[str, str], any_id: bool, tell: Tell
 ) -> tuple[str, str]:
-    name, moment = ids
+    """Return the ``uuid`` and ``timestamp`` in *fields*, or those in *ids* for missing ones."""
+    name, timestamp = ids
     given = text_of_id(fields["uuid"]) if fields.get("uuid") is not None else ""
-    if given:  # V0 reads "" as absent, too (1.4)
+    if given:  # "" means absent, as for V0 (1.4)
         name = (shortened(clean_text(given)) or name) if any_id else as_uuid(given, tell)
     if fields.get("timestamp") is not None:
         parsed = parse_timestamp(fields["timestamp"])
         if parsed is None:
             tell("bad timestamp", "timestamp: cannot be read; the record's own time is sent")
         else:
-            moment = parsed
-    return name, moment
+            timestamp = parsed
+    return name, timestamp

@@ -1,8 +1,8 @@
 """
-What stands behind a proxy: an object that passes on what it is asked, its class included.
+Find the object behind a proxy: an object that forwards everything, including ``__class__``.
 
-werkzeug's and celery's ``LocalProxy``, Django's ``SimpleLazyObject`` and lazy texts, wrapt,
-lazy-object-proxy, the standard library's weak references, and their like.
+Such are werkzeug's and celery's ``LocalProxy``, Django's ``SimpleLazyObject`` and lazy texts,
+the proxies of wrapt and lazy-object-proxy, and the standard library's weak proxies.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 
 __all__ = ["claimed_type", "unwrapped"]
 
-# What cannot stand for anything else, and comes most often.
+# The most frequent types, none of which is a proxy.
 _PLAIN = frozenset({str, int, dict, list, bool, float, type(None)})
 
 _MISSING = object()
 _WEAK = (weakref.ProxyType, weakref.CallableProxyType)
-# Where proxies keep what they stand for; Django's is set once its class was asked for.
+# Where proxies keep their object; Django's keeps it once its ``__class__`` was read.
 _ATTRIBUTES = ("__wrapped__", "_wrapped", "__subject__")
 
 
 def unwrapped(value: Any) -> Any:
-    """Return what stands behind *value*, itself if it is no proxy or cannot be looked behind."""
-    for _ in range(16):  # proxies of proxies, but not without end
+    """Return the object behind the proxy *value*; *value* itself if there is none."""
+    for _ in range(16):  # proxies of proxies, within bounds
         if type(value) in _PLAIN:
             break
         behind = _behind(value)
@@ -36,7 +36,7 @@ def unwrapped(value: Any) -> Any:
 
 
 def claimed_type(value: Any) -> Any:
-    """Return the class that *value* claims to have; the real one where it claims none."""
+    """Return the ``__class__`` of *value*; its real type if that is not a class or raises."""
     try:
         claimed = value.__class__
     except Exception:  # a lazy proxy without its request, a dead weak reference
@@ -58,12 +58,12 @@ def _behind(value: Any) -> Any:
             return current()
         kept = (_own(value, name) for name in _ATTRIBUTES)
         return next((behind for behind in kept if behind is not _MISSING), value)
-    except Exception:  # whatever a proxy of the caller's raises
+    except Exception:  # the caller's proxy may raise anything
         return value
 
 
 def _own(value: Any, name: str) -> Any:
-    """Return an attribute of *value* past its `__getattr__`, which would ask what is behind."""
+    """Return an attribute of the proxy itself, bypassing its `__getattr__`."""
     try:
         return object.__getattribute__(value, name)
     except AttributeError:
@@ -71,7 +71,7 @@ def _own(value: Any, name: str) -> Any:
 
 
 def _is_of(kind: type, package: str, name: str) -> bool:
-    """Return whether *kind* is, or inherits from, the class *name* of *package*."""
+    """Return whether *kind* is or inherits from the class *name* of *package*."""
     return any(
         base.__name__ == name and str(base.__module__).partition(".")[0] == package
         for base in kind.__mro__

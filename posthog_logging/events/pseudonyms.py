@@ -1,8 +1,8 @@
 """
-Pseudonyms: values that are replaced by a keyed hash, the same in every process with that key.
+Pseudonyms: replace values by a keyed hash, which is the same in every process with the key.
 
-HMAC-SHA-256 (RFC 2104, FIPS 180-4): whoever does not have the key can neither undo it nor
-try out likely values. The keys are never shown.
+The hash is HMAC-SHA-256 (RFC 2104, FIPS 180-4). Without the key, nobody can reverse it or
+test likely values. Keys are never shown.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ Key = str | bytes
 
 class Pseudonyms:
     """
-    Replace the values under some names by their HMAC-SHA-256, as 64 hexadecimal digits.
+    Replace the values of some properties by their HMAC-SHA-256, as 64 hexadecimal digits.
 
-    A name means the whole key, in any spelling: ``email`` is ``E-Mail``, and not
-    ``email_verified``. None stays None. A text counts as it is, any other value as its JSON,
-    so the number 7 and the text ``"7"`` are one pseudonym.
+    A name stands for the whole property name, in any spelling: ``email`` also means ``E-Mail``,
+    but not ``email_verified``. None stays None. Text is hashed as it is and any other value as
+    its JSON, so the number 7 and the text ``"7"`` have the same pseudonym.
 
     Args:
-        keys: the key of each name.
+        keys: for each property name, the key of the hash.
     """
 
     def __init__(self, keys: Mapping[str, Key]) -> None:
         self._rules = {_form_of(name): _replace_with(key) for name, key in keys.items()}
-        #: Replaces the event's own ``distinct_id``; None where that stays.
+        #: Replaces the event's ``distinct_id``; None if that is not replaced.
         self.for_person = self.rule("distinct_id")
 
     def rule(self, key: str) -> Callable[[Any], Any] | None:
-        """Return what replaces the values under *key*; None where they stay."""
+        """Return the function that replaces values of *key*; None if they are not replaced."""
         return self._rules.get(_form_of(key))
 
     def __repr__(self) -> str:
@@ -49,9 +49,10 @@ class Pseudonyms:
     @classmethod
     def of(cls, given: Any) -> Pseudonyms | None:
         """
-        Return the pseudonyms that an option means: a mapping, or names and one key for them.
+        Return the pseudonyms for the option ``pseudonymise``; None for None.
 
-        Raises `TypeError` and `ValueError`, which name the option and never quote a key.
+        *given* is a mapping of names to keys, or a pair of names and one key for all. Raises
+        `TypeError` and `ValueError`, which never quote a key.
         """
         if given is None or isinstance(given, Pseudonyms):
             return given
@@ -60,7 +61,7 @@ class Pseudonyms:
 
 def _pairs(given: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(given, Mapping):
-        # By key: that is how dictConfig's mappings resolve ext://.
+        # By key, not by `items`: only so do dictConfig's mappings resolve ext:// values.
         pairs = [(name, given[name]) for name in given]
     elif isinstance(given, (tuple, list)) and len(given) == 2:
         names, key = given[0], given[1]
@@ -90,12 +91,12 @@ def _checked(name: Any, key: Any) -> Key:
 
 
 def _form_of(name: str) -> str:
-    """Return *name* without case and marks."""
+    """Return *name* in lower case, without separators."""
     return words_of(name)[0].replace(" ", "")
 
 
 def _replace_with(key: Key) -> Callable[[Any], Any]:
-    # Made once: the two hashes of the padded key are most of the work for a short value.
+    # Made once: hashing the padded key twice is most of the work for a short value.
     keyed = hmac.new(key.encode() if isinstance(key, str) else key, None, hashlib.sha256)
 
     def replace(value: Any) -> Any:
@@ -116,7 +117,7 @@ def _bytes_of(value: Any) -> bytes:
 
 
 def _ordered(value: Any) -> Any:
-    """Return *value* with the keys of objects in order: a pseudonym is of what it says."""
+    """Return *value* with sorted keys, so that equal objects have the same pseudonym."""
     if isinstance(value, dict):
         return {key: _ordered(value[key]) for key in sorted(value)}
     return [_ordered(member) for member in value] if isinstance(value, list) else value

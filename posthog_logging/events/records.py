@@ -1,9 +1,9 @@
 """
-What a log record or a structlog entry says: in ``extra``, or in the message.
+Read the fields of a log record or a structlog entry, from ``extra`` or from the message.
 
-structlog leaves a dict, the text of a dict or a JSON string as the message, loguru one dict
-of extras; each of them opts in with ``distinct_id``, or with a typed event, since ``event`` is
-structlog's own key for every message.
+structlog's message is a dict, the text of a dict or a JSON string; loguru puts one dict into
+the extras. These opt in with ``distinct_id`` or a typed event, not with ``event``, which is
+structlog's key for every message.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ __all__ = [
 ]
 
 
-# Made by the class itself: the program's own record factory is not ours to call.
+# Made with the class, as the program's record factory may have side effects.
 _BLANK = logging.LogRecord("", 0, "", 0, "", (), None).__dict__
-#: How many attributes `logging` itself gives a record.
+#: The number of attributes that `logging` itself gives a record.
 STANDARD = len(_BLANK)
 _FIRST_STANDARD, *_, LAST_STANDARD = _BLANK
-# What structlog's `ProcessorFormatter` leaves on a record or in an entry for itself.
+# Keys that structlog's `ProcessorFormatter` adds to a record or an entry for its own use.
 _STRUCTLOG = {"_from_structlog", "_logger", "_name", "_record"}
-#: What `logging` itself puts on a record; ``taskName`` from Python 3.12 on.
+#: Attributes of a record that are not extras; ``taskName`` is new in Python 3.12.
 RESERVED = frozenset(_BLANK) | {"message", "asctime", "taskName"} | _STRUCTLOG
 
 
@@ -65,12 +65,12 @@ def is_event(record: logging.LogRecord) -> bool:
 
 
 def name_of(record: logging.LogRecord) -> Any:
-    """Return what an event without a name of its own is called: the message, or a typed event."""
+    """Return the default name of the event: the message, which may be a typed event."""
     return text_of(record) if declaration_of(record.msg) is None else record.msg
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the extras of *record*: everything that `logging` did not put there."""
+    """Return the extras of *record*: all attributes that `logging` did not set."""
     attributes = record.__dict__
     keys = list(attributes)
     if (
@@ -78,20 +78,20 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
         and keys[STANDARD - 1] == LAST_STANDARD
         and keys[0] == _FIRST_STANDARD
     ):
-        keys = keys[STANDARD:]  # extras come last; this saves 23 look-ups an event
+        keys = keys[STANDARD:]  # extras come last; this saves 23 look-ups per event
     return {key: attributes[key] for key in keys if key not in RESERVED}
 
 
 def text_of(record: logging.LogRecord) -> str:
     """
-    Return the formatted message; where the arguments do not fit, the bare one; else none.
+    Return the formatted message; unformatted if the arguments do not fit; "" if it has no text.
 
-    A stock `QueueHandler` makes one text of the message, the traceback and the stack: of it,
-    only the message is returned.
+    The standard `QueueHandler` joins message, traceback and stack into one text; only the message
+    is returned.
     """
     try:
         text = record.getMessage()
-    except Exception:  # its arguments do not fit, or one of them cannot be shown
+    except Exception:  # the arguments do not fit, or one of them cannot be formatted
         try:
             text = str(record.msg)
         except Exception:
@@ -101,30 +101,30 @@ def text_of(record: logging.LogRecord) -> str:
 
 def bound_to(record: logging.LogRecord) -> Bound:
     """
-    Return what is bound in the context, as far as *record* was made in it.
+    Return the values bound in the current context if *record* was made in it, else `NOBODY`.
 
-    A handler that keeps records for later (`MemoryHandler`) and a queue hand them on in the
-    context of somebody else. What was bound after *record* was made, or in another thread,
-    process or task, is not its identity.
+    A queue, and a handler that keeps records (`MemoryHandler`), pass them on in a different
+    context. An identity that was bound after *record* was made, or in another thread, process
+    or task, does not apply to it.
     """
     bound = current()
     if bound is None:
         return NOBODY
     try:
         return bound if _was_made_here(record) and was_bound(record.created) else NOBODY
-    except Exception:  # a record that somebody put together: it has no thread, or no time
+    except Exception:  # a hand-made record without a thread or a time
         return bound
 
 
 def is_basic_config(caller: FrameType) -> bool:
-    """Return whether *caller* is `logging.basicConfig`, by its code."""
+    """Return whether *caller* is the frame of `logging.basicConfig`."""
     return caller.f_code is logging.basicConfig.__code__
 
 
-#: Nothing is bound.
+#: No identity and no properties.
 NOBODY = Bound()
 
-# What follows the message in the text that a `QueueHandler` made: a traceback, a group's, one
+# What can follow the message in a text made by `QueueHandler`: a traceback, that of a group or
 # of a syntax error, an exception that was never raised, or a stack.
 _TRACE = re.compile(
     r"^(?:Traceback \(most recent call last\):|  \+ Exception Group Traceback|"
@@ -138,7 +138,7 @@ def _message_in(text: str, record: logging.LogRecord) -> str:
     found = _TRACE.search(text)
     if found is not None and (found.start() == 0 or text[found.start() - 1] == "\n"):
         text = text[: found.start()].rstrip("\n")
-    # What `basicConfig` gives every handler without a formatter (`logging.BASIC_FORMAT`).
+    # The format that `basicConfig` gives to handlers without one (`logging.BASIC_FORMAT`).
     return text.removeprefix(f"{record.levelname}:{record.name}:")
 
 
@@ -151,32 +151,31 @@ def _was_made_here(record: logging.LogRecord) -> bool:
 
 
 def _task_name() -> str | None:
-    asyncio = sys.modules.get("asyncio")  # who has tasks has imported it
+    asyncio = sys.modules.get("asyncio")  # imported already if there are tasks
     try:
         task = None if asyncio is None else asyncio.current_task()
-    except RuntimeError:  # there is no loop in this thread
+    except RuntimeError:  # no running event loop
         return None
     return None if task is None else task.get_name()
 
 
 class Fields(NamedTuple):
-    """What a log call would take as ``extra``, and the event's name where that has none."""
+    """The keys of ``extra``, and the event's name if they have no ``event``."""
 
     fields: dict[Any, Any]
     name: Any
 
 
-# structlog's word for the message, and what `EventRenamer` and python-json-logger make of it.
+# structlog's key of the message, and what `EventRenamer` and python-json-logger rename it to.
 _MESSAGE_KEYS = ("event", "message", "msg")
 
-# Above this, a text is no message that somebody bound a few values to.
-_LONGEST = 1_000_000
+_LONGEST = 1_000_000  # characters of a message that is parsed
 
 _CLOCK_READING = 60.0  # seconds
 
 
 def fields_in_message(record: logging.LogRecord) -> Fields | None:
-    """Return what *record* says in its message, or in loguru's extras; None if it is no event."""
+    """Return the fields in *record*'s message or in loguru's extras; None if it is no event."""
     bound = record.__dict__.get("extra")
     if isinstance(bound, dict) and _is_event(bound):
         return fields_in_entry({"event": _loguru_message(record), **bound}, record.created)
@@ -188,15 +187,15 @@ def fields_in_message(record: logging.LogRecord) -> Fields | None:
 
 def fields_in_entry(entry: Mapping[Any, Any], created: float) -> Fields:
     """
-    Return what the structlog *entry*, made at *created* in epoch seconds, says.
+    Return the fields of a structlog *entry* made at *created*, in epoch seconds.
 
-    The message is only the name's default, so that ``kind="identify"`` means what it means
-    in a log call. Keys that begin with ``_`` are a processor's own.
+    The message is only the default of the name, so that ``kind="identify"`` works as in a log
+    call. Keys that begin with ``_`` are for processors, and left out.
     """
     fields = {key: value for key, value in entry.items() if not _is_private(key)}
     key = next((key for key in _MESSAGE_KEYS if key in fields), None)
     name = None if key is None else fields.pop(key)
-    if "positional_args" in fields:  # no `PositionalArgumentsFormatter` came before
+    if "positional_args" in fields:  # there was no `PositionalArgumentsFormatter`
         name = _formatted(name, fields.pop("positional_args"))
     if "timestamp" in fields and _is_clock_reading(fields["timestamp"], created):
         del fields["timestamp"]
@@ -211,14 +210,14 @@ def _is_event(entry: Mapping[Any, Any]) -> bool:
 
 
 def _entry_in(record: logging.LogRecord) -> Any:
-    """Return the entry that is the message of *record*, as a dict, else None."""
+    """Return the structlog entry in the message of *record* as a dict, or None."""
     message = record.msg
     if isinstance(message, dict):
         return message
     if not isinstance(message, str) or record.args or "distinct_id" not in message[:_LONGEST]:
         return None
-    # ``_logger`` is what `wrap_for_formatter` leaves on the record: without it the text is
-    # anybody's, and the standard library's parser is not for anybody's text.
+    # structlog's `wrap_for_formatter` sets ``_logger``. Without it the text may come from
+    # anywhere, and `ast.parse` is not safe for untrusted text.
     if "_logger" in record.__dict__ and message[:1] == "{":
         return _from_repr(message)
     return _from_json(message)
@@ -232,7 +231,7 @@ def _from_json(text: str) -> Any:
 
 
 def _from_repr(text: str) -> dict[Any, Any] | None:
-    """Read back the ``str()`` of an entry, which a stock `QueueHandler` made the message."""
+    """Parse the ``str()`` of an entry, which the standard `QueueHandler` makes the message."""
     line = text.partition("\n")[0]  # a formatted traceback follows
     try:
         node = ast.parse(line, mode="eval").body if len(line) <= _LONGEST else None
@@ -243,12 +242,12 @@ def _from_repr(text: str) -> dict[Any, Any] | None:
                 if key is not None
             }
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        pass  # a value whose repr is no expression: that cannot be taken apart again
+        pass  # a value whose repr is not an expression
     return None
 
 
 def _literal(node: ast.expr, line: str) -> Any:
-    """Return a literal's value; of any other expression, such as a date's, its text."""
+    """Return the value of a literal; for any other expression, such as a datetime, its source."""
     try:
         return ast.literal_eval(node)
     except ValueError:
@@ -256,11 +255,11 @@ def _literal(node: ast.expr, line: str) -> Any:
 
 
 def _loguru_message(record: logging.LogRecord) -> Any:
-    """Return the message without what loguru's default format puts around it."""
+    """Return the message without the prefix of loguru's default format."""
     text = record.msg
     if not isinstance(text, str):
         return text
-    if record.exc_text == "\n":  # the mark of loguru's sink: the traceback is in the message
+    if record.exc_text == "\n":  # set by loguru's sink if the traceback is in the message
         text = text.partition("\n")[0]
     return text.partition(f"{record.name}:{record.funcName}:{record.lineno} - ")[2] or text
 
@@ -272,32 +271,33 @@ def _is_private(key: Any) -> bool:
 def _formatted(name: Any, args: Any) -> Any:
     try:
         return name % args
-    except Exception:  # whatever `%` of whatever objects raises
+    except Exception:  # `%` may call anything
         return name
 
 
 def _is_clock_reading(stamp: Any, created: float) -> bool:
     """
-    Return whether *stamp* only says "now" in a way that must not be read as a local time.
+    Return whether *stamp* is just the time of the log call, in a form not to be parsed.
 
-    structlog's ``TimeStamper(fmt="%Y-%m-%d %H:%M:%S")`` writes UTC and does not say so.
+    structlog's ``TimeStamper(fmt="%Y-%m-%d %H:%M:%S")`` writes UTC without a time zone, which
+    would be read as local time.
     """
     if not isinstance(stamp, str):
         return False
     if parse_timestamp(stamp) is None:
         return True
     try:
-        moment = dt.datetime.fromisoformat(stamp)
-        if moment.tzinfo is not None:
+        time = dt.datetime.fromisoformat(stamp)
+        if time.tzinfo is not None:
             return False
-        utc = moment.replace(tzinfo=dt.UTC).timestamp()
+        utc = time.replace(tzinfo=dt.UTC).timestamp()
     except (ValueError, OverflowError):
         return False
     return abs(utc - created) < _CLOCK_READING
 
 
 def _name_exception(fields: dict[Any, Any]) -> None:
-    """Say in ``exception`` which one ``exc_info`` is, as structlog's own formatters do."""
+    """Replace ``exc_info`` by ``exception``, its type and message, as structlog does."""
     found = normalise_exc_info(fields.pop("exc_info"))
     if found is None:
         return
@@ -305,6 +305,6 @@ def _name_exception(fields: dict[Any, Any]) -> None:
     kind = error if isinstance(error, type) else type(error)
     try:
         text = f"{kind.__qualname__}: {error}"
-    except Exception:  # an exception whose own text raises
+    except Exception:  # its ``__str__`` raised
         text = kind.__qualname__
     fields.setdefault("exception", text)

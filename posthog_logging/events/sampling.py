@@ -1,8 +1,8 @@
 """
-Fewer events, honestly: a share of the people, and a ceiling for each of them.
+Sampling by person, and a rate limit per person.
 
-Which people are in a sample is a hash's decision, so it is the same in every process, for
-every event: whoever is in a sample of 10 % is in one of 20 %, too, and a funnel is whole.
+A hash of the ``distinct_id`` decides who is in a sample, so every process and every event
+agrees: funnels stay whole, and a sample of 20 % includes everybody in the one of 10 %.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from .typed import rate
 
 __all__ = ["Ceiling", "Sampler", "is_exempt", "is_in_sample"]
 
-#: Given an event as ``before_send`` gets it, returns the share of people that is kept.
+#: Called with an event, as ``before_send`` is; returns the share of people to keep, or None.
 Rate = Callable[[dict[str, Any]], "float | None"]
 
-#: What is known of a person, and what went wrong, is never a sample.
+#: Events about who a person is, and exceptions, are never sampled.
 _EXEMPT = IDENTITY_EVENTS | {"$exception"}
 
 _MOST_PEOPLE = 10_000
 
 
 def is_exempt(event: str) -> bool:
-    """Return whether an *event* is always sent: identify, alias, group, set and exceptions."""
+    """Return whether *event* is never sampled: identify, alias, group, set and exceptions."""
     return event in _EXEMPT
 
 
 def is_in_sample(distinct_id: str, share: float) -> bool:
-    """Return whether this person is among *share* of all; the same wherever it is asked."""
+    """Return whether this person is in a sample of *share*, from 0 to 1, of all people."""
     digest = hashlib.sha256(distinct_id.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 class Sampler:
     """
-    Keeps the events of a share of the people.
+    Keep the events of a share of the people.
 
     Args:
-        rates: the share for each event's name; all others are kept whole.
-        find: returns the share of an event instead, None where it has none.
+        rates: the share to keep, from 0 to 1, by the event's name; other events are all kept.
+        find: called with an event in place of *rates*; returns its share, or None.
     """
 
     def __init__(self, rates: Mapping[str, float], find: Rate | None = None) -> None:
@@ -54,9 +54,10 @@ class Sampler:
 
     def rate_of(self, event: dict[str, Any], tell: Callable[[str, str], None]) -> float | None:
         """
-        Return the share of *event* that is kept; None where it has none.
+        Return the share of people whose *event* is kept; None to keep it for all.
 
-        Where the callable fails the event has none, which *tell* is called with.
+        If the callable raises, or returns an invalid share, the event is kept and *tell* is
+        called with a warning.
         """
         if is_exempt(event["event"]):
             return None
@@ -72,9 +73,10 @@ class Sampler:
     @classmethod
     def of(cls, given: Any) -> Sampler | None:
         """
-        Return the sampler that an option means: a mapping of names to rates, or a callable.
+        Return the sampler for the option ``sample``; None for None.
 
-        Raises `TypeError` and `ValueError`, which name the option.
+        *given* is a mapping of event names to rates, or a callable. Raises `TypeError` and
+        `ValueError` for anything else.
         """
         if given is None:
             return None
@@ -92,10 +94,11 @@ class Sampler:
 
 class Ceiling:
     """
-    Let through *burst* events of a person at once, then *per_second*.
+    Allow *burst* events of a person at once, then *per_second*.
 
-    One number a person: the time at which all that was let through is paid for (the generic
-    cell rate algorithm, ITU-T I.371). For *most* people; those who owe least are forgotten.
+    Keeps one number per person: the time at which the allowance is used up again (the generic
+    cell rate algorithm, ITU-T I.371). Remembers *most* people, and forgets those closest to
+    their full allowance first.
     """
 
     def __init__(self, burst: int, per_second: float, most: int = _MOST_PEOPLE) -> None:
@@ -105,11 +108,11 @@ class Ceiling:
         self._paid: dict[str, float] = {}
 
     def allow(self, distinct_id: str, now: float) -> bool:
-        """Return whether one more event of this person may go, at *now* on a steady clock."""
+        """Return whether to allow one more event of this person, at *now* (monotonic seconds)."""
         if len(self._paid) >= self._most and distinct_id not in self._paid:
             self._forget(now)
         latest, cost = now + self._credit, self._cost
-        # From here on there is no call: neither a thread nor a signal comes between.
+        # No calls from here on, so no other thread or signal handler can interrupt.
         try:
             paid = self._paid[distinct_id]
         except KeyError:
@@ -122,7 +125,7 @@ class Ceiling:
         return True
 
     def _forget(self, now: float) -> None:
-        """Forget who owes nothing; if that is not enough, the half that owes least."""
+        """Forget everybody with a full allowance; if needed, also the half closest to it."""
         owing = [pair for pair in self._paid.copy().items() if pair[1] > now]
         owing.sort(key=lambda pair: pair[1])
         if len(owing) >= self._most:
@@ -130,12 +133,17 @@ class Ceiling:
         self._paid = dict(owing)
 
     def __len__(self) -> int:
-        """Return how many people are remembered."""
+        """Return the number of people remembered."""
         return len(self._paid)
 
     @classmethod
     def of(cls, given: Any) -> Ceiling | None:
-        """Return the ceiling that an option means: how many at once and how many a second."""
+        """
+        Return the ceiling for the option ``person_rate``; None for None.
+
+        *given* is a pair: how many events at once, and how many a second. Raises `TypeError`
+        and `ValueError` for anything else.
+        """
         if given is None:
             return None
         if not isinstance(given, (tuple, list)) or len(given) != 2:

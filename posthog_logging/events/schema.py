@@ -1,8 +1,8 @@
 """
-JSON Schema as far as plans use it: does a value fit, and what may come instead.
+The part of JSON Schema that plans use: check a value, and describe what a schema allows.
 
-The keywords are those of draft 2020-12 that types turn into; any other one is an annotation,
-and forbids nothing.
+Supports the keywords of draft 2020-12 that Python types are translated to; any other keyword is
+ignored.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["Problem", "describe", "problems", "resolve"]
 
 Schema = Mapping[str, Any]
 
-_LONGEST = 80  # characters of a value in a problem
+_LONGEST = 80  # characters of a value that a `Problem` shows
 
 
 class Problem(NamedTuple):
-    """What does not fit: which field, what came, and what may."""
+    """A value that does not fit: the field, the value as text, and what is allowed."""
 
     field: str
     came: str
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
         return f"{self.field}: expected {self.may}, got {self.came}"
 
 
-#: The types of JSON: what is one, and how it is called.
+#: The types of JSON: a test, and a description.
 _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "null": (lambda value: value is None, "null"),
     "boolean": (lambda value: isinstance(value, bool), "true or false"),
@@ -52,7 +52,7 @@ _FORMATS: dict[str, tuple[Callable[[str], Any], str]] = {
     "uuid": (uuid.UUID, "a UUID"),
 }
 
-#: Bounds: of what, whether it holds, and in which words.
+#: The bounds: the types they apply to, a test, and a description.
 _BOUNDS: dict[str, tuple[type | tuple[type, ...], Callable[[Any, Any], bool], str]] = {
     "minimum": ((int, float), lambda value, bound: value >= bound, "at least {}"),
     "maximum": ((int, float), lambda value, bound: value <= bound, "at most {}"),
@@ -72,14 +72,19 @@ _BOUNDS: dict[str, tuple[type | tuple[type, ...], Callable[[Any, Any], bool], st
 def problems(
     schema: Any, value: Any, field: str = "", root: Schema | None = None
 ) -> list[Problem]:
-    """Return each thing in *value*, as it is in JSON, that *schema* does not allow."""
+    """
+    Return everything in the JSON *value* that *schema* does not allow.
+
+    *field* is the path to the value, for messages; *root* is the schema that references point
+    into, by default *schema*.
+    """
     whole = schema if root is None and isinstance(schema, Mapping) else root or {}
     return list(_problems(schema, value, field, whole))
 
 
 def resolve(schema: Any, root: Schema) -> Any:
-    """Return the schema that *schema* refers to inside *root*, or itself."""
-    for _ in range(10):  # a circle of references says nothing
+    """Follow the reference of *schema* inside *root*; without one, return *schema*."""
+    for _ in range(10):  # bounded, as references may be circular
         if not isinstance(schema, Mapping) or "$ref" not in schema:
             break
         found: Any = root
@@ -91,7 +96,7 @@ def resolve(schema: Any, root: Schema) -> Any:
 
 
 def describe(schema: Any, root: Schema | None = None) -> str:
-    """Return in words what *schema*, which refers to parts of *root*, allows."""
+    """Describe what *schema* allows; its references point into *root*."""
     whole = root if root is not None else schema
     return _listed(_alternatives(schema, whole))
 
@@ -103,10 +108,10 @@ def _alternatives(schema: Any, root: Schema) -> list[str]:
     if not isinstance(schema, Mapping):
         return ["anything"]
     if "const" in schema or "enum" in schema:
-        return [_shown(one) for one in schema.get("enum", [schema.get("const")])]
+        return [_shown(option) for option in schema.get("enum", [schema.get("const")])]
     for key in ("anyOf", "oneOf"):
         if key in schema:
-            return [words for one in schema[key] for words in _alternatives(one, root)]
+            return [words for option in schema[key] for words in _alternatives(option, root)]
     return [" ".join([_described_type(schema, root), *_described_bounds(schema)])]
 
 
@@ -135,8 +140,8 @@ def _problems(schema: Any, value: Any, field: str, root: Schema) -> Iterator[Pro
     if not _is_one_of(schema, value) or not _has_type(schema, value) or _breaks(schema, value):
         yield Problem(field, _shown(value), describe(schema, root))
         return
-    for one in schema.get("allOf", ()):
-        yield from _problems(one, value, field, root)
+    for part in schema.get("allOf", ()):
+        yield from _problems(part, value, field, root)
     for key in ("anyOf", "oneOf"):
         if key in schema:
             yield from _in_alternatives(schema[key], value, field, root)
@@ -149,8 +154,13 @@ def _problems(schema: Any, value: Any, field: str, root: Schema) -> Iterator[Pro
 def _in_alternatives(
     alternatives: list[Any], value: Any, field: str, root: Schema
 ) -> Iterator[Problem]:
-    """Yield nothing where one fits; the problems of the only one of that type, else of all."""
-    found = [(one, problems(one, value, field, root)) for one in alternatives]
+    """
+    Yield nothing if one alternative fits.
+
+    Else yield the problems of the one alternative of the right type, if there is just one; else
+    a problem that describes all alternatives.
+    """
+    found = [(option, problems(option, value, field, root)) for option in alternatives]
     if not found or any(not wrong for _, wrong in found):
         return
     near = [wrong for _, wrong in found if wrong[0].field != field]
@@ -172,7 +182,7 @@ def _in_object(
     for name, member in value.items():
         if name in known:
             yield from _problems(known[name], member, _path(field, name), root)
-        elif field or not name.startswith("$"):  # of an event, those are PostHog's own
+        elif field or not name.startswith("$"):  # PostHog's own properties are allowed
             yield from _problems(rest, member, _path(field, name), root)
 
 
@@ -181,16 +191,18 @@ def _in_list(schema: Schema, value: list[Any], field: str, root: Schema) -> Iter
     for number, member in enumerate(value):
         rule = first[number] if number < len(first) else schema.get("items", True)
         yield from _problems(rule, member, f"{field}[{number}]", root)
-    if schema.get("uniqueItems") and len({json.dumps(one, sort_keys=True) for one in value}) < len(
-        value
-    ):
+    if schema.get("uniqueItems") and _has_duplicates(value):
         yield Problem(field, "an item twice", "each once")
+
+
+def _has_duplicates(members: list[Any]) -> bool:
+    return len({json.dumps(member, sort_keys=True) for member in members}) < len(members)
 
 
 def _is_one_of(schema: Schema, value: Any) -> bool:
     if "const" in schema and not _same(schema["const"], value):
         return False
-    return "enum" not in schema or any(_same(one, value) for one in schema["enum"])
+    return "enum" not in schema or any(_same(allowed, value) for allowed in schema["enum"])
 
 
 def _has_type(schema: Schema, value: Any) -> bool:
@@ -200,7 +212,7 @@ def _has_type(schema: Schema, value: Any) -> bool:
 
 
 def _breaks(schema: Schema, value: Any) -> bool:
-    """Return whether *value* is out of bounds, or not of the format."""
+    """Return whether *value* is out of bounds or does not have the format."""
     for key, (kinds, holds, _) in _BOUNDS.items():
         applies = key in schema and isinstance(value, kinds) and not isinstance(value, bool)
         if applies and not holds(value, schema[key]):
@@ -215,9 +227,9 @@ def _breaks(schema: Schema, value: Any) -> bool:
     return False
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Return whether two values are the same in JSON, where true is not 1."""
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+def _same(left: Any, right: Any) -> bool:
+    """Return whether two values are equal in JSON, where true does not equal 1."""
+    return bool(left == right) and isinstance(left, bool) == isinstance(right, bool)
 
 
 def _is_number(value: Any) -> bool:
@@ -245,7 +257,7 @@ def _path(field: str, name: str) -> str:
 
 
 def _listed(words: list[str]) -> str:
-    """Return the words as a sentence has them: a, b or c."""
+    """Join *words* as in a sentence: a, b or c."""
     words = list(dict.fromkeys(words))
     return " or ".join([*filter(None, [", ".join(words[:-1])]), *words[-1:]])
 

@@ -1,9 +1,9 @@
 """
-What differs between two plans, and what of it breaks those who read the events.
+The differences between two plans, and which of them break readers of the events.
 
-A reader breaks where something comes that could not come before, or no longer comes: a field
-that is gone or may be missing, a wider type, an event that is gone. New events, new fields and
-narrower types break nobody.
+Readers break if a value can arrive that could not before, or one no longer arrives: an event or
+a field is removed, a field becomes optional, a type gets wider. New events, new fields and
+narrower types break nothing.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ Schema = Mapping[str, Any]
 
 _DEEPEST = 20
 
-#: Bounds of which the new one may only be as tight, or tighter.
+#: Bounds that must not get looser: lower ones, upper ones, and those that must stay the same.
 _LEAST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _MOST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 _SAME = ("pattern", "format", "multipleOf", "uniqueItems")
 
 
 class Change(NamedTuple):
-    """One difference: does it break readers, and what it is."""
+    """One difference: whether it breaks readers, and a description."""
 
     breaks: bool
     text: str
 
 
 def changes_in(old: Schema, new: Schema) -> Iterator[Change]:
-    """Yield what differs in the properties of an event: *old* and *new* are their schemas."""
+    """Yield the differences between two schemas of an event's properties."""
     yield from _changes(old, new, old, new, "", 0)
 
 
@@ -49,7 +49,7 @@ def _changes(
         elif name not in before:
             yield Change(False, f"{field} is new: {describe(after[name], new_root)}")
         else:
-            required = [name in one.get("required", ()) for one in (old, new)]
+            required = [name in schema.get("required", ()) for schema in (old, new)]
             if required == [True, False]:
                 yield Change(True, f"{field} may be missing now")
             elif required == [False, True]:
@@ -75,28 +75,28 @@ def _change_of_type(
 
 
 def is_narrower(new: Any, old: Any, new_root: Schema, old_root: Schema, depth: int = 0) -> bool:
-    """Return whether each value that *new* allows is one that *old* allows, as far as is known."""
+    """Return whether *old* allows every value that *new* allows; False if that is not certain."""
     new, old = resolve(new, new_root), resolve(old, old_root)
     if not isinstance(old, Mapping) or not _says_something(old) or depth > _DEEPEST:
         return old is not False
 
-    def among(one: Any, other: Any) -> bool:
-        return is_narrower(one, other, new_root, old_root, depth + 1)
+    def narrower(new_part: Any, old_part: Any) -> bool:
+        return is_narrower(new_part, old_part, new_root, old_root, depth + 1)
 
     if not isinstance(new, Mapping):
         return new is False
     for key in ("anyOf", "oneOf"):
         if key in new:
-            return all(among(one, old) for one in new[key])
+            return all(narrower(option, old) for option in new[key])
     if "const" in new or "enum" in new:
         values = new.get("enum", [new.get("const")])
         return not any(problems(old, value, root=old_root) for value in values)
     for key in ("anyOf", "oneOf"):
         if key in old:
-            return any(among(new, one) for one in old[key])
+            return any(narrower(new, option) for option in old[key])
     if "const" in old or "enum" in old:
         return False
-    return _types(new) <= _types(old) and _is_tighter(new, old) and _inside(new, old, among)
+    return _types(new) <= _types(old) and _is_tighter(new, old) and _inside(new, old, narrower)
 
 
 def _says_something(schema: Schema) -> bool:
@@ -104,7 +104,7 @@ def _says_something(schema: Schema) -> bool:
 
 
 def _types(schema: Schema) -> set[str]:
-    """Return the types that are allowed; a whole number is a number, too."""
+    """Return the types that *schema* allows; an integer is a number, too."""
     given = schema.get("type")
     if given is None:
         return {"null", "boolean", "string", "integer", "number", "array", "object"}
@@ -120,23 +120,23 @@ def _is_tighter(new: Schema, old: Schema) -> bool:
     )
 
 
-def _inside(new: Schema, old: Schema, among: Callable[[Any, Any], bool]) -> bool:
-    """Return whether items and fields are narrower, too."""
-    if "items" in old and not among(new.get("items", True), old["items"]):
+def _inside(new: Schema, old: Schema, narrower: Callable[[Any, Any], bool]) -> bool:
+    """Return whether the items and fields of *new* are narrower, too."""
+    if "items" in old and not narrower(new.get("items", True), old["items"]):
         return False
     first = zip(new.get("prefixItems", ()), old.get("prefixItems", ()), strict=False)
-    if not all(among(*pair) for pair in first):
+    if not all(narrower(*pair) for pair in first):
         return False
     if not set(old.get("required", ())) <= set(new.get("required", ())):
         return False
     rest = new.get("additionalProperties", True)
     known = new.get("properties", {})
     if not all(
-        among(known.get(name, rest), one)
-        for name, one in old.get("properties", {}).items()
+        narrower(known.get(name, rest), part)
+        for name, part in old.get("properties", {}).items()
         if name in known or not isinstance(rest, bool)
     ):
         return False
     gone = old.get("properties", {}).keys() - known.keys()
     more = old.get("additionalProperties", True)
-    return not gone and (more is True or among(rest, more))
+    return not gone and (more is True or narrower(rest, more))

@@ -1,4 +1,4 @@
-"""Which span of OpenTelemetry's is active, where the program uses OpenTelemetry."""
+"""Read the active OpenTelemetry span, if the program uses OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["active_span", "span_ids"]
 
 
 def active_span() -> dict[str, Any]:
-    """Return ``$trace_id``, ``$span_id`` and ``$trace_flags`` of the active span, or nothing."""
-    # Who uses OpenTelemetry has imported it: we bring in nothing that the program does not.
+    """Return ``$trace_id``, ``$span_id`` and ``$trace_flags`` of the active span, or {}."""
+    # Not imported here: a program that uses OpenTelemetry has imported it already.
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return {}
@@ -25,10 +25,10 @@ def active_span() -> dict[str, Any]:
             "$span_id": f"{context.span_id:016x}",
             "$trace_flags": int(context.trace_flags),
         }
-    except Exception:  # half imported, or a foreign span
+    except Exception:  # a partly imported module, or a span of another type
         return {}
 
 
 def span_ids() -> dict[str, Any]:
-    """Return ``$trace_id`` and ``$span_id`` of the active span, or nothing."""
+    """Return ``$trace_id`` and ``$span_id`` of the active span, or {}."""
     return {key: value for key, value in active_span().items() if key != "$trace_flags"}

@@ -1,4 +1,4 @@
-"""Timestamps: any way to give a moment, as RFC 3339 in UTC."""
+"""Timestamps: parse any form of them, and write RFC 3339 in UTC."""
 
 from __future__ import annotations
 
@@ -15,46 +15,50 @@ from .proxies import unwrapped
 __all__ = ["EARLIEST", "LATEST", "created_or_now", "parse_timestamp", "rfc3339"]
 
 
-#: The years 1 to 9999 in epoch seconds: what RFC 3339 can say.
+#: The years 1 to 9999 in epoch seconds: the range of RFC 3339.
 EARLIEST = -62_135_596_800.0
 LATEST = 253_402_300_800.0
 
 
 def parse_timestamp(value: Any) -> str | None:
     """
-    Return a datetime, a date, an ISO 8601 string or epoch seconds as RFC 3339 in UTC, else None.
+    Return a datetime, a date, an ISO 8601 string or epoch seconds as RFC 3339 in UTC.
 
-    A date, a naive datetime and a naive string mean local time, as everywhere in the standard
-    library; numpy's ``datetime64`` means UTC, as numpy defines it.
+    Returns None for anything else. A date, a naive datetime and a naive string mean local time,
+    as in the standard library; numpy's ``datetime64`` means UTC, as in numpy.
     """
     try:
-        return _utc(_moment_of(unwrapped(value)))
-    except Exception:  # besides what dates raise, whatever a caller's tzinfo does
+        return _utc(_datetime_of(unwrapped(value)))
+    except Exception:  # the caller's tzinfo may raise anything
         return None
 
 
 def created_or_now(created: Any, tell: Callable[[str, str], None]) -> float:
-    """Return *created*; the present time, and tell of it, where it is not epoch seconds."""
+    """
+    Return *created* if it is epoch seconds, else the current time.
+
+    In the latter case *tell* is called with a warning.
+    """
     try:
         if EARLIEST <= created < LATEST:
             return float(created)
-    except Exception:  # it is no number
+    except Exception:  # not a number
         pass
     tell("bad time", "created: not epoch seconds; the present time is sent")
     return time.time()
 
 
-def _moment_of(value: Any) -> dt.datetime:
-    if isinstance(value, dt.datetime):  # pandas' has an `astimezone` of its own
+def _datetime_of(value: Any) -> dt.datetime:
+    if isinstance(value, dt.datetime):  # a plain one: pandas' Timestamp overrides `astimezone`
         return dt.datetime.combine(value.date(), value.timetz())
     if isinstance(value, dt.date):
         return dt.datetime.combine(value, dt.time())
     if isinstance(value, str):
         return _parse_iso(value.strip())
     if getattr(getattr(value, "dtype", None), "kind", "") == "M":
-        moment: dt.datetime = value.astype("M8[us]").tolist()
-        return moment.replace(tzinfo=dt.UTC)
-    if callable(getattr(type(value), "isoformat", None)):  # arrow's
+        naive: dt.datetime = value.astype("M8[us]").tolist()
+        return naive.replace(tzinfo=dt.UTC)
+    if callable(getattr(type(value), "isoformat", None)):  # such as arrow's
         return _parse_iso(value.isoformat())
     if isinstance(value, bool) or not math.isfinite(value):
         raise ValueError("not epoch seconds")
@@ -62,16 +66,16 @@ def _moment_of(value: Any) -> dt.datetime:
 
 
 def _parse_iso(text: str) -> dt.datetime:
-    if text.endswith("z"):  # RFC 3339 allows it, Python does not
+    if text.endswith("z"):  # RFC 3339 allows a small z, Python does not
         text = text.removesuffix("z") + "Z"
     return dt.datetime.fromisoformat(text)
 
 
-def rfc3339(moment: float) -> str:
-    """Return epoch seconds as RFC 3339 in UTC, with microseconds."""
-    return _utc(dt.datetime.fromtimestamp(moment, dt.UTC))
+def rfc3339(seconds: float) -> str:
+    """Return epoch *seconds* as RFC 3339 in UTC, with microseconds."""
+    return _utc(dt.datetime.fromtimestamp(seconds, dt.UTC))
 
 
-def _utc(moment: dt.datetime) -> str:
-    text = moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _utc(time: dt.datetime) -> str:
+    text = time.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return text.zfill(27)  # strftime does not pad years before 1000

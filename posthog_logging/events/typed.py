@@ -1,8 +1,8 @@
 """
 Typed events: a class declares an event, and its instances are log messages.
 
-The only module that knows what was declared, and how to read an instance: dataclasses, the
-objects of pydantic, attrs and msgspec, named tuples, and what makes a TypedDict.
+The only module that knows the declarations and how to read an instance: of dataclasses, of
+pydantic, attrs and msgspec classes, of named tuples, and of functions that make a TypedDict.
 """
 
 from __future__ import annotations
@@ -33,27 +33,28 @@ __all__ = [
 
 _Declared = TypeVar("_Declared", bound=Callable[..., Any])
 _MARK = "__posthog_event__"
-_LONGEST = 200  # bytes, as of every event's name
+_LONGEST = 200  # bytes of an event's name
 
 
 class _Person:
-    """What tells `DistinctId` from other strings."""
+    """The annotation by which `DistinctId` differs from `str`."""
 
     def __repr__(self) -> str:
         return "DistinctId"
 
 
-#: A field with this type is the person, and no property.
+#: The type of the field that holds the ``distinct_id``; it is not sent as a property.
 DistinctId = Annotated[str, _Person()]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Declaration:
     """
-    One event of a plan.
+    One declared event.
 
-    ``kind`` is the class, or the function that makes a TypedDict; ``rate`` the share of the
-    people whose events are kept, where it has one.
+    ``kind`` is the class, or the function that makes a TypedDict. ``rate`` is the share of
+    people whose events are kept, from 0 to 1; None for all. ``code`` and ``line`` are the place
+    of the declaration.
     """
 
     name: str
@@ -67,21 +68,21 @@ class Declaration:
 
     @property
     def module(self) -> str:
-        """The dotted name of the module that declares it."""
+        """The dotted name of the declaring module."""
         return str(self.kind.__module__)
 
     @functools.cached_property
     def hints(self) -> Mapping[str, Any]:
-        """The types of the fields; texts where they cannot be resolved."""
+        """The type of each field, as text if it cannot be resolved."""
         try:
             return typing.get_type_hints(self.fields_class, include_extras=True)
-        except Exception:  # a name that only type checkers import
+        except Exception:  # such as a name that is only imported for type checkers
             classes = reversed(getattr(self.fields_class, "__mro__", (self.fields_class,)))
-            return {k: v for one in classes for k, v in _annotations(one).items()}
+            return {k: v for base in classes for k, v in _annotations(base).items()}
 
     @property
     def fields_class(self) -> Any:
-        """The class that has the fields: of a function, the one that it returns."""
+        """The class with the fields: ``kind``, or the TypedDict that it returns; else None."""
         if isinstance(self.kind, type):
             return self.kind
         try:
@@ -91,11 +92,11 @@ class Declaration:
 
     @functools.cached_property
     def person(self) -> str | None:
-        """The name of the field that is the person; None where there is none."""
+        """The name of the `DistinctId` field; None if there is none."""
         return next((name for name, hint in self.hints.items() if _is_person(hint)), None)
 
     def written(self, field: str) -> str:
-        """Return the name of the property that *field* becomes: pydantic and msgspec rename."""
+        """Return the property for *field*; pydantic and msgspec can rename fields."""
         described = getattr(self.fields_class, "model_fields", {}).get(field)
         alias = getattr(described, "serialization_alias", None)
         names = getattr(self.fields_class, "__struct_fields__", ())
@@ -103,7 +104,7 @@ class Declaration:
         return str(alias or dict(zip(names, keys, strict=True)).get(field, field))
 
     def expand(self, value: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return *fields*, as of a log call's ``extra``, with those of the instance *value*."""
+        """Return *fields*, the keys of ``extra``, merged with the fields of the event *value*."""
         own = _read(value)
         person = own.pop(self.written(self.person), None) if self.person else None
         given = fields.get("properties")
@@ -118,7 +119,7 @@ class Declaration:
         return found
 
 
-#: Where a record that goes through a queue has the rate of its declaration.
+#: The attribute in which a record in a queue carries the rate of its declaration.
 RATE = "_posthog_sample_rate"
 
 _declared: dict[str, dict[str, Declaration]] = {}
@@ -133,7 +134,7 @@ def event(
     sample: float | None = None,
 ) -> Callable[[_Declared], _Declared]:
     """
-    Declare the event *name*, whose instances are log messages.
+    Declare the event *name*: instances of the decorated class can be logged as messages.
 
     It decorates dataclasses, classes of pydantic, attrs and msgspec, named tuples, TypedDicts and
     functions that return one, above the decorator that makes the class::
@@ -145,7 +146,7 @@ def event(
 
         log.info(MoviePlayed("123"), extra={"distinct_id": "user-1"})
 
-    Raises ValueError for a second event of the same name in one module.
+    Raises ``ValueError`` for a second event of the same name in one module.
 
     Args:
         name: the event's name, as it arrives.
@@ -183,7 +184,7 @@ def event(
 
 
 def declaration_of(value: Any) -> Declaration | None:
-    """Return what *value* is an instance of, if that was declared."""
+    """Return the declaration of the class of *value*; None if it was not declared."""
     kind = type(value)
     if kind is str:
         return None
@@ -195,23 +196,23 @@ def declaration_of(value: Any) -> Declaration | None:
 
 
 def declared_in(module: str) -> list[Declaration]:
-    """Return what *module*, and the modules inside of it, have declared, by name."""
+    """Return the declarations of *module* and its submodules, sorted by name."""
     own = [
         declaration
         for name, declarations in _declared.copy().items()
         if name == module or name.startswith(f"{module}.")
         for declaration in declarations.values()
     ]
-    return sorted(own, key=lambda one: (one.name, one.module))
+    return sorted(own, key=lambda declaration: (declaration.name, declaration.module))
 
 
 def declared_as(name: str) -> list[Declaration]:
-    """Return what is declared under the event's *name*, in whichever modules."""
+    """Return the declarations of the event *name* in all modules."""
     return [own[name] for own in _declared.copy().values() if name in own]
 
 
 def expand(fields: Mapping[str, Any], name: Any) -> tuple[Mapping[str, Any], Any]:
-    """Return *fields* and *name*; where either holds a typed event, as those of a plain one."""
+    """Return *fields* and *name*, with a typed event in either of them expanded."""
     for value in (name, fields.get("event")):
         declaration = None if value is None else declaration_of(value)
         if declaration is not None:
@@ -220,7 +221,11 @@ def expand(fields: Mapping[str, Any], name: Any) -> tuple[Mapping[str, Any], Any
 
 
 def rate(name: str, value: Any) -> float:
-    """Return *value* if it is a share, from 0 to 1; *name* is the parameter's, for the error."""
+    """
+    Return *value* as a float if it is from 0 to 1.
+
+    Raises ``TypeError`` or ``ValueError`` that name the parameter *name*.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: a rate from 0 to 1, not a value of type {type(value).__name__}")
     if not 0 <= value <= 1:  # also not a number
@@ -253,7 +258,7 @@ def _register(new: Declaration) -> None:
 
 
 def _is_same_again(old: Declaration, new: Declaration) -> bool:
-    """Return whether *new* is what *old* was, when a module or a notebook's cell runs again."""
+    """Return whether a reloaded module or a notebook cell run again declared *old* as *new*."""
     same_code = old.code is new.code
     if old.kind.__qualname__ == new.kind.__qualname__:
         return not same_code or old.line == new.line
@@ -261,7 +266,11 @@ def _is_same_again(old: Declaration, new: Declaration) -> bool:
 
 
 def _marked(kind: Any, declaration: Declaration) -> Any:
-    """Return *kind* such that its instances are known; a TypedDict's are plain dicts otherwise."""
+    """
+    Return *kind*, marked with its declaration.
+
+    Instances of a TypedDict are plain dicts, so its calls are wrapped to return a marked one.
+    """
     if isinstance(kind, type) and not typing.is_typeddict(kind):
         setattr(kind, _MARK, declaration)
         return kind
@@ -275,7 +284,7 @@ def _marked(kind: Any, declaration: Declaration) -> Any:
 
 
 class _PlannedDict(dict[str, Any]):
-    """A TypedDict that knows which event it is; copies and pickles of it are plain dicts."""
+    """A dict that carries the declaration; its copies and pickles are plain dicts."""
 
     __slots__ = ()
 
@@ -284,7 +293,7 @@ class _PlannedDict(dict[str, Any]):
 
 
 def _read(value: Any) -> dict[str, Any]:
-    """Return the fields of an instance as a dict of its own."""
+    """Return the fields of an instance as a new dict."""
     kind = type(value)
     if isinstance(value, Mapping):
         return dict(value)
@@ -302,14 +311,14 @@ def _members(value: Any, kind: Any) -> Iterator[tuple[str, Any]]:
         or getattr(kind, "_fields", None)
         or [name for name in vars(value) if not name.startswith("_")]
     )
-    # msgspec: a field may be called otherwise where it is written down.
+    # msgspec can rename fields for encoding.
     written = getattr(kind, "__struct_encode_fields__", names)
     for name, key in zip(names, written, strict=True):
         yield key, getattr(value, name)
 
 
 def _is_unset(member: Any) -> bool:
-    """Return whether it is what msgspec writes as nothing at all."""
+    """Return whether *member* is msgspec's `UNSET`, which it leaves out when encoding."""
     kind = type(member)
     return kind.__name__ == "UnsetType" and kind.__module__.startswith("msgspec")
 
@@ -322,12 +331,12 @@ def _annotations(kind: Any) -> Mapping[str, Any]:
 def _is_person(hint: Any) -> bool:
     if isinstance(hint, (str, typing.ForwardRef)):
         return re.search(r"\bDistinctId\b", str(hint)) is not None
-    if any(isinstance(one, _Person) for one in getattr(hint, "__metadata__", ())):
+    if any(isinstance(mark, _Person) for mark in getattr(hint, "__metadata__", ())):
         return True
     return any(map(_is_person, typing.get_args(hint)))
 
 
 def _first_line(kind: Any) -> str:
-    """Return the first line of the docstring, unless a dataclass wrote it itself."""
+    """Return the first line of the docstring, unless `dataclass` or `dict` generated it."""
     text = (getattr(kind, "__doc__", None) or "").strip().partition("\n")[0]
     return "" if text.startswith(f"{kind.__name__}(") or kind.__doc__ == dict.__doc__ else text

@@ -1,8 +1,8 @@
 """
-The JSON Schema of a typed event: of its properties, in the form in which they are sent.
+The JSON Schema of a typed event's properties, in the form in which they are sent.
 
-pydantic reads all classes but msgspec's, which msgspec reads. A field of a type that neither
-knows may be anything: it is sent as text, or as the fields that it has itself.
+msgspec generates it for its own classes, and pydantic for all others. A field of a type unknown
+to both may be anything.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 __all__ = ["schema_of"]
 
 
-def schema_of(one: Declaration) -> dict[str, Any]:
+def schema_of(declaration: Declaration) -> dict[str, Any]:
     """
-    Return the JSON Schema (2020-12) of the fields of *one*, with what it refers to.
+    Return the JSON Schema (2020-12) of the fields of *declaration*, with its ``$defs``.
 
-    Raises ``ImportError`` where pydantic is not installed, and ``TypeError`` for a function
-    that does not say what it returns.
+    Raises ``ImportError`` if pydantic is not installed, and ``TypeError`` for a function without
+    an annotated return type.
     """
-    kind = one.fields_class
+    kind = declaration.fields_class
     if kind is None:
-        raise TypeError(f"{one.kind.__qualname__} does not say which TypedDict it returns")
+        raise TypeError(f"{declaration.kind.__qualname__} does not say which TypedDict it returns")
     if hasattr(kind, "__struct_fields__"):
-        import msgspec  # who has such a class has it
+        import msgspec  # must be installed, as the class is made with it
 
         found: dict[str, Any] = msgspec.json.schema(kind)
     else:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names that are also pydantic's
-            found = _by_pydantic(one, kind)
+            warnings.simplefilter("ignore")  # about fields that shadow attributes of pydantic's
+            found = _by_pydantic(declaration, kind)
     schema = {"type": "object", "properties": {}, **resolve(found, found)}
     schema.pop("$defs", None)
     if '"$ref"' in json.dumps(schema):
@@ -49,16 +49,16 @@ def schema_of(one: Declaration) -> dict[str, Any]:
     return schema
 
 
-def _by_pydantic(one: Declaration, kind: Any) -> dict[str, Any]:
-    """Return the schema of the class as a whole, else of its fields one by one."""
+def _by_pydantic(declaration: Declaration, kind: Any) -> dict[str, Any]:
+    """Return the schema of the class; if pydantic cannot read it, of its fields one by one."""
     if _is_whole(kind):
         try:
             return _described(kind)
         except ImportError:
             raise
         except Exception:
-            pass  # of a field's type, or a TypedDict before Python 3.12, it does not know enough
-    return _described(_model(one, kind))
+            pass  # a field of an unknown type, or `typing.TypedDict` before Python 3.12
+    return _described(_model(declaration, kind))
 
 
 def _described(kind: Any, **more: Any) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _described(kind: Any, **more: Any) -> dict[str, Any]:
 
 
 def _generator() -> type[GenerateJsonSchema]:
-    """Return what describes values as `jsonable` writes them."""
+    """Return a schema generator that describes values in the form that `jsonable` writes."""
     from pydantic.json_schema import GenerateJsonSchema
 
     class Generator(GenerateJsonSchema):
@@ -91,31 +91,31 @@ def _generator() -> type[GenerateJsonSchema]:
     return Generator
 
 
-def _model(one: Declaration, kind: Any) -> Any:
-    """Return a model of pydantic's with the fields of *kind*."""
+def _model(declaration: Declaration, kind: Any) -> Any:
+    """Return a pydantic model with the fields of *kind*."""
     import pydantic
 
     loose = pydantic.ConfigDict(arbitrary_types_allowed=True)
     defaults = _defaults(kind)
     fields: Any = {
         name: (_known(_bare(hint), loose), defaults.get(name, ...))
-        for name, hint in one.hints.items()
+        for name, hint in declaration.hints.items()
         if not name.startswith("_")
     }
     return pydantic.create_model(kind.__name__, __config__=loose, **fields)
 
 
 def _bare(hint: Any) -> Any:
-    """Return the type of a TypedDict's field without the mark that it may be missing."""
+    """Return the type of a TypedDict's field without ``Required`` or ``NotRequired``."""
     marked = typing.get_origin(hint) in (typing.Required, typing.NotRequired)
     return typing.get_args(hint)[0] if marked else hint
 
 
 def _known(hint: Any, loose: Any) -> Any:
-    """Return a type if pydantic knows it; else any is as good."""
+    """Return *hint* if pydantic knows the type, else ``Any``."""
     if isinstance(hint, str):
         return Any
-    for more in ({"config": loose}, {}):  # a class with a configuration takes no other
+    for more in ({"config": loose}, {}):  # a class with a configuration of its own takes none
         try:
             _described(hint, **more)
         except Exception:
@@ -125,7 +125,7 @@ def _known(hint: Any, loose: Any) -> Any:
 
 
 def _is_whole(kind: Any) -> bool:
-    """Return whether pydantic reads *kind* itself as an object with fields."""
+    """Return whether pydantic can read *kind* as a whole: dataclass, model or TypedDict."""
     return (
         dataclasses.is_dataclass(kind)
         or hasattr(kind, "model_fields")
@@ -134,18 +134,18 @@ def _is_whole(kind: Any) -> bool:
 
 
 def _defaults(kind: Any) -> dict[str, Any]:
-    """Return the names of the fields that need not be given, each with a None."""
+    """Return the names of the optional fields, each with None as its default."""
     names = [
         *getattr(kind, "_field_defaults", ()),
         *getattr(kind, "__optional_keys__", ()),
         *(
-            one.name
-            for one in getattr(kind, "__attrs_attrs__", ())
-            if not repr(one.default).endswith("NOTHING")
+            field.name
+            for field in getattr(kind, "__attrs_attrs__", ())
+            if not repr(field.default).endswith("NOTHING")
         ),
     ]
     for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
         given = field.default, field.default_factory
-        if any(one is not dataclasses.MISSING for one in given):
+        if any(default is not dataclasses.MISSING for default in given):
             names.append(field.name)
     return dict.fromkeys(names)

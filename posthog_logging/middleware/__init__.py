@@ -1,5 +1,5 @@
 """
-Identity and properties of a request, bound in `posthog_logging.context` while it is served.
+Middlewares that bind a request's identity and properties in `posthog_logging.context`.
 
-One module for each kind of application; each imports its framework where it needs it.
+There is one module per kind of application. No module imports a framework before it is used.
 """

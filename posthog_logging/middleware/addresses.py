@@ -1,8 +1,8 @@
 """
-Whose address a request came from, behind so many proxies that are trusted.
+Find the client's address behind a number of trusted proxies.
 
-Each proxy adds an address at the right of ``X-Forwarded-For``; what stands left of those that
-trusted proxies added is whatever the client sent.
+Each proxy appends an address on the right of ``X-Forwarded-For``. Everything on the left of
+those that trusted proxies appended was sent by the client, and can be forged.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from typing import Any
 
 __all__ = ["client_address"]
 
-_LONGEST = 4096  # characters of a header, from its right
+_LONGEST = 4096  # characters at the right end of a header that are read
 _FOR = re.compile(r"(?:^|;)\s*for=(?:\"([^\"]*)\"|([^;\s]*))", re.IGNORECASE)  # RFC 7239, 4
 
 
 def client_address(peer: Any, forwarded_for: Any, forwarded: Any, proxies: int) -> str | None:
     """
-    Return the *proxies*-th address from the right of what the proxies added.
+    Return the client's address: the *proxies*-th from the right of the header.
 
-    It is the peer's where *proxies* is 0, and where fewer addresses came than there are
-    proxies. Where something else stands in its place, as RFC 7239's ``unknown``, it is None.
+    Returns *peer* if *proxies* is 0 or the header has fewer addresses, and None if there is no
+    address in that place, but such as RFC 7239's ``unknown``.
 
     Args:
         peer: the address of the connection.
         forwarded_for: the header ``X-Forwarded-For``.
-        forwarded: the header ``Forwarded``, which counts where there is no other.
+        forwarded: the header ``Forwarded``, which is used if there is no other.
+        proxies: the number of trusted proxies.
     """
-    chain = _chain(forwarded_for) or [_of_forwarded(one) for one in _chain(forwarded)]
+    chain = _chain(forwarded_for) or [_of_forwarded(element) for element in _chain(forwarded)]
     if proxies < 1 or len(chain) < proxies:
         return peer if isinstance(peer, str) else None
     return _address(chain[-proxies])
@@ -39,7 +40,7 @@ def client_address(peer: Any, forwarded_for: Any, forwarded: Any, proxies: int) 
 
 def _chain(header: Any) -> list[str]:
     text = header[-_LONGEST:] if isinstance(header, str) else ""
-    return [one.strip() for one in text.split(",")] if text.strip() else []
+    return [element.strip() for element in text.split(",")] if text.strip() else []
 
 
 def _of_forwarded(element: str) -> str:
@@ -48,7 +49,7 @@ def _of_forwarded(element: str) -> str:
 
 
 def _address(text: str) -> str | None:
-    """Return an address without brackets and port, or None where *text* is none."""
+    """Return the address in *text* without brackets and port; None if it is invalid."""
     text = text.strip('" ')
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -1,8 +1,8 @@
 """
 `PostHogMiddleware` for any ASGI application: FastAPI, Starlette, Django, or a plain function.
 
-Only HTTP requests are looked at; websockets pass through untouched. So does the lifespan
-without a *handler*; with one, its end is where the handler delivers.
+Only HTTP requests are handled; websockets pass through. With a *handler*, the end of the
+lifespan delivers what the handler has queued.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 class PostHogMiddleware:
     """
-    Attribute the events of each request to who sent it::
+    Attribute the events of each request to the person who sent it::
 
         app.add_middleware(PostHogMiddleware)
 
     Args:
         app: the application.
-        lifespan: True takes part in the lifespan in place of an application that knows none,
-            as Django: then there is an end of it at which the *handler* can deliver.
+        lifespan: True answers the lifespan protocol for an application that does not support
+            it, such as Django, so that the *handler* delivers at its end.
         options: see `posthog_logging.middleware.front.Options`; callables get the scope. The
-            *handler* also delivers what waits when the lifespan ends. Uvicorn needs that: it
-            ends by raising its signal again, of which the process dies without ``atexit``.
-            Whatever *user* looks at must have run outside of this middleware.
+            *handler* also delivers its queue when the lifespan ends. Uvicorn needs that: it
+            ends by raising its signal again, which kills the process without ``atexit``.
+            A middleware that sets what *user* reads must be outside this one.
     """
 
     def __init__(
         self, app: Application, *, lifespan: bool = False, **options: Unpack[Options]
     ) -> None:
         self._app = app
-        self._stands_in = lifespan
+        self._answers_lifespan = lifespan
         self._front = Front("asgi.middleware", _read, **known(options, PostHogMiddleware))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or whatever else *scope* is."""
+        """Serve one connection: a request, a websocket or the lifespan."""
         if scope["type"] == "lifespan" and self._front.handler is not None:
-            await self._live(scope, receive, send)
+            await self._lifespan(scope, receive, send)
         elif scope["type"] != "http" or self._front.ignores(scope):
             await self._app(scope, receive, send)
         else:
@@ -66,8 +66,8 @@ class PostHogMiddleware:
 
             await self._app(scope, receive, sent)
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Live through a lifespan, and deliver before the server learns that it has ended."""
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the lifespan, and deliver before the server is informed of its end."""
         untouched = True
 
         async def received() -> Event:
@@ -85,21 +85,21 @@ class PostHogMiddleware:
         try:
             await self._app(scope, received, sent)
         except Exception:
-            if not (untouched and self._stands_in):
+            if not (untouched and self._answers_lifespan):
                 raise
-            for moment in ("startup", "shutdown"):
+            for phase in ("startup", "shutdown"):
                 await receive()
-                await sent({"type": f"lifespan.{moment}.complete"})
+                await sent({"type": f"lifespan.{phase}.complete"})
 
 
 def _read(scope: Scope) -> Request:
     headers: dict[bytes, bytes] = {}
     for name, value in scope.get("headers") or ():
         key = name.lower()
-        # A header may come in parts, and a cookie does in HTTP/2 (RFC 9113, 8.2.3).
-        between = b"; " if key == b"cookie" else b", "
-        earlier = headers.get(key) if key in _IN_PARTS else None
-        headers[key] = value if earlier is None else earlier + between + value
+        # A header may be sent in several lines, and HTTP/2 splits cookies (RFC 9113, 8.2.3).
+        separator = b"; " if key == b"cookie" else b", "
+        earlier = headers.get(key) if key in _JOINED else None
+        headers[key] = value if earlier is None else earlier + separator + value
     path = scope.get("path") or "/"
     host = headers.get(b"host") or _server(scope)
     client = scope.get("client") or (None,)
@@ -119,7 +119,7 @@ def _read(scope: Scope) -> Request:
     )
 
 
-_IN_PARTS = frozenset({b"cookie", b"forwarded", b"x-forwarded-for"})
+_JOINED = frozenset({b"cookie", b"forwarded", b"x-forwarded-for"})
 
 
 def _server(scope: Scope) -> str | None:

@@ -1,8 +1,8 @@
 """
-Identity that travels with Celery's tasks: from who sends one to who runs it.
+Pass the identity on with Celery tasks, from the sender to the worker.
 
-It goes in a header of the task's message, as JSON in one line; nothing in Celery's
-configuration changes, and a worker without this ignores it.
+It is in a header of the task's message, as one line of JSON. Celery's configuration does not
+change, and a worker without this module ignores the header.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ __all__ = ["HEADER", "connect"]
 #: The header; also the attribute of ``task.request`` under which Celery shows it.
 HEADER = "posthog_logging"
 
-_LONGEST = 32_000  # characters; more is not what a request is about
+_LONGEST = 32_000  # characters of the header
 _RUNNING = "_posthog_logging_identity"
 
 
 def connect(handler: Any = None) -> None:
     """
-    Bind, in each task, what was bound where it was sent. Call it where the app is made.
+    Bind in each task the identity and properties bound where it was sent.
 
-    Producers and workers both need it; calling it again replaces the *handler*.
+    Call it next to the Celery app, in producers and workers. Another call replaces the
+    *handler*.
 
     Args:
-        handler: a `PostHogHandler` that reports the exceptions of tasks, and that delivers
-            what it holds before a process of the pool ends. Where it is on the root logger, it
-            stays there when a worker takes the root logger's handlers away.
+        handler: a `PostHogHandler` that reports the exceptions of tasks, and delivers its queue
+            before a process of the pool ends. If it is on the root logger, it is added again
+            after a worker removes the root logger's handlers.
     """
     from celery import signals
 
-    place = _Place(handler)
+    place = _RootPlace(handler)
     receivers = {
         signals.before_task_publish: _send,
         signals.task_prerun: _begin,
@@ -50,18 +51,18 @@ def connect(handler: Any = None) -> None:
         signals.task_failure: partial(_report, handler),
         signals.worker_process_shutdown: partial(_deliver, handler),
         signals.celeryd_init: place.remember,
-        signals.after_setup_logger: place.take_again,
+        signals.after_setup_logger: place.restore,
     }
     for signal, receiver in receivers.items():
         signal.disconnect(dispatch_uid=HEADER)
         signal.connect(receiver, weak=False, dispatch_uid=HEADER)
 
 
-class _Place:
+class _RootPlace:
     """
-    A handler's place on the root logger, which a worker clears (``worker_hijack_root_logger``).
+    Keep a handler on the root logger, which a worker clears (``worker_hijack_root_logger``).
 
-    Celery documents ``after_setup_logger`` as the way to add a handler to its own.
+    Celery documents ``after_setup_logger`` as the place to add handlers.
     """
 
     def __init__(self, handler: Any) -> None:
@@ -69,13 +70,13 @@ class _Place:
         self._was_on_root = False
 
     def remember(self, **_: Any) -> None:
-        """Note whether the handler is on the root logger: the worker sets logging up next."""
+        """Note whether the handler is on the root logger, before the worker sets up logging."""
         self._was_on_root = self._handler in logging.root.handlers
 
-    def take_again(self, **_: Any) -> None:
-        """Put the handler back where it was."""
+    def restore(self, **_: Any) -> None:
+        """Put the handler back on the root logger, if it was there."""
         if self._was_on_root:
-            logging.root.addHandler(self._handler)  # which adds none twice
+            logging.root.addHandler(self._handler)  # which does nothing if it is still there
 
 
 def _send(headers: MutableMapping[str, Any] | None = None, **_: Any) -> None:
@@ -83,13 +84,13 @@ def _send(headers: MutableMapping[str, Any] | None = None, **_: Any) -> None:
     if headers is None or not any(bound):
         return
     fields = jsonable.encode([bound.distinct_id, dict(bound.properties)]).decode()
-    if len(fields) > _LONGEST:  # the properties are too much: who it was goes all the same
+    if len(fields) > _LONGEST:  # send the id without the properties
         fields = jsonable.encode([bound.distinct_id, {}]).decode()
     headers[HEADER] = fields
 
 
 def _begin(task: Any = None, **_: Any) -> None:
-    """Bind what travelled; on top of what is bound, where a task runs inside another."""
+    """Bind the values from the header, on top of those of an enclosing task."""
     request = task.request
     setattr(request, _RUNNING, (context.enter(_received(request)), steps.begin_anew()))
 
@@ -107,7 +108,7 @@ def _received(request: Any) -> Bound:
     try:
         distinct_id, properties = jsonable.decode(str(fields))
         return Bound(distinct_id, {str(key): value for key, value in properties.items()})
-    except Exception:  # no header, or one that somebody else wrote
+    except Exception:  # no header, or not one of this library
         return Bound()
 
 

@@ -1,7 +1,7 @@
 """
-The cookie of posthog-js: who a visitor is to the page that sent the request.
+Read the cookie of posthog-js: the visitor's id and session in the browser.
 
-Anybody can send any: it is read within bounds, and whatever is wrong with it is no cookie.
+Clients can send anything, so the cookie is read within bounds, and an invalid one is ignored.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["Visitor", "visitor"]
 
 _HEADER, _VALUE = 32 * 1024, 8 * 1024  # characters
 _NAME = re.compile(r"ph_[\w.~%-]{1,200}_posthog", re.ASCII)
-_IDLE = 30 * 60  # seconds after which posthog-js begins another session
+_IDLE = 30 * 60  # seconds without activity after which posthog-js begins a new session
 
 
 class Visitor(NamedTuple):
-    """An id, the session, and whether the page knows the id as a person's."""
+    """The visitor's id, the session, and whether posthog-js has identified the id as a person."""
 
     distinct_id: str
     session_id: str | None = None
@@ -31,11 +31,12 @@ class Visitor(NamedTuple):
 
 def visitor(header: Any, token: str | None = None, now: float | None = None) -> Visitor | None:
     """
-    Return who the ``Cookie`` *header* says it is, or None.
+    Return the visitor in the ``Cookie`` *header*, or None if there is no valid cookie.
 
     Args:
-        token: the project whose cookie it is; the first of any project where None.
-        now: epoch seconds, for whether the session has ended.
+        header: the header's value; anything but a string is ignored.
+        token: the project whose cookie to read; None: the first cookie of any project.
+        now: epoch seconds, to see whether the session has ended; None: the current time.
     """
     if not isinstance(header, str):
         return None
@@ -50,7 +51,7 @@ def visitor(header: Any, token: str | None = None, now: float | None = None) -> 
 
 
 def _name_of(token: str) -> str:
-    """Return the cookie's name, in which posthog-js spells out what a name may not have."""
+    """Return the cookie's name; posthog-js replaces characters that a name must not have."""
     return f"ph_{token.replace('+', 'PL').replace('/', 'SL').replace('=', 'EQ')}_posthog"
 
 
@@ -69,11 +70,11 @@ def _read(value: str, now: float) -> Visitor | None:
 
 
 def _session(fields: Any, now: float) -> str | None:
-    """Return the session of ``[last active, id, begun]``, in milliseconds, if it goes on."""
+    """Return the session id in ``[last active, id, begun]`` (milliseconds) if it is not over."""
     if not isinstance(fields, list) or len(fields) < 2:
         return None
     active, session = fields[:2]
     if not isinstance(session, str) or isinstance(active, bool):
         return None
-    goes_on = isinstance(active, (int, float)) and abs(now - active / 1000) < _IDLE
-    return session if goes_on else None
+    is_active = isinstance(active, (int, float)) and abs(now - active / 1000) < _IDLE
+    return session if is_active else None

@@ -1,8 +1,8 @@
 """
-`PostHogMiddleware` in Django's own style, for synchronous and asynchronous stacks alike.
+`PostHogMiddleware` for Django's ``MIDDLEWARE``, in synchronous and asynchronous stacks.
 
-It never touches ``request.user``, which in an asynchronous stack may not be touched, unless
-your *user* does.
+It does not read ``request.user``, which queries the database and is not allowed in an
+asynchronous stack; only your *user* callable may.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from .request import Request, environ_request
 
 __all__ = ["PostHogMiddleware", "Transactions", "on_commit"]
 
-_MOST = 10_000  # events, and what else waits, for one transaction
+_MOST = 10_000  # on-commit callbacks of one transaction, of events and others
 
 
 class PostHogMiddleware:
     """
-    Attribute the events of each request to who sent it.
+    Attribute the events of each request to the person who sent it.
 
-    Name it in ``MIDDLEWARE``, after ``AuthenticationMiddleware`` where a *user* asks for the
-    user. To give it arguments, name a factory of your own::
+    List it in ``MIDDLEWARE``, after ``AuthenticationMiddleware`` if your *user* callable reads
+    ``request.user``. To pass arguments, list a factory::
 
         @sync_and_async_middleware
         def posthog(get_response):
@@ -37,10 +37,10 @@ class PostHogMiddleware:
 
     Args:
         get_response: Django's.
-        on_commit: True lets the events that a request logs inside ``atomic`` wait for the
-            commit; see `Transactions`.
+        on_commit: True holds events that a request logs inside ``atomic`` until the commit;
+            see `Transactions`.
         options: see `posthog_logging.middleware.front.Options`; callables get the request. The
-            *handler* reports exceptions which become a 500.
+            *handler* reports exceptions that become a 500.
     """
 
     sync_capable = True
@@ -65,31 +65,32 @@ class PostHogMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: Any) -> Any:
-        """Serve one request; in an asynchronous stack, return what serves it."""
+        """Serve one request; in an asynchronous stack, return a coroutine that does."""
         if self._is_async:
             return self._serve(request)
         if self._front.ignores(request):
             return self._get_response(request)
         with self._front.begin(request) as served:
-            return _followed(self._get_response(request), served)
+            return _with_context(self._get_response(request), served)
 
     async def _serve(self, request: Any) -> Any:
         if self._front.ignores(request):
             return await self._get_response(request)
         with await self._front.begin_async(request) as served:
-            return _followed(await self._get_response(request), served)
+            return _with_context(await self._get_response(request), served)
 
     def process_exception(self, request: Any, exception: Exception) -> None:
-        """Report what a view raised, if Django answers it with a 500."""
-        if not isinstance(exception, _answers()) and not self._front.ignores(request):
+        """Report an exception raised by a view, if Django answers it with a 500."""
+        if not isinstance(exception, _client_errors()) and not self._front.ignores(request):
             self._front.report(exception)
 
 
 def on_commit(handler: Any) -> None:
     """
-    Let the events that go to *handler* from inside ``atomic`` wait for the commit.
+    Hold events for *handler* that are logged inside ``atomic`` until the commit.
 
-    For what is no request: tasks, commands, and programs without the middleware.
+    For code outside requests, such as tasks and commands, and for programs without the
+    middleware. See `Transactions`.
     """
     handler.hold_by(Transactions())
 
@@ -98,15 +99,15 @@ class Transactions:
     """
     Hold the events of a database transaction until ``transaction.on_commit``.
 
-    An event waits for the connections that are inside ``atomic`` in its thread: several
-    databases must all commit. It is dropped, and counted as ``rolled_back``, where one rolls
-    back, also to a savepoint around the event; and where Django's ``TestCase`` never commits.
-    Outside of ``atomic`` it goes on at once. For one transaction 10,000 of them wait; more
-    are refused, and counted as ``held_full``.
+    An event waits for every connection that is inside ``atomic`` in its thread: all of them must
+    commit. If one rolls back, even just to a savepoint around the event, the event is dropped
+    and counted as ``rolled_back``; so it is in Django's ``TestCase``, which never commits.
+    Outside ``atomic`` an event is sent at once. One transaction holds 10,000 events; further
+    ones are refused and counted as ``held_full``.
     """
 
     def keep(self, kept: Kept) -> bool:
-        """Let *kept* go when all that is open was committed."""
+        """Hold *kept* until all open transactions are committed; return whether it was taken."""
         waiting = _open_connections()
         if not waiting:
             kept.let_go()
@@ -122,10 +123,11 @@ class Transactions:
 
 class _Commit:
     """
-    What Django is to do after a commit; it forgets this where there is none.
+    A callback for ``transaction.on_commit``, which Django discards on a rollback.
 
     Args:
-        left: how many commits are still to come, in a list that they share.
+        kept: the event, to let go after the last commit.
+        left: the number of outstanding commits, in a list shared by the event's callbacks.
     """
 
     def __init__(self, kept: Kept, left: list[int]) -> None:
@@ -144,14 +146,14 @@ class _Commit:
 
 
 def _open_connections() -> list[Any]:
-    """Return the connections that are in a transaction, of this thread."""
+    """Return this thread's connections that are in a transaction."""
     from django.db import connections
 
-    return [one for one in connections.all(initialized_only=True) if one.in_atomic_block]
+    return [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
 
 
-def _answers() -> tuple[type[Exception], ...]:
-    """Return the exceptions by which a view says what to answer, 400, 403 or 404."""
+def _client_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions that Django answers with 400, 403 or 404."""
     from django.core import exceptions
     from django.http import Http404
 
@@ -166,35 +168,35 @@ def _answers() -> tuple[type[Exception], ...]:
 def _read(request: Any) -> Request:
     try:
         url, host = request.build_absolute_uri(), request.get_host()
-    except Exception:  # a host that is not among ALLOWED_HOSTS, which is Django's to refuse
+    except Exception:  # the host is not in ALLOWED_HOSTS; Django will refuse the request
         url = host = None
     return environ_request(request.META, url, host)
 
 
-def _followed(response: Any, served: Served) -> Any:
-    """Return *response*; a streamed body is made in the request's context, where it is sent."""
+def _with_context(response: Any, served: Served) -> Any:
+    """Return *response*; a streamed body will run in the request's context."""
     served.answered(response.status_code)
-    # A file is left alone: wrapped, it would lose the server's own way of sending it.
+    # Files are not wrapped, as the server could no longer use `sendfile` for them.
     if response.streaming and getattr(response, "file_to_stream", None) is None:
         content = response.streaming_content
         if getattr(response, "is_async", False):
-            response.streaming_content = _follow_async(content, context.current())
+            response.streaming_content = _in_context_async(content, context.current())
         else:
-            response.streaming_content = _follow(content, contextvars.copy_context())
+            response.streaming_content = _in_context(content, contextvars.copy_context())
     return response
 
 
-def _follow(content: Iterator[bytes], around: contextvars.Context) -> Iterator[bytes]:
+def _in_context(content: Iterator[bytes], around: contextvars.Context) -> Iterator[bytes]:
     end = object()
     while (chunk := around.run(next, content, end)) is not end:
         yield chunk  # type: ignore[misc]  # mypy does not see that `end` is left out
 
 
-async def _follow_async(
+async def _in_context_async(
     content: AsyncIterator[bytes], bound: Bound | None
 ) -> AsyncIterator[bytes]:
     while True:
-        # Not around the `yield`: who iterates has a context of its own between two steps.
+        # Not around the `yield`: between two steps, the caller's own context applies.
         token = context.enter(bound or Bound())
         try:
             chunk = await content.__anext__()

@@ -1,7 +1,7 @@
 """
-What all the middlewares do alike: say who it is, report what escapes, log the request.
+The common part of the middlewares: bind the identity, report exceptions, log the request.
 
-Nothing here raises into the application, and the application's own exceptions pass.
+Nothing here raises into the application, and the application's own exceptions propagate.
 """
 
 from __future__ import annotations
@@ -32,32 +32,34 @@ _ASSETS = frozenset(
 
 
 def is_asset(path: str) -> bool:
-    """Return whether *path* ends as those of images, fonts, scripts and style sheets do."""
+    """Return whether *path* has the file extension of an image, font, script or style sheet."""
     name, dot, ending = path.rpartition("/")[2].rpartition(".")
     return bool(name and dot) and ending.lower() in _ASSETS
 
 
 class Options(TypedDict, total=False):
     """
-    What every middleware takes.
+    The options of every middleware.
 
-    Each callable is given the request as the framework has it: the environ, the scope, or
-    Django's request. What one raises is logged once, by name, and the request is served. In an
-    asynchronous application *user* and *properties* may be ``async``.
+    Callables get the framework's request: the environ, the scope, or Django's request. If one
+    raises, a warning is logged once, and the request is served. In an asynchronous application
+    *user* and *properties* may be ``async``.
 
     Keys:
         handler: a `PostHogHandler` that reports exceptions which escape the application.
         user: returns the authenticated user's id, or None; it wins over header and cookie.
-        trust_headers: False ignores the identity and session that headers name.
-        cookie: True takes identity and session from posthog-js' cookie, where no header names
-            them; a project's token takes them from that project's alone.
-        trusted_proxies: how many proxies in front are trusted: the address is the one that far
-            from the right of ``X-Forwarded-For``, or of ``Forwarded``; the peer's where 0.
-        properties: returns a mapping of further properties of the request's events.
-        filter: returns True for a request that is to pass untouched, as a health check.
-        http_log: True sends PostHog's ``$http_log`` for each request, by the *handler*:
-            personless, under a hash of address, host and user agent.
-        is_asset: called with the path; what it returns True for is not logged.
+        trust_headers: False ignores the identity and session in headers. Default True.
+        cookie: True reads identity and session from the cookie of posthog-js if no header has
+            them; a project's token reads only that project's cookie. Default False.
+        trusted_proxies: the number of trusted proxies in front: the client's address is the one
+            in that place from the right of ``X-Forwarded-For`` or ``Forwarded``. 0, the
+            default: the address of the connection.
+        properties: returns a mapping of further properties for the request's events.
+        filter: returns True for a request to ignore, such as a health check.
+        http_log: True sends PostHog's ``$http_log`` event for each request through the
+            *handler*: without a person, under a hash of address, host and user agent. Default
+            False.
+        is_asset: called with the path; returns True if the request is not to be logged.
     """
 
     handler: Any
@@ -72,15 +74,15 @@ class Options(TypedDict, total=False):
 
 
 def known(options: Options, middleware: type) -> Options:
-    """Return *options*; raises TypeError for one that *middleware* does not take, and says why."""
+    """Return *options*; raises TypeError for one that *middleware* does not take."""
     own = inspect.signature(middleware).parameters.values()
     allowed = [
         *Options.__annotations__,
-        *(one.name for one in own if one.kind is inspect.Parameter.KEYWORD_ONLY),
+        *(each.name for each in own if each.kind is inspect.Parameter.KEYWORD_ONLY),
     ]
     for name in options:
         if name not in allowed:
-            import difflib  # which costs more than the rest of this module
+            import difflib  # here, as importing it takes longer than the rest of this module
 
             near = difflib.get_close_matches(name, allowed, 1)
             raise TypeError(
@@ -93,12 +95,14 @@ def known(options: Options, middleware: type) -> Options:
 
 class Front:
     """
-    One middleware's options, checked, and what it does with a request.
+    The checked options of one middleware, and its work around a request.
 
     Args:
-        source: where exceptions are caught, in PostHog's words: ``django.middleware``.
-        read: returns the `Request` that the framework's is.
-        holder: decides when the events of a request go on.
+        source: PostHog's name for where exceptions are caught, such as ``django.middleware``.
+        read: converts the framework's request to a `Request`.
+        holder: decides when the events of a request are sent; None: at once.
+
+    The others are `Options`. Raises ``TypeError`` and ``ValueError`` for invalid ones.
     """
 
     def __init__(
@@ -135,22 +139,22 @@ class Front:
         self._notices = Ledger()
 
     def ignores(self, request: Any) -> bool:
-        """Return whether *request* is to pass untouched."""
+        """Return whether the *filter* excludes *request*."""
         return self._filter is not None and bool(self._call("filter", self._filter, request))
 
     def begin(self, request: Any) -> Served:
-        """Bind who sent *request*, until the `Served` that is returned ends."""
+        """Bind the identity and properties of *request* until the returned `Served` ends."""
         user = self._ask("user", self._user, request)
         return self._served(request, user, self._ask("properties", self._properties, request))
 
     async def begin_async(self, request: Any) -> Served:
-        """Do as `begin` does, for callables that may be ``async``."""
+        """Like `begin`, but *user* and *properties* may be ``async``."""
         user = await self._ask_async("user", self._user, request)
         properties = await self._ask_async("properties", self._properties, request)
         return self._served(request, user, properties)
 
     def report(self, error: BaseException) -> None:
-        """Hand an exception that escapes the request to the handler, if one reports any."""
+        """Report an exception that escaped the application, if there is a handler."""
         capture = getattr(self.handler, "capture_exception", None)
         if capture is not None:
             self._call("report", capture, error, self._boundary)
@@ -160,10 +164,10 @@ class Front:
         if self._is_asset is None or self._call("is_asset", self._is_asset, path):
             return
         kept = {key: seen.properties[key] for key in _LOGGED if key in seen.properties}
-        whose = ":".join(str(kept.get(key, "")) for key in ("$ip", "$host", "$raw_user_agent"))
+        client = ":".join(str(kept.get(key, "")) for key in ("$ip", "$host", "$raw_user_agent"))
         fields = {
             "event": "$http_log",
-            "distinct_id": f"http_log_{hashlib.sha256(whose.encode()).hexdigest()[:32]}",
+            "distinct_id": f"http_log_{hashlib.sha256(client.encode()).hexdigest()[:32]}",
             "properties": {
                 **kept,
                 "$process_person_profile": False,
@@ -185,7 +189,7 @@ class Front:
             named = {key: value for key, value in own.items() if isinstance(key, str)}
             bound = bound._replace(properties={**bound.properties, **named})
         elif properties is not None:
-            self._tell("properties", TypeError())
+            self._warn("properties", TypeError())
         return Served(self, seen, bound._replace(holder=self._holder))
 
     def _seen(self, request: Any) -> Bound:
@@ -195,7 +199,7 @@ class Front:
         found = None if ask is None else self._call(what, ask, request)
         if inspect.iscoroutine(found):
             found.close()
-            self._tell(what, TypeError("an async one needs an async application"))
+            self._warn(what, TypeError("an async one needs an async application"))
             return None
         return found
 
@@ -206,18 +210,18 @@ class Front:
         try:
             return await found
         except Exception as failure:
-            self._tell(what, failure)
+            self._warn(what, failure)
             return None
 
     def _call(self, what: str, call: Callable[..., Any], *args: Any) -> Any:
-        """Return what *call* returns; where it raises, None, and that is logged once."""
+        """Return the result of *call*; if it raises, log that once and return None."""
         try:
             return call(*args)
         except Exception as failure:
-            self._tell(what, failure)
+            self._warn(what, failure)
             return None
 
-    def _tell(self, what: str, failure: Exception) -> None:
+    def _warn(self, what: str, failure: Exception) -> None:
         self._notices.tell(
             what,
             f"{self._boundary.source}: {what} failed with {type(failure).__name__}; the "
@@ -225,13 +229,13 @@ class Front:
         )
 
 
-# What of a request's properties ``$http_log`` has.
+# The properties of a request that ``$http_log`` includes.
 _LOGGED = """$current_url $host $pathname $referrer $referring_domain $ip $raw_user_agent
 utm_source utm_medium utm_campaign utm_content utm_term""".split()
 
 
 class Served:
-    """One request, from its beginning to its end: what is bound in it ends with it."""
+    """One request being served: its identity and properties are bound until it ends."""
 
     def __init__(self, front: Front, seen: Bound, bound: Bound) -> None:
         self._front = front
@@ -250,19 +254,19 @@ class Served:
         self.end()
 
     def answered(self, status: Any) -> None:
-        """Note the status with which the answer begins."""
+        """Note the status of the response."""
         if isinstance(status, int):
             self._status = status
             context.bind(**{STATUS: status})
 
     def failed(self, error: BaseException) -> None:
-        """Report what escapes the application; before an answer it becomes a 500."""
+        """Report an exception that escaped; if there is no response yet, the status is 500."""
         if self._status is None:
             self._status = 500
         self._front.report(error)
 
     def end(self) -> None:
-        """Unbind what was bound, forget the steps, and log the request; once."""
+        """Restore the context and log the request; a second call does nothing."""
         token, self._token = self._token, None
         if token is None:
             return

@@ -1,8 +1,8 @@
 """
-What a request says of who sent it, whatever the framework: cleaned, bounded, never raising.
+Read identity and properties from a request of any framework: cleaned, bounded, never raising.
 
-The id in a header or a cookie is attribution, never authentication: anybody can send any. The
-rules are those of sdk-specs ``tracing-headers``.
+An id in a header or a cookie is for attribution, never for authentication, as clients can send
+anything. Follows the sdk-specs ``tracing-headers``.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ __all__ = [
 ]
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # C0 and C1
-_LONGEST = 1000
-_QUERY = 4096
+_LONGEST = 1000  # characters of a value
+_QUERY = 4096  # characters of a query that are parsed
 _UTM = ("utm_source", "utm_medium", "utm_campaign", "utm_content", "utm_term")
 
-#: The one property that is known only when the answer begins.
+#: The property with the response's status, which is bound when the response starts.
 STATUS = "$response_status"
 
 
 class Request(NamedTuple):
     """
-    One request as it came, before anything is cleaned.
+    One request with its values as received.
 
-    *header* returns a header's text by its name in small letters, None where there is none.
+    *header* returns the value of a header by its name in lower case, or None.
     """
 
     method: Any
@@ -56,12 +56,12 @@ class Request(NamedTuple):
 
 class Identities(NamedTuple):
     """
-    Where the identity of a request is looked for.
+    The sources of a request's identity.
 
     Args:
-        headers: whether ``X-PostHog-Distinct-Id`` and ``X-PostHog-Session-Id`` count.
-        cookie: whether posthog-js' cookie does; the project's token for that project's alone.
-        proxies: how many proxies in front are trusted to tell the client's address.
+        headers: read ``X-PostHog-Distinct-Id`` and ``X-PostHog-Session-Id``.
+        cookie: read the cookie of posthog-js; a project's token: only that project's.
+        proxies: the number of trusted proxies in front.
     """
 
     headers: bool = True
@@ -70,7 +70,7 @@ class Identities(NamedTuple):
 
 
 def clean(value: Any) -> str | None:
-    """Return a header's text trimmed, without control characters and bounded; None if empty."""
+    """Return a value trimmed, cut, and without control characters; None if nothing is left."""
     if isinstance(value, str):
         value = value.encode("latin-1", "replace") if _is_undecoded(value) else value
     if isinstance(value, bytes):
@@ -84,12 +84,12 @@ def clean(value: Any) -> str | None:
 
 
 def _is_undecoded(text: str) -> bool:
-    """Return whether *text* may be bytes that were passed as characters (PEP 3333)."""
+    """Return whether *text* may be undecoded bytes, as in a WSGI environ (PEP 3333)."""
     return not text.isascii() and max(text) <= "\xff"
 
 
 def describe(request: Request, identities: Identities) -> Bound:
-    """Return the identity and the properties that a request amounts to; empty ones left out."""
+    """Return the identity and the properties of a request, without empty ones."""
     header = request.header
     agent = clean(header("user-agent"))
     referrer, domain = _referrer(clean(header("referer")))
@@ -111,7 +111,7 @@ def describe(request: Request, identities: Identities) -> Bound:
         "$referrer": referrer,
         "$referring_domain": domain,
         "$user_agent": agent,
-        "$raw_user_agent": agent,  # the name under which PostHog's own transformations look
+        "$raw_user_agent": agent,  # the name that PostHog's transformations read
         "$ip": address,
         **dict(_campaign(request.query)),
     }
@@ -122,7 +122,7 @@ def describe(request: Request, identities: Identities) -> Bound:
 def _identity(
     request: Request, identities: Identities
 ) -> tuple[str | None, str | None, str | None]:
-    """Return the id, the session, and the id again where it may be an anonymous one."""
+    """Return the id, the session, and the anonymous id: the id, unless it is a person's."""
     distinct_id = session_id = None
     if identities.headers:
         distinct_id = clean(request.header("x-posthog-distinct-id"))
@@ -139,19 +139,19 @@ def _identity(
 
 
 def _referrer(text: str | None) -> tuple[str | None, str | None]:
-    """Return a referrer without user and password, and its host."""
+    """Return a referrer without its user and password, and its host; None for an invalid one."""
     if text is None:
         return None, None
     try:
         parts = urlsplit(text)
         host = parts.netloc.rpartition("@")[2]
         return parts._replace(netloc=host).geturl(), host or None
-    except ValueError:  # of a port, or of brackets
+    except ValueError:  # an invalid port or IPv6 address
         return None, None
 
 
 def _campaign(query: Any) -> Iterator[tuple[str, str]]:
-    """Yield the parameters of a campaign."""
+    """Yield the campaign parameters in a query string."""
     text = query.decode("latin-1") if isinstance(query, bytes) else query
     if not isinstance(text, str) or "utm_" not in text:
         return
@@ -165,7 +165,7 @@ def _campaign(query: Any) -> Iterator[tuple[str, str]]:
 
 
 def environ_request(environ: Mapping[str, Any], url: Any, host: Any) -> Request:
-    """Return the request of a WSGI environ, or of Django's ``META``."""
+    """Return the request for a WSGI environ or Django's ``META``."""
 
     def header(name: str) -> Any:
         return environ.get(f"HTTP_{name.upper().replace('-', '_')}")
@@ -182,14 +182,14 @@ def environ_request(environ: Mapping[str, Any], url: Any, host: Any) -> Request:
 
 
 def environ_path(environ: Mapping[str, Any]) -> str:
-    """Return the whole path of a WSGI environ."""
+    """Return the full path in a WSGI environ: that of the application, and that inside it."""
     return f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
 
 
 def url_of(scheme: Any, host: Any, path: str, query: Any) -> str | None:
-    """Return an absolute URL; None where the host is not known."""
+    """Return an absolute URL; None if the host is not known."""
     host, query = clean(host), clean(query)
     if host is None:
         return None
-    asked = "" if query is None else f"?{query}"
-    return f"{scheme}://{host}{quote(path, safe='/:@!$&()*+,;=~%')}{asked}"
+    suffix = "" if query is None else f"?{query}"
+    return f"{scheme}://{host}{quote(path, safe='/:@!$&()*+,;=~%')}{suffix}"

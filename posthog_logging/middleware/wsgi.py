@@ -1,8 +1,8 @@
 """
 `PostHogMiddleware` for any WSGI application: Flask, Django, Pyramid, or a plain function.
 
-Every step of a request, a streamed body's too, runs in a copy of the server's context, so
-nothing that a request binds can outlive it.
+Every step of a request, including each step of a streamed body, runs in a copy of the server's
+context, so that nothing bound in a request outlives it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 class PostHogMiddleware:
     """
-    Attribute the events of each request to who sent it::
+    Attribute the events of each request to the person who sent it::
 
         app.wsgi_app = PostHogMiddleware(app.wsgi_app)
 
@@ -43,7 +43,7 @@ class PostHogMiddleware:
             return self._app(environ, start_response)
         around = contextvars.copy_context()
         served, body = around.run(self._serve, environ, start_response)
-        if _is_at_rest(body, environ):
+        if _is_complete(body, environ):
             around.run(served.end)
             return body
         return (_SizedBody if hasattr(body, "__len__") else _Body)(body, around, served)
@@ -66,7 +66,7 @@ class PostHogMiddleware:
 
 
 class _Body:
-    """A body that is made while it is sent, each step in the request's own context."""
+    """A body that is generated while it is sent, each step in the request's context."""
 
     def __init__(self, body: Any, around: contextvars.Context, served: Served) -> None:
         self._body = body
@@ -81,7 +81,7 @@ class _Body:
         return self._around.run(self._step)
 
     def close(self) -> None:
-        """Close the application's body, as PEP 3333 asks."""
+        """Close the application's body (PEP 3333), and end the request."""
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
@@ -102,15 +102,15 @@ class _Body:
 
 
 class _SizedBody(_Body):
-    """One of which a server can tell how many parts it has, and so the length of one part."""
+    """A body with a length: for a single part, servers take ``Content-Length`` from it."""
 
     def __len__(self) -> int:
         return len(self._body)
 
 
-def _is_at_rest(body: Any, environ: Environ) -> bool:
-    """Return whether no code of the application's runs while *body* is sent."""
-    wrapper = environ.get("wsgi.file_wrapper")  # wrapped, it would lose the server's sendfile
+def _is_complete(body: Any, environ: Environ) -> bool:
+    """Return whether *body* is sent without running code of the application."""
+    wrapper = environ.get("wsgi.file_wrapper")  # left as it is, for the server's `sendfile`
     return isinstance(body, (list, tuple, *([wrapper] if isinstance(wrapper, type) else [])))
 
 

@@ -1,4 +1,4 @@
-"""What messages look like on the wire, both ways: pure codecs, no network and no clock."""
+"""The wire formats: pure codecs in both directions, without a network or a clock."""
 
 from __future__ import annotations
 

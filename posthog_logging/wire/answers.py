@@ -1,8 +1,9 @@
 """
-Whether a 2xx is an endpoint's: what go-betweens answer instead, and failures that say 200.
+Whether a 2xx response means that an endpoint accepted the events.
 
-A sign-in page, a parked domain or a catch-all route answers every POST with 200 and a page.
-The content type alone decides nothing: frameworks send ``ok`` and JSON as ``text/html``.
+A sign-in page, a parked domain or a catch-all route answers every POST with 200 and a web page,
+and some servers report failures with 200. The content type alone is no proof of a page, as
+frameworks send ``ok`` and JSON as ``text/html``.
 """
 
 from __future__ import annotations
@@ -18,32 +19,36 @@ from .dialect import Response
 
 __all__ = ["PAGE", "doubt", "is_page", "object_in"]
 
-#: What to do about a page.
+#: The message about a page in place of an answer.
 PAGE = (
     "the address answers with a web page: is it the app's address instead of the ingestion host?"
 )
 
-_ENOUGH = 1024
-_BEFORE = b"\xef\xbb\xbf \t\r\n"
+_START = 1024  # bytes of the body that are searched for a tag
+_BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
 _SHORT_WORD = re.compile(rb"\w{1,16}[.!]?")
 _SUCCESS = ("ok", "success", "Success")
 
 
 def is_page(response: Response) -> bool:
-    """Return whether the body is a web page, whatever the status is."""
-    start = response.body[:_ENOUGH].lstrip(_BEFORE)
+    """Return whether the body is a web page, at any status."""
+    start = response.body[:_START].lstrip(_BOM_AND_SPACE)
     if start.startswith(b"<"):
         return True
     if "html" not in response.headers.get("content-type", "").lower():
         return False
     if not start:  # or it never came
         return bool(response.error)
-    body = response.body.strip(_BEFORE)
+    body = response.body.strip(_BOM_AND_SPACE)
     return _SHORT_WORD.fullmatch(body) is None and not _is_json(body)
 
 
 def doubt(response: Response, answer: Mapping[str, Any]) -> str:
-    """Return why a 2xx is no acceptance, whose JSON is *answer*: it is a page, or it says so."""
+    """
+    Return why a 2xx *response* does not mean acceptance; "" if it does.
+
+    *answer* is its JSON object, from `object_in`.
+    """
     if is_page(response):
         return PAGE
     if any(answer.get(name) is False for name in _SUCCESS):
@@ -54,9 +59,9 @@ def doubt(response: Response, answer: Mapping[str, Any]) -> str:
 
 
 def object_in(response: Response) -> Mapping[str, Any]:
-    """Return the JSON object in the body; an empty one where there is none."""
+    """Return the JSON object in the body; an empty mapping if there is none."""
     try:
-        found = jsonable.decode(response.body.lstrip(_BEFORE))
+        found = jsonable.decode(response.body.lstrip(_BOM_AND_SPACE))
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

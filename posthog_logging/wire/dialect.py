@@ -1,13 +1,11 @@
 """
-The seam between messages and what travels: a `Dialect`, and the values that it takes and gives.
+The seam between messages and requests: the `Dialect` protocol, and the values it works with.
 
-``decode`` serves the inspector, ``import`` and the round-trip tests; an instance of your own
-works wherever a dialect's name does.
+Pass an instance of your own as ``dialect=``, in place of a name. ``decode`` is for the
+inspector, the ``import`` command and round-trip tests.
 """
 
 from __future__ import annotations
-
-import dataclasses
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +28,7 @@ __all__ = [
 
 
 class Request(NamedTuple):
-    """One HTTP POST, ready to go."""
+    """One HTTP POST request."""
 
     url: str
     headers: Mapping[str, str]
@@ -38,7 +36,7 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What came back: ``status`` is None, and ``error`` says why, where no answer came."""
+    """One HTTP response; if there was none, ``status`` is None and ``error`` says why."""
 
     status: int | None
     headers: Mapping[str, str] = MappingProxyType({})  # names in lower case
@@ -48,7 +46,7 @@ class Response(NamedTuple):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where and how to send; the key is in no ``repr``."""
+    """Where and how to send; ``repr`` shows neither the key nor the headers."""
 
     host: str
     api_key: str = field(repr=False)
@@ -60,10 +58,10 @@ class Endpoint:
 @dataclass(frozen=True)
 class Batch:
     """
-    Lines that travel together until each is resolved.
+    Lines that are sent in one request, until each is delivered or lost.
 
-    ``request_id``, ``created_at`` and the order of the lines stay the same on every
-    attempt; a batch only ever shrinks. ``attempt`` counts from 1.
+    ``request_id``, ``created_at`` (RFC 3339) and the order of the lines are the same on every
+    attempt. ``attempt`` counts from 1.
     """
 
     lines: Sequence[bytes]
@@ -71,19 +69,19 @@ class Batch:
     created_at: str
     attempt: int = 1
 
-    def shrunk(self, lines: Sequence[bytes]) -> Batch:
-        """Return this batch with only *lines* left in it."""
-        return dataclasses.replace(self, lines=lines)
-
 
 class Results(NamedTuple):
     """
-    What a 2xx answer says of single events; all that it does not name is delivered.
+    What a 2xx response says about single events; every event it does not name is delivered.
 
-    ``retry`` and ``paused`` are the ids of events that were not taken: at once again, or when
-    somebody has put the destination in order. ``dropped`` gives the reason of each refused
-    one, and ``unnamed`` how many more were refused without a name. ``kept`` says why none
-    was taken, where that is plain; ``error`` why nothing can be read.
+    Attributes:
+        retry: ids of events to send again.
+        dropped: ids of refused events, each with the reason.
+        notes: counts by text, for the log: they change no event's outcome.
+        error: why the response cannot be read; "" if it can.
+        kept: why no event was accepted, so that all are kept; "" if some were.
+        paused: ids of events to keep until the destination is repaired, each with the reason.
+        unnamed: how many events were refused without naming them.
     """
 
     retry: frozenset[str] = frozenset()
@@ -97,18 +95,18 @@ class Results(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """What fits: bytes of one line, bytes and lines of one request before compression."""
+    """The most bytes of one line, and the most bytes and lines of one uncompressed request."""
 
     event_bytes: int
     batch_bytes: int
     batch_count: int
 
 
-# RFC 9110, 15.5. Of the address, the key, the bill, the request's form or a proxy; RFC 6585
-# has 511, which captive portals send.
+# Statuses by cause (RFC 9110, 15.5). Configuration: the address, the key, the bill, the form of
+# the request or a proxy. 511, which captive portals send, is from RFC 6585.
 _CONFIGURATION = frozenset({401, 402, 404, 405, 407, 410, 411, 414, 415, 417, 426, 428, 431, 451})
-_FOR_A_WHILE = frozenset({408, 421, 425, 429})
-_OF_THE_CONTENT = frozenset(range(400, 500)) - _CONFIGURATION - _FOR_A_WHILE - {403, 413}
+_TEMPORARY = frozenset({408, 421, 425, 429})
+_CONTENT = frozenset(range(400, 500)) - _CONFIGURATION - _TEMPORARY - {403, 413}
 
 
 @dataclass(frozen=True)
@@ -116,26 +114,29 @@ class Rules:
     """
     What each status means for delivery.
 
-    Any 3xx pauses, any 413 halves; a status in no set is final below 500 and retried above.
+    Any 3xx pauses delivery, and any 413 halves the batch. A status in none of the sets is final
+    below 500, and retried from 500 on.
 
     Args:
-        retry: it may be another day.
-        final: statuses from 500 on that are no use to retry.
-        pause: the key, the bill or the address is wrong; events are kept meanwhile.
-        refused: a firewall's; of one event where others get through, else of the address.
-        bisect: the endpoint cannot take one of the events.
-        longest_retry_after: the longest wait that a server may ask for, in seconds; above it
-            a server could stop delivery for ever by a mistake.
-        longest_backoff: the longest wait that is ours to choose, in seconds.
-        free_throttle: whether a wait that the server asked for uses up no retry.
-        longest_throttle: how long it may ask so, in seconds, until events are given up.
+        retry: temporary failures.
+        final: statuses from 500 on that a retry cannot change.
+        pause: the key, the bill or the address is wrong; events are kept until it is corrected.
+        refused: refused by a firewall: because of one event if others get through, else
+            because of the address.
+        bisect: the endpoint rejects the content of at least one event.
+        longest_retry_after: the longest ``Retry-After`` that is obeyed, in seconds, so that a
+            server's mistake does not stop delivery for ever.
+        longest_backoff: the longest wait between retries, in seconds.
+        free_throttle: whether a wait that the server asked for does not count as a retry.
+        longest_throttle: how long the server may keep asking for waits, in seconds, before
+            events are given up.
     """
 
-    retry: frozenset[int] = _FOR_A_WHILE
+    retry: frozenset[int] = _TEMPORARY
     final: frozenset[int] = frozenset()
     pause: frozenset[int] = _CONFIGURATION | {511}
     refused: frozenset[int] = frozenset({403})
-    bisect: frozenset[int] = field(default=_OF_THE_CONTENT, repr=False)
+    bisect: frozenset[int] = field(default=_CONTENT, repr=False)
     longest_retry_after: float = 3600.0
     longest_backoff: float = 30.0
     free_throttle: bool = False
@@ -144,15 +145,15 @@ class Rules:
 
 @runtime_checkable
 class Dialect(Protocol):
-    """One protocol of one family of servers."""
+    """One wire protocol. Methods are pure: they do no I/O, and ``now`` comes as an argument."""
 
     @property
     def name(self) -> str:
-        """The name it goes by in ``dialect=`` and in a spool."""
+        """The name for ``dialect=``, logs and spool files."""
 
     @property
     def limits(self) -> Limits:
-        """What fits into one event and one request."""
+        """The sizes that the server accepts."""
 
     @property
     def rules(self) -> Rules:
@@ -160,29 +161,26 @@ class Dialect(Protocol):
 
     @property
     def codings(self) -> frozenset[str]:
-        """The content codings that the server takes."""
+        """The content codings that the server accepts."""
 
     @property
     def default_host(self) -> str:
-        """The base URL where none is given; "" where one must be."""
+        """The base URL to use if none is given; "" if the user must give one."""
 
     def ingestion_host(self, host: str, api_key: str) -> str:
-        """Return the base URL that takes events, for the one that was given."""
+        """Return the base URL to send to, given the *host* that the user configured."""
 
     def line(self, message: Message) -> bytes:
-        """Return *message* as one line of JSON; raises `Refused` where it cannot be sent."""
+        """Return *message* as one line of JSON; raises `Refused` if it cannot be sent."""
 
     def uuid_of(self, line: bytes) -> str:
-        """Return the id that a line of this dialect was given."""
-
-    def with_uuid(self, line: bytes, uuid: str) -> bytes:
-        """Return *line* with another id."""
+        """Return the event's id from a line of this dialect, as results name it."""
 
     def request(self, batch: Batch, endpoint: Endpoint, now: str) -> Request:
-        """Return the HTTP request for one attempt, made at *now* (RFC 3339)."""
+        """Return the HTTP request for one attempt at the time *now* (RFC 3339)."""
 
     def results(self, response: Response) -> Results:
-        """Return what a 2xx answer says of single events."""
+        """Return what a 2xx response says about single events."""
 
     def decode(self, request: Request) -> list[Message]:
-        """Return the messages in a request; raises ``ValueError`` for what is not one."""
+        """Return the messages in *request*; raises ``ValueError`` if it is not of this dialect."""

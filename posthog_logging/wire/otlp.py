@@ -1,8 +1,9 @@
 """
-PostHog Logs: ``POST /i/v1/logs``, a log record as OTLP's JSON (wire notes, 4).
+PostHog Logs: ``POST /i/v1/logs``, log records in OTLP's JSON encoding (wire notes, 4).
 
-A message's ``event`` is the record's body, its properties are the attributes. OTLP has no
-place for a uuid, so the first attribute of every line is OpenTelemetry's ``log.record.uid``.
+A message's ``event`` is the body of the log record, and its properties are the attributes. OTLP
+has no field for a uuid, so each line begins with the attribute ``log.record.uid``, which is
+OpenTelemetry's name for it.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from ..events.levels import LEVELS, level_at, number_of
 from ..events.message import Message, Refused
 from ..version import LIBRARY, VERSION
 from .answers import doubt, object_in
-from .compression import compress, decompress
+from .compression import compress, json_of
 from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from .posthog import V0
 
 
 __all__ = ["LOGS", "LogsDialect"]
 
-# The server takes 2 MB; the distance to it is for the envelope with the resource.
+# The server takes 2 MB; the rest is for the envelope with the resource.
 _LIMITS = Limits(event_bytes=1_900_000, batch_bytes=1_950_000, batch_count=1000)
 
 _UID = "log.record.uid"
@@ -46,28 +47,28 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SECOND = 1_000_000_000
 _INT64 = range(-(2**63), 2**63)
 
-_INFO = 20  # what is unknown, or not set
+_INFO = 20  # the level if none is given, or an unknown one
 
-#: What of a message's properties has a name of its own among the attributes.
+#: OTLP attribute names for some of a message's properties.
 _CONTEXT = {"$session_id": "sessionId", "$active_feature_flags": "feature_flags"}
 _ID_LENGTHS = {"$trace_id": ("traceId", 32), "$span_id": ("spanId", 16)}
-# Fields of the record, and what steers PostHog's event server and says nothing of a record.
-_NO_ATTRIBUTES = frozenset(
+# Properties that are fields of the log record, or only mean something to PostHog's event server.
+_NOT_ATTRIBUTES = frozenset(
     """$severity $trace_id $span_id $trace_flags $is_server $geoip_disable
     $process_person_profile $lib $lib_version""".split()
 ) | {*_CONTEXT, _UID}
 
-# How much of a record is kept, in values and characters, where all of it does not fit.
-# One level of a caller's is four of OTLP's, and `jsonable` writes 32 at most.
+# How much of a record is kept if it is too large: tried in order until the line fits. One level
+# of nesting becomes four in OTLP, and `jsonable` writes at most 32.
 _ATTRIBUTES = jsonable.Limits(depth=6, items=2000, values=10_000)
 _CUTS = (None, jsonable.Limits(items=1000, text=100_000), jsonable.Limits(items=64, text=4000))
 
 
-class _Rising:
+class _UniqueTimes:
     """
-    Make equal times differ, by nanoseconds: records keep their order (4.1).
+    Make equal times differ by nanoseconds, so that PostHog keeps the order of records (4.1).
 
-    No lock, as it runs on the caller's thread: ``setdefault`` and ``next`` are atomic.
+    Lock-free, as it runs in the thread that logs: ``setdefault`` and ``next`` are atomic.
     """
 
     def __init__(self) -> None:
@@ -75,7 +76,11 @@ class _Rising:
         self._bumps: dict[int, Iterator[int]] = {}
 
     def __call__(self, nanos: int) -> int:
-        """Return *nanos*, raised above all before it; an old time that was given stays."""
+        """
+        Return *nanos*, raised above every time returned before.
+
+        A time more than a second before the latest was set explicitly, and is only made unique.
+        """
         if nanos > self._latest:
             self._latest = nanos
         elif nanos > self._latest - _SECOND:
@@ -88,12 +93,15 @@ class _Rising:
 @dataclass(frozen=True)
 class LogsDialect:
     """
-    The dialect of PostHog Logs, and what the program that logs is called there.
+    The dialect of PostHog Logs.
+
+    ``service_name``, ``service_version``, ``environment`` and ``resource_attributes`` describe
+    the program that logs, and become OTLP's resource.
 
     Args:
-        token_in_url: whether the key is in the query too, as the specification has it. The
-            server prefers the header, and a URL ends up in access logs, and in what urllib3
-            logs at DEBUG.
+        token_in_url: send the key in the query, too, as PostHog's specification shows it.
+            Default False: the server prefers the header, and URLs end up in access logs and in
+            urllib3's DEBUG logs.
     """
 
     name: str = "posthog-logs"
@@ -104,20 +112,20 @@ class LogsDialect:
     token_in_url: bool = False
     default_host: str = V0.default_host
     limits: Limits = _LIMITS
-    # A project over its quota is asked to come back in 15 minutes (4.2).
+    # Over its quota, a project is asked to retry after 15 minutes (4.2).
     rules: Rules = Rules(free_throttle=True)
     codings: frozenset[str] = frozenset({"gzip"})
-    _rising: _Rising = field(default_factory=_Rising, repr=False, compare=False)
+    _unique: _UniqueTimes = field(default_factory=_UniqueTimes, repr=False, compare=False)
 
     def ingestion_host(self, host: str, api_key: str) -> str:
-        """Return the host that takes records: the one that takes events."""
+        """Return the ingestion host for *host*, as for events."""
         return V0.ingestion_host(host, api_key)
 
     def line(self, message: Message) -> bytes:
-        """Return *message* as one log record, its uuid first."""
+        """Return *message* as one log record, with the uuid first."""
         if not message.event.strip():
             raise Refused("blank_log")
-        nanos = str(self._rising(_nanos(message.timestamp)))
+        nanos = str(self._unique(_nanos(message.timestamp)))
         size = 0
         for limits in _CUTS:
             line = _record(message, nanos, limits)
@@ -127,15 +135,11 @@ class LogsDialect:
         raise Refused("oversized", f"a log record of {size} bytes")
 
     def uuid_of(self, line: bytes) -> str:
-        """Return the record's uuid: it always stands first."""
+        """Return the record's uuid, which is always the first attribute."""
         return line[_UUID].decode()
 
-    def with_uuid(self, line: bytes, uuid: str) -> bytes:
-        """Return *line* with another uuid."""
-        return line[: _UUID.start] + uuid.encode() + line[_UUID.stop :]
-
     def request(self, batch: Batch, endpoint: Endpoint, now: str) -> Request:
-        """Return one attempt's POST: one resource, one scope, all records."""
+        """Return the POST request: one resource with one scope that holds all records."""
         body = _ENVELOPE % (
             jsonable.encode(_attributes(self._resource())),
             jsonable.encode({"name": LIBRARY, "version": VERSION}),
@@ -154,7 +158,7 @@ class LogsDialect:
         return Request(url, {**headers, **endpoint.headers}, packed)
 
     def _resource(self) -> dict[str, Any]:
-        """Return what describes the program, once a request; its identity always wins."""
+        """Return the attributes of the program; *resource_attributes* cannot change its name."""
         return {
             "os.name": platform.system(),
             "os.version": platform.release(),
@@ -167,7 +171,7 @@ class LogsDialect:
         }
 
     def results(self, response: Response) -> Results:
-        """Return how many records were refused; OTLP says that they must not be sent again."""
+        """Return how many records were rejected; OTLP forbids sending those again."""
         answer = object_in(response)
         if doubted := doubt(response, answer):
             return Results(kept=doubted)
@@ -179,9 +183,8 @@ class LogsDialect:
         return Results(notes={"rejected by the service": int(digits)})
 
     def decode(self, request: Request) -> list[Message]:
-        """Return the messages in a request; raises ``ValueError`` for what is not one."""
-        coding = {k.lower(): v for k, v in request.headers.items()}.get("content-encoding")
-        body = jsonable.decode(decompress(request.body, coding))
+        """Return the messages in *request*; raises ``ValueError`` if it is not OTLP."""
+        body = json_of(request)
         return [
             _decoded(record)
             for resource in _listed(body, "resourceLogs")
@@ -191,26 +194,26 @@ class LogsDialect:
 
 
 def _record(message: Message, nanos: str, limits: jsonable.Limits | None) -> bytes:
-    """Return *message* as OTLP's log record, cut to *limits* where there are any."""
+    """Return *message* as an OTLP log record, cut to *limits* unless they are None."""
     properties = message.properties
     body: Any = message.event
     if limits is not None:
         properties = jsonable.jsonable(properties, limits)
         body = jsonable.jsonable(body, limits)
-    said = {_UID: message.uuid, **_said(message.distinct_id, properties)}
+    values = {_UID: message.uuid, **_values(message.distinct_id, properties)}
     record = _fields(body, properties, nanos)
-    simple = _simple_attributes(said) if type(body) is str else None
+    simple = _simple_attributes(values) if type(body) is str else None
     if simple is not None:
         line = jsonable.snapshot({"attributes": simple, **record})
         if len(line) <= _SHORT and b"\\u0000" not in line:
             return line
-    # One by one: few brackets are what `jsonable` writes without a second look.
-    pairs = b",".join(map(jsonable.encode, _attributes(said)))
+    # Encoded one by one: `jsonable.encode` is fast for values with few brackets.
+    pairs = b",".join(map(jsonable.encode, _attributes(values)))
     return b'{"attributes":[%b],%b' % (pairs, jsonable.encode(record)[1:])
 
 
 def _fields(body: Any, properties: Mapping[str, Any], nanos: str) -> dict[str, Any]:
-    """Return what a log record has beside its attributes."""
+    """Return the fields of a log record other than its attributes."""
     number, name = _severity(properties.get("$severity"))
     record: dict[str, Any] = {
         "timeUnixNano": nanos,
@@ -229,18 +232,18 @@ def _fields(body: Any, properties: Mapping[str, Any], nanos: str) -> dict[str, A
     return record
 
 
-def _said(distinct_id: str, properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes: the context's under their names, then the caller's, which win."""
+def _values(distinct_id: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes by name; the caller's *properties* win over the context's."""
     context: dict[str, Any] = {"posthogDistinctId": distinct_id}
     context.update({name: properties.get(key) for key, name in _CONTEXT.items()})
     return {
         **{name: value for name, value in context.items() if value not in (None, "", [])},
-        **{key: value for key, value in properties.items() if key not in _NO_ATTRIBUTES},
+        **{key: value for key, value in properties.items() if key not in _NOT_ATTRIBUTES},
     }
 
 
 def _severity(level: Any) -> tuple[int, str]:
-    """Return OTLP's number and name for a level's number or name; unknown is INFO."""
+    """Return OTLP's number and name for a level's number or name; INFO if it is unknown."""
     if isinstance(level, str):
         level = number_of(level)
     found = level_at(level if isinstance(level, int) and level > 0 else _INFO)
@@ -248,9 +251,9 @@ def _severity(level: Any) -> tuple[int, str]:
 
 
 def _level(number: Any) -> int:
-    """Return Python's level for OTLP's number, of which each level has four."""
+    """Return `logging`'s level for OTLP's severity number; each level has four of them."""
     return next(
-        (one.number for one in LEVELS if isinstance(number, int) and number >= one.severity),
+        (level.number for level in LEVELS if isinstance(number, int) and number >= level.severity),
         _INFO,
     )
 
@@ -261,18 +264,18 @@ def _is_hex(text: str, length: int) -> bool:
 
 
 def _nanos(timestamp: str) -> int:
-    """Return RFC 3339 in UTC as nanoseconds since 1970, exactly; never below zero."""
-    moment = dt.datetime.fromisoformat(timestamp)
-    return max((moment - _EPOCH) // dt.timedelta(microseconds=1), 0) * 1000
+    """Return an RFC 3339 time as nanoseconds since 1970, exactly; 0 for earlier times."""
+    time = dt.datetime.fromisoformat(timestamp)
+    return max((time - _EPOCH) // dt.timedelta(microseconds=1), 0) * 1000
 
 
 def _timestamp(nanos: Any) -> str:
-    moment = _EPOCH + dt.timedelta(microseconds=int(nanos) // 1000)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27)
+    time = _EPOCH + dt.timedelta(microseconds=int(nanos) // 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27)
 
 
 def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a mapping as OTLP's list of keys and values; what is None has no place in it."""
+    """Return a mapping as OTLP's list of keys and values, without those that are None."""
     plain = jsonable.jsonable(_named(values, {}, 0), _ATTRIBUTES)
     return [
         {"key": key, "value": _any_value(value)}
@@ -282,7 +285,7 @@ def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _simple_attributes(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Return OTLP's list at once where all values are plain; None where one needs a look."""
+    """Return OTLP's list if every value is of a simple type; else None. The fast path."""
     found = []
     for key, value in values.items():
         kind = _SIMPLE.get(type(value))
@@ -306,17 +309,17 @@ _SIMPLE: Mapping[type, str] = {
     int: "intValue",
     float: "doubleValue",
 }
-_SHORT = 64 * 1024  # bytes: what no limit cuts anything of
+_SHORT = 64 * 1024  # bytes; a shorter line is within every limit
 
 
 def _named(value: Any, seen: dict[int, Any], depth: int) -> Any:
-    """Return *value* with NaN and the infinities as the texts that OTLP has for them."""
+    """Return *value* with NaN and the infinities as OTLP's texts for them."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if type(value) not in (dict, list, tuple) or depth > _ATTRIBUTES.depth:
         return value
     if id(value) not in seen:
-        seen[id(value)] = value  # in a cycle it stays itself: `jsonable` says that it is one
+        seen[id(value)] = value  # a cycle stays one, for `jsonable` to cut
         if isinstance(value, dict):
             found: Any = {k: _named(inner, seen, depth + 1) for k, inner in value.items()}
         else:
@@ -341,7 +344,7 @@ def _any_value(value: Any) -> dict[str, Any]:
         ]
         return {"kvlistValue": {"values": inside}}
     if isinstance(value, list):
-        # A null among the values holds its place: an AnyValue without a value is null in OTLP.
+        # Null keeps its place in the list: an empty AnyValue is null in OTLP.
         return {"arrayValue": {"values": [{} if v is None else _any_value(v) for v in value]}}
     return {"stringValue": str(value)}
 
@@ -371,7 +374,7 @@ def _decoded(record: Mapping[str, Any]) -> Message:
 
 def _listed(holder: Any, name: str) -> list[Mapping[str, Any]]:
     found = holder.get(name) if isinstance(holder, dict) else None
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise ValueError(f"{name}: a list of objects")
     return found
 
@@ -382,17 +385,17 @@ def _pairs(values: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return what an AnyValue says; raises ``ValueError`` for an invalid one."""
+    """Return the Python value of an AnyValue; raises ``ValueError`` for an invalid one."""
     if not isinstance(value, dict) or len(value) > 1:
         raise ValueError("a value is an object with one of OTLP's kinds of value")
-    for kind, said in value.items():
-        if kind == "intValue" and isinstance(said, (str, int)):
-            return int(said)
-        if kind in ("arrayValue", "kvlistValue") and isinstance(said, dict):
-            inside = said.get("values") or []
-            return _pairs(inside) if kind == "kvlistValue" else [_plain(one) for one in inside]
-        if isinstance(said, _SCALARS.get(kind, ())):
-            return said
+    for kind, inner in value.items():
+        if kind == "intValue" and isinstance(inner, (str, int)):
+            return int(inner)
+        if kind in ("arrayValue", "kvlistValue") and isinstance(inner, dict):
+            values = inner.get("values") or []
+            return _pairs(values) if kind == "kvlistValue" else [_plain(each) for each in values]
+        if isinstance(inner, _SCALARS.get(kind, ())):
+            return inner
         raise ValueError(f"{kind}: not a value of OTLP's")
     return None
 

@@ -1,10 +1,10 @@
 """
 PostHog's two capture protocols: V0 (``POST /batch/``) and V1 (``POST /i/v1/analytics/events``).
 
-V0 takes the key and ``sent_at`` in the body and answers for the whole request; V1 takes
-both in headers and answers for every event. A line is the same for both: an event as V1
-wants it, so that a request of V1 is its lines with commas. V0 gets the typed options, the
-ids of session and window and the library's name put back among the properties.
+V0 takes the key and ``sent_at`` in the body and answers for the whole request. V1 takes both in
+headers and answers for each event. Lines are in V1's format, so that a V1 request only joins
+them with commas. For V0, the typed options, the session and window ids and the library's name
+are moved back into the properties.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from ..events import jsonable
 from ..events.message import OPTIONS, Message, Refused
 from ..version import LIBRARY, VERSION
 from .answers import doubt, object_in
-from .compression import CODINGS, compress, decompress
+from .compression import CODINGS, compress, json_of
 from .dialect import Batch, Dialect, Endpoint, Limits, Request, Response, Results, Rules
 
 
 __all__ = ["AI_PATH", "POSTHOG", "V0", "V1", "PostHogDialect", "refuse_authorization"]
 
 V1_PATH = "/i/v1/analytics/events"
-#: Where deployments that have it take ``$ai_*`` events, up to 8 MiB each.
+#: The route for ``$ai_*`` events of up to 8 MiB each; not every deployment has it.
 AI_PATH = "/i/v1/ai/events"
 
-# 900 KiB keeps the stored event below Kafka's 1 MB, in which the JSON is escaped once more.
+# The server escapes the JSON once more for Kafka, which takes 1 MB: 900 KiB leaves room for it.
 _LIMITS = Limits(event_bytes=900 * 1024, batch_bytes=5 * 1024 * 1024, batch_count=2000)
 _AI_BYTES = 8 * 1024 * 1024 - 1024
 _LARGE = jsonable.DEFAULT_LIMITS._replace(text=_AI_BYTES)
@@ -42,7 +42,7 @@ _EVENT = _HEAD + b'%b","event":"%b","distinct_id":"%b","timestamp":"%b%06dZ","pr
 _UUID = slice(len(_HEAD), len(_HEAD) + 36)
 _NAME_AT = _UUID.stop + len(b'","event":"')
 _TIMESTAMP = b'"timestamp":"'
-_PLAIN = b'","properties":{'  # what follows the time, where nothing was lifted
+_PLAIN = b'","properties":{'  # follows the timestamp if no property was lifted
 _LENGTH_OF_TIME = len("2024-01-02T03:04:05.678901Z")
 _LIBRARY_FIRST = b'"$lib":%b,"$lib_version":%b' % (
     jsonable.encode(LIBRARY),
@@ -58,21 +58,21 @@ _APP_HOSTS = {
     "https://eu.posthog.com": "https://eu.i.posthog.com",
 }
 
-# The properties that V1 has as fields of the event, and that V0 wants in their native type.
+# Properties that are fields of the event in V1; V0 expects their native types.
 _LIFTED = {"$session_id": "session_id", "$window_id": "window_id"}
 _OPTION_OF = {name: option for option, name in OPTIONS.items()}
 _NOT_OF_V0 = frozenset({*_LIFTED.values(), "options", "properties"})
 _TYPED = frozenset(_LIFTED) | frozenset(_OPTION_OF)
 _LIBRARY = frozenset({"$lib", "$lib_version"})
 _SEGMENT_ONLY = frozenset({"$context", "$integrations"})
-_OPTIONS = "$options"  # those that are not PostHog's yet
+_OPTIONS = "$options"  # holds options that PostHog does not define
 _SPECIAL = _TYPED | _SEGMENT_ONLY | {_OPTIONS}
 _OK = {"result": "ok"}
 _OK_ENTRY = b'":{"result":"ok"}'
 _RESULTS = b'{"results":{%b}}'
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
-#: What of Segment's ``context`` PostHog has a property for.
+#: PostHog's property for each path in Segment's ``context``.
 CONTEXT_PROPERTIES: Mapping[tuple[str, ...], str] = {
     ("ip",): "$ip",
     ("locale",): "$locale",
@@ -108,11 +108,11 @@ CONTEXT_PROPERTIES: Mapping[tuple[str, ...], str] = {
 @dataclass(frozen=True)
 class PostHogDialect:
     """
-    One of the two protocols; ``v1`` is what differs between them.
+    One of PostHog's two capture protocols: V1 if ``v1`` is true, else V0.
 
     Args:
-        fallback: the protocol for servers that turn out not to speak this one.
-        family: the name under which lines wait: they are the same for all of PostHog's.
+        fallback: the protocol for servers that do not speak this one; None for none.
+        family: the name that a spool stores lines under; both protocols share it.
     """
 
     name: str
@@ -126,11 +126,11 @@ class PostHogDialect:
     family: str = "posthog"
 
     def ingestion_host(self, host: str, api_key: str) -> str:
-        """Return the host that takes events: pointing at the app's own is a common slip (1.1)."""
+        """Return *host*, or the ingestion host if *host* is the app's: a common mistake (1.1)."""
         return _APP_HOSTS.get(host.lower(), host)
 
     def line(self, message: Message) -> bytes:
-        """Return *message* as one event of a batch, its uuid first."""
+        """Return *message* as one event of a batch, with the uuid first."""
         event, distinct_id, properties, name, timestamp = message
         fields: dict[str, Any] = {
             "uuid": canonical(name),
@@ -151,28 +151,32 @@ class PostHogDialect:
         return max(_AI_BYTES, self.limits.event_bytes) if ai else self.limits.event_bytes
 
     def lane_of(self, line: bytes) -> str:
-        """Return ``"ai"`` for an event that may be large where PostHog has a route for it."""
+        """Return ``"ai"`` for an event that has a route of its own for large ones, else ""."""
         return "ai" if line.startswith(_AI_NAME, _NAME_AT) else ""
 
     def may_travel_together(self, lines: Sequence[bytes]) -> bool:
-        """Return whether *lines* have one lane and a uuid each; False is not certain."""
+        """
+        Return whether *lines* can share a request: none is an AI event, and no uuid repeats.
+
+        Errs towards False: ``$ai_`` counts anywhere in a line.
+        """
         return len({line[_UUID] for line in lines}) == len(lines) and (
             _AI_NAME not in b"".join(lines)
         )
 
     def fitted(self, line: bytes) -> bytes:
-        """Return *line* as this route takes it: the AI lane's may be too large for another."""
+        """Return *line* cut to what this route takes; only AI events can be too large for it."""
         largest = _AI_BYTES if self.path == AI_PATH else self.limits.event_bytes
         return line if len(line) <= largest else _cut(jsonable.decode(line), largest, len(line))
 
     def templates(self, constants: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
         """
-        Return what makes lines of encoded parts by ``%``; None where nothing can.
+        Return two ``%`` templates that make lines of encoded parts; None if none are possible.
 
-        There are two, for events with properties and for those without, of the same places:
-        the uuid, the event, the distinct_id, the timestamp up to its second and the
-        microseconds, and the properties without their first brace. No property may begin
-        with ``$`` nor be one of *constants*, which every line gets.
+        The first is for events with properties, the second for events without. The parts are
+        the uuid, the event, the distinct_id, the timestamp up to the second, the microseconds,
+        and the properties without their opening brace. No property may begin with ``$`` or be
+        one of *constants*, the properties that every line gets.
         """
         if not _SPECIAL.isdisjoint(constants):
             return None
@@ -181,17 +185,13 @@ class PostHogDialect:
         return bare + (b",%b}" if kept else b"%b}"), bare + b"%b}"
 
     def uuid_of(self, line: bytes) -> str:
-        """Return the event's uuid: it always stands first."""
+        """Return the event's uuid, which is always the first field."""
         return line[_UUID].decode()
 
-    def with_uuid(self, line: bytes, uuid: str) -> bytes:
-        """Return *line* with another uuid."""
-        return line[: _UUID.start] + uuid.encode() + line[_UUID.stop :]
-
     def request(self, batch: Batch, endpoint: Endpoint, now: str) -> Request:
-        """Return one attempt's POST; the stamp of the attempt is the reference for clock skew."""
+        """Return the POST request; *now* is the time by which PostHog corrects clock skew."""
         body = self._body_v1(batch, endpoint) if self.v1 else _body_v0(batch, endpoint, now)
-        # What was chosen for V1 may be more than the fallback takes; gzip is what both do.
+        # V0 may not support the coding that was chosen for V1; both support gzip.
         chosen = endpoint.compression
         packed, coding = compress(body, chosen if chosen in self.codings else chosen and "gzip")
         headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT}
@@ -217,8 +217,8 @@ class PostHogDialect:
         )
 
     def results(self, response: Response) -> Results:
-        """Return V1's verdicts; V0 has none, a 2xx of its own is for all of the batch."""
-        if self.v1 and _is_ok_throughout(response.body):
+        """Return V1's result of each event; a 2xx from V0 is for the whole batch."""
+        if self.v1 and _all_ok(response.body):
             return Results()
         answer = object_in(response)
         if doubted := doubt(response, answer):
@@ -234,9 +234,8 @@ class PostHogDialect:
         return _verdicts(verdicts)
 
     def decode(self, request: Request) -> list[Message]:
-        """Return the messages of a request of this protocol."""
-        coding = {k.lower(): v for k, v in request.headers.items()}.get("content-encoding")
-        body = jsonable.decode(decompress(request.body, coding))
+        """Return the messages in *request*; raises ``ValueError`` if it has no batch."""
+        body = json_of(request)
         if not isinstance(body, dict) or not isinstance(body.get("batch"), list):
             raise ValueError("a batch is an object with a list under 'batch'")
         return [_decoded(event) for event in body["batch"]]
@@ -254,18 +253,18 @@ def _body_v0(batch: Batch, endpoint: Endpoint, now: str) -> bytes:
 
 
 def _line_of_v0(line: bytes) -> bytes:
-    """Return *line* as V0 wants it: the library's name and what was lifted are properties."""
+    """Return *line* in V0's format: the library's name and the lifted fields are properties."""
     at = line.find(_PLAIN, _NAME_AT)
     time_at = at - _LENGTH_OF_TIME
     if at < 0 or line[time_at - len(_TIMESTAMP) : time_at] != _TIMESTAMP:
-        return _lowered(line)
+        return _reencoded_for_v0(line)
     start = at + len(_PLAIN)
     comma = b"" if line[start : start + 1] == b"}" else b","
     return line[:start] + _LIBRARY_FIRST + comma + line[start:]
 
 
-def _lowered(line: bytes) -> bytes:
-    """Return such a line the long way: what was lifted goes back to its properties."""
+def _reencoded_for_v0(line: bytes) -> bytes:
+    """Decode and encode a line with lifted fields: each becomes a property again."""
     event = jsonable.decode(line)
     found = _object(event, "properties")
     options = {OPTIONS.get(k, k): v for k, v in _object(event, "options").items()}
@@ -276,7 +275,7 @@ def _lowered(line: bytes) -> bytes:
 
 
 def _cut(fields: dict[str, Any], size: int, length: int) -> bytes:
-    """Return *fields* in *size* bytes, their properties cut; ids, names and times never are."""
+    """Return *fields* with the properties cut to *size* bytes; raises `Refused` if impossible."""
     properties = fields.pop("properties")
     head = jsonable.encode(fields)[:-1] + b',"properties":'
     cut = jsonable.encode_within(properties, size - len(head) - 1)
@@ -286,12 +285,12 @@ def _cut(fields: dict[str, Any], size: int, length: int) -> bytes:
 
 
 def _without_library(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what V1 takes from its header, and V0's requests say of themselves."""
+    """Leave out the library's name: V1 takes it from a header, and V0 lines get it when sent."""
     return {k: v for k, v in properties.items() if k not in _LIBRARY}
 
 
 def _typed(properties: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """Return *properties* without the typed ones, which are lifted into *fields*."""
+    """Return the untyped *properties*; put session, window and options into *fields*."""
     kept = {k: v for k, v in properties.items() if k not in _SPECIAL}
     unknown = properties.get(_OPTIONS)
     options: dict[str, Any] = dict(unknown) if isinstance(unknown, Mapping) else {}
@@ -313,10 +312,10 @@ def refuse_authorization(
     dialect: Dialect, headers: Mapping[str, str], auth: Any, session: Any = None
 ) -> None:
     """
-    Raise ``ValueError`` where something of the user's would take the place of V1's own key.
+    Raise ``ValueError`` if an argument would replace V1's ``Authorization`` header.
 
-    V1 takes the project's key as a bearer token. V0 has it in the body, so there both may
-    serve a proxy.
+    V1 takes the project's key as a bearer token. V0 takes it in the body, so there they
+    can be used to authenticate to a proxy.
     """
     if not (isinstance(dialect, PostHogDialect) and dialect.v1):
         return
@@ -331,20 +330,24 @@ def refuse_authorization(
         )
 
 
-def _is_ok_throughout(body: bytes) -> bool:
-    """Return whether each verdict in *body* is "ok", as it nearly always is: nothing is parsed."""
+def _all_ok(body: bytes) -> bool:
+    """Return whether each result in *body* is "ok", the usual case, without parsing it."""
     count = body.count(_OK_ENTRY)
     length = len(_RESULTS % b"") + count * (_UUID_LENGTH + len(b'",') + len(_OK_ENTRY)) - 1
     return count > 0 and len(body) == length and body.startswith(_RESULTS[: -len(b"%b}}")])
 
 
 def _verdicts(verdicts: Mapping[str, Any]) -> Results:
-    """Sort V1's verdicts; one that is unknown, or an uuid that is absent, is final (2.5)."""
+    """
+    Sort V1's results by what to do.
+
+    An unknown result, and an event missing from the results, count as delivered (2.5).
+    """
     retry: set[str] = set()
     dropped: dict[str, str] = {}
     notes: dict[str, int] = {}
     for name, verdict in verdicts.items():
-        if verdict == _OK:  # as nearly all are
+        if verdict == _OK:  # the usual case
             continue
         fields = verdict if isinstance(verdict, dict) else {}
         result = fields.get("result")
@@ -359,9 +362,10 @@ def _verdicts(verdicts: Mapping[str, Any]) -> Results:
 
 def canonical(name: str) -> str:
     """
-    Return *name* as the UUID that PostHog wants: any other text becomes the same one each time.
+    Return *name* as a canonical UUID; "" stays "".
 
-    (RFC 9562, 5.5: version 5, of the namespace of object identifiers.)
+    A text that is not a UUID becomes one derived from it, the same each time (RFC 9562, 5.5,
+    in the namespace of object identifiers).
     """
     if len(name) == _UUID_LENGTH and _CANONICAL.fullmatch(name):
         return name
@@ -372,9 +376,9 @@ def canonical(name: str) -> str:
 
 
 def _coerced(name: str, value: Any) -> Any:
-    """Return an option in its type, or None where it has no meaning (2.3)."""
+    """Return *value* in the type of the option *name*, or None if it cannot be (2.3)."""
     plain = jsonable.jsonable(value)  # never raises, and knows enums
-    if name in _LIFTED:  # V1 refuses the whole batch for one of another type
+    if name in _LIFTED:  # V1 rejects the whole batch if one is not a string
         return plain if isinstance(plain, str) else None
     if name == "$product_tour_id":
         return None if plain is None else str(plain)
@@ -395,7 +399,7 @@ def _from_context(context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decoded(event: Any) -> Message:
-    """Return one event of either protocol as a message: options and ids back in the properties."""
+    """Return an event of either protocol as a message, with options and ids as properties."""
     if not isinstance(event, dict):
         raise ValueError("an event is an object")
     properties = dict(_object(event, "properties"))
@@ -429,8 +433,8 @@ def _object(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value or {}
 
 
-# The V0 server knows gzip by its magic, and no other coding (1.2).
+# The V0 server detects gzip by its magic number and supports no other coding (1.2).
 V0 = PostHogDialect("posthog-v0", "/batch/", False, Rules(), codings=frozenset({"gzip"}))
 V1 = PostHogDialect("posthog-v1", V1_PATH, True, Rules())
-#: V1, and V0 where the server is an old one: see `posthog_protocol`.
+#: V1, with a fallback to V0 for old servers: see `posthog_protocol`.
 POSTHOG = PostHogDialect("posthog", V1_PATH, True, Rules(), fallback=V0)

@@ -1,11 +1,11 @@
 """
-Which of PostHog's two protocols a host is spoken to in: V1, and V0 where the server is an old one.
+Choose between PostHog's two protocols for a host: V1, or V0 for an old server.
 
-A state machine without a clock and without a network. A host of PostHog's own always speaks
-V1. Any other is *unknown* until it shows a sign. A sign of V1 settles it for the life of the
-process. Where the answer to a batch looks like that of an old server, the same batch is sent
-once to V0; only an answer of V0's own settles that, until V1 is tried again a day later.
-Anything else settles nothing, and the batch is kept.
+A state machine, without a clock or a network. PostHog's own hosts always speak V1. Any other
+host is *unknown* until it answers. An answer of V1's form settles on V1 for the life of the
+process. If the answer looks like an old server's, the same batch is sent once to V0, and only
+an answer of V0's form settles on V0, for a day; then V1 is tried again. Any other answer
+changes nothing, and the batch is kept.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FIRST_WAIT = 60.0
 _LONGEST_WAIT = 15 * 60.0
 _NOT_FOUND = frozenset({404, 405, 410})
 
-#: What V1 calls its errors (PostHog's rust/capture, v1; wire notes, 2.6).
+#: V1's error codes (PostHog's rust/capture, v1; wire notes, 2.6).
 _V1_ERRORS = frozenset(
     """missing_required_headers invalid_header_value request_decoding_error
     request_parsing_error empty_body empty_batch invalid_batch missing_event_uuid
@@ -43,16 +43,16 @@ _V1_ERRORS = frozenset(
 
 
 class Sign(enum.Enum):
-    """What an answer on V1's path says of the server."""
+    """What a response to a V1 request shows about the server."""
 
     NOTHING = "nothing"
-    PROOF = "proof"  # V1 is spoken here
-    DOUBT = "doubt"  # as an old server answers, or no PostHog at all
-    STRIPPED = "stripped"  # V1 is spoken here, and a proxy takes the Authorization header away
+    PROOF = "proof"  # the server speaks V1
+    DOUBT = "doubt"  # an old server, or not a PostHog server
+    STRIPPED = "stripped"  # the server speaks V1, but a proxy removes the Authorization header
 
 
 class Speaks(enum.Enum):
-    """What is known of a host."""
+    """The protocol that a host is known to speak."""
 
     UNKNOWN = "unknown"
     V1 = "v1"
@@ -61,21 +61,27 @@ class Speaks(enum.Enum):
 
 @dataclass
 class Known:
-    """What is known of one host, and when what may be asked again."""
+    """
+    What is known about one host, for one key.
+
+    Times are in seconds on the sender's monotonic clock: ``v1_again_at`` is when to try V1
+    again, ``confirm_again_at`` the earliest time to try V0 again after ``failures`` attempts
+    without a proper answer.
+    """
 
     speaks: Speaks = Speaks.UNKNOWN
     v1_again_at: float = 0.0
     confirm_again_at: float = 0.0
-    in_vain: int = 0
+    failures: int = 0
     has_ai_lane: bool = True
 
 
-#: By host and key; a forked child knows what its parent knew.
+#: By host and key; a forked child inherits it.
 _MEMORY: MutableMapping[tuple[str, str], Known] = {}
 
 
 def sign_of(response: Response, request_id: str) -> Sign:
-    """Return what an answer to a request of V1 with *request_id* says of the server."""
+    """Return what *response* to the V1 request with *request_id* shows about the server."""
     status, answer = response.status, object_in(response)
     if status is None:
         return Sign.NOTHING
@@ -90,47 +96,47 @@ def sign_of(response: Response, request_id: str) -> Sign:
         return Sign.PROOF
     if status in _NOT_FOUND or 300 <= status < 400:
         return Sign.DOUBT
-    if 200 <= status < 300:  # V0's answer on V1's path: a server that takes any
+    if 200 <= status < 300:  # V0's answer to V1's path: a server that accepts any path
         return Sign.DOUBT if is_page(response) or "status" in answer else Sign.NOTHING
     return Sign.DOUBT if status == 403 and is_page(response) else Sign.NOTHING
 
 
 def is_posthogs_own(host: str) -> bool:
-    """Return whether the base URL *host* is one of PostHog's cloud."""
+    """Return whether the base URL *host* belongs to PostHog Cloud."""
     return f".{urlsplit(host).hostname or ''}".endswith(".posthog.com")
 
 
 class Protocol(Interface):
-    """Chooses the dialect of each attempt, and learns from the answers."""
+    """Choose the dialect of each attempt, and learn from the responses."""
 
     @property
     def name(self) -> str:
-        """The name of the dialect that is spoken, as far as is known."""
+        """The name of the dialect in use, as far as it is known."""
 
     @property
     def proven(self) -> bool:
-        """Whether the endpoint is known to be there."""
+        """Whether the endpoint is known to exist."""
 
     def choose(self, lane: str, now: float) -> Dialect:
-        """Return the dialect for the next attempt of a batch of *lane*."""
+        """Return the dialect for the next attempt to send a batch of *lane*."""
 
     def heed(
         self, dialect: Dialect, response: Response, request_id: str, now: float
     ) -> Dialect | None:
-        """Learn from an answer; return a dialect in which the same batch is to be sent at once."""
+        """Learn from *response*; return a dialect to send the same batch in at once, or None."""
 
     def counts(self, dialect: Dialect, response: Response, now: float) -> bool:
-        """Return whether the answer to what `heed` wanted stands for the batch."""
+        """Return whether *response*, to the attempt that `heed` asked for, decides the batch."""
 
     def news(self) -> str:
-        """Return, once, what the user should know."""
+        """Return a message for the user, once; "" if there is none."""
 
     def trouble(self) -> str:
-        """Return what is wrong, if the last answers showed it; else nothing."""
+        """Return what the last responses showed to be wrong; "" if nothing."""
 
 
 class Fixed:
-    """Always the same dialect."""
+    """A `Protocol` that always chooses the same dialect."""
 
     proven = False
 
@@ -153,26 +159,26 @@ class Fixed:
         return None
 
     def counts(self, dialect: Dialect, response: Response, now: float) -> bool:
-        """Return True: nothing else was asked."""
+        """Return True: `heed` never asks for another attempt."""
         return True
 
     def news(self) -> str:
-        """Return nothing."""
+        """Return ""."""
         return ""
 
     def trouble(self) -> str:
-        """Return nothing."""
+        """Return ""."""
         return ""
 
 
 class PostHogProtocol:
     """
-    The protocol of one host and key.
+    Choose the protocol for one host and key.
 
     Args:
-        dialect: the main one; without a ``fallback`` it is never left.
-        endpoint: whose host and key are the ones.
-        memory: what is known in this process.
+        dialect: the preferred dialect; without a ``fallback`` it is always used.
+        endpoint: the host and key.
+        memory: what is known about hosts; None: one mapping for the process.
     """
 
     def __init__(
@@ -197,7 +203,7 @@ class PostHogProtocol:
 
     @property
     def name(self) -> str:
-        """The protocol that is spoken; the dialect's own name as long as nothing is known."""
+        """The name of the protocol in use; the dialect's own name until that is known."""
         if self._fallback is None:
             return self._dialect.name
         return {
@@ -208,11 +214,11 @@ class PostHogProtocol:
 
     @property
     def proven(self) -> bool:
-        """Whether V1 was heard there, or must be spoken there."""
+        """Whether the host has answered in V1, or is PostHog's own."""
         return self._dialect.v1 and (self._own or self._known.speaks is Speaks.V1)
 
     def choose(self, lane: str, now: float) -> PostHogDialect:
-        """Return V1, or V0 where that is known; V1 once a day there, too."""
+        """Return V0 for a host known to speak it, except once a day; else V1."""
         known = self._known
         self._trouble = ""
         if self._fallback is not None and known.speaks is Speaks.V0:
@@ -228,13 +234,13 @@ class PostHogProtocol:
     def heed(
         self, dialect: Dialect, response: Response, request_id: str, now: float
     ) -> PostHogDialect | None:
-        """Learn from an answer; return the dialect in which the same batch is to go at once."""
+        """Learn from *response*; return the dialect to send the same batch in at once, or None."""
         if not isinstance(dialect, PostHogDialect):
             return None
         if not dialect.v1:
             self._heed_v0(response, now)
             return None
-        if self.proven:  # before a look into the answer, which costs something
+        if self.proven:  # checked first, as reading the response takes time
             return self._without_ai(response) if dialect is self._ai else None
         sign = sign_of(response, request_id)
         if sign is Sign.PROOF:
@@ -246,17 +252,17 @@ class PostHogProtocol:
             return self._without_ai(response)
         if sign is Sign.NOTHING or self._fallback is None:
             return None
-        self._trouble = _words(sign, response)
+        self._trouble = _description(sign, response)
         return self._fallback if now >= self._known.confirm_again_at else None
 
     def counts(self, dialect: Dialect, response: Response, now: float) -> bool:
-        """Return whether V0 was confirmed: by a JSON object with ``status``, and nothing else."""
+        """Return whether V0 was confirmed: by a 2xx whose JSON object has a ``status``."""
         if dialect is not self._fallback:
             return True
         known = self._known
         if not (200 <= (response.status or 0) < 300 and "status" in object_in(response)):
-            known.in_vain += 1
-            wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(known.in_vain - 1, 8))
+            known.failures += 1
+            wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(known.failures - 1, 8))
             known.confirm_again_at = now + wait
             return False
         if known.speaks is not Speaks.V0:
@@ -264,32 +270,32 @@ class PostHogProtocol:
                 f"{self._host} does not speak PostHog's newer protocol ({self._trouble}): "
                 "events go to /batch/ from now on, and V1 is tried again in a day"
             )
-        known.speaks, known.in_vain, self._trouble = Speaks.V0, 0, ""
+        known.speaks, known.failures, self._trouble = Speaks.V0, 0, ""
         known.v1_again_at = now + DAY
         return True
 
     def news(self) -> str:
-        """Return, once, what the user should know."""
+        """Return a message for the user, once; "" if there is none."""
         news, self._news = self._news, ""
         return news
 
     def trouble(self) -> str:
-        """Return what is wrong with the address, if both protocols were tried in vain."""
+        """Return what is wrong with the address if both protocols failed; else ""."""
         return self._trouble and (
             f"neither of PostHog's protocols is spoken at {self._host}, {self._trouble}"
         )
 
     def _heed_v0(self, response: Response, now: float) -> None:
-        """Try V1 next where V0 is not found any more: the server was replaced."""
+        """If V0's path is gone, the server was replaced: try V1 next."""
         if response.status in _NOT_FOUND:
             self._known.v1_again_at = now
 
     def _tell(self, news: str) -> None:
-        """Add to the news: one attempt may find out two things."""
+        """Add to the news, as one attempt may bring two messages."""
         self._news = f"{self._news}; {news}" if self._news else news
 
     def _without_ai(self, response: Response) -> PostHogDialect | None:
-        """Leave the lane of AI events where the deployment has none."""
+        """Return the main dialect if the deployment has no route for AI events, else None."""
         status = response.status or 0
         missing = status in _NOT_FOUND or 300 <= status < 400
         if not (missing or (200 <= status < 300 and is_page(response))):
@@ -298,7 +304,7 @@ class PostHogProtocol:
         return self._dialect
 
     def _miss_ai_lane(self) -> None:
-        """Remember, and tell once, that AI events must fit where all others go."""
+        """Remember that the host has no route for AI events, and report that once."""
         if self._known.has_ai_lane:
             self._known.has_ai_lane = False
             self._tell(
@@ -312,14 +318,14 @@ def protocol_for(
     endpoint: Endpoint,
     memory: MutableMapping[tuple[str, str], Known] | None = None,
 ) -> Protocol:
-    """Return what chooses the protocol for *dialect* at *endpoint*."""
+    """Return the `Protocol` that chooses between *dialect* and its fallback at *endpoint*."""
     if isinstance(dialect, PostHogDialect):
         return PostHogProtocol(dialect, endpoint, memory)
     return Fixed(dialect)
 
 
-def _words(sign: Sign, response: Response) -> str:
-    """Return what an answer looks like, in a few words."""
+def _description(sign: Sign, response: Response) -> str:
+    """Describe the response in a few words, for a log message."""
     if sign is Sign.STRIPPED:
         return "a proxy strips the Authorization header"
     if 300 <= (response.status or 0) < 400:

@@ -1,4 +1,4 @@
-"""The names of the dialects; a module is imported when one of its names is asked for."""
+"""The dialects by name; a dialect's module is imported when the dialect is first looked up."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _logs(name: str) -> Dialect:
     return otlp.LOGS
 
 
-#: Who finds each name: by statements, which what packs programs (PyInstaller) can see.
+#: A loader for each name. Loaders use import statements, which PyInstaller can see.
 DIALECTS: Mapping[str, Callable[[str], Dialect]] = MappingProxyType(
     {
         "posthog": _posthog,
@@ -50,12 +50,16 @@ DIALECTS: Mapping[str, Callable[[str], Dialect]] = MappingProxyType(
 
 
 def family_of(dialect: Dialect) -> str:
-    """Return the name under which lines of *dialect* wait: several may share one form."""
+    """Return the name that a spool stores lines under; dialects with one line format share it."""
     return str(getattr(dialect, "family", dialect.name))
 
 
 def find_dialect(dialect: str | Dialect) -> Dialect:
-    """Return the dialect of that name, or *dialect* itself; raises for anything else."""
+    """
+    Return the dialect of that name, or *dialect* itself if it is one.
+
+    Raises ``ValueError`` for an unknown name and ``TypeError`` for anything else.
+    """
     if isinstance(dialect, str):
         if dialect not in DIALECTS:
             raise ValueError(f"dialect: {dialect!r} is not one of {', '.join(DIALECTS)}")

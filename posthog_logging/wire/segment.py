@@ -1,8 +1,8 @@
 """
-The Segment family: six calls to ``POST /v1/batch``, one dialect with each vendor as data.
+The Segment family: six calls to ``POST /v1/batch``; one dialect, with each vendor as data.
 
-A 200 of these servers proves nothing (wire notes, 1.1 and 1.4), so what they would drop
-later is refused or mended here. Every other server of the family is a
+These servers answer 200 to events that they drop later (wire notes, 1.1 and 1.4), so such
+events are corrected or refused here. For another vendor of the family, use
 ``dataclasses.replace(SEGMENT, name=..., path=..., auth=..., limits=...)``.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import re
-import uuid
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ..events import jsonable
-from ..events.identifiers import clean_id
+from ..events.identifiers import clean_id, clean_text, shortened
 from ..events.message import Message, Refused
 from ..events.timestamps import parse_timestamp
 from ..version import LIBRARY, VERSION
 from .answers import doubt, object_in
-from .compression import compress, decompress
+from .compression import compress, json_of
 from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
-from .posthog import CONTEXT_PROPERTIES
+from .posthog import CONTEXT_PROPERTIES, canonical
 
 
 __all__ = [
@@ -48,15 +47,15 @@ _ID_AT = len(_HEAD)
 _USER_AGENT = f"{LIBRARY}/{VERSION}"
 _AUTH = frozenset({"basic", "body", "bearer"})
 
-# npm's validator wants an event below 32,768 bytes, the API a body of at most 500 KB; the
-# distance to it is for the envelope, the commas and the keys in each message (3.2).
+# Segment's npm validator takes events below 32,768 bytes, its API bodies of at most 500 KB; the
+# rest is for the envelope, the commas and the keys in each message (3.2).
 _LIMITS = Limits(event_bytes=32_767, batch_bytes=475_000, batch_count=2500)
 _METAROUTER_LIMITS = Limits(event_bytes=14_750, batch_bytes=475_000, batch_count=100)
 _RUDDERSTACK_LIMITS = Limits(event_bytes=4_090_000, batch_bytes=4_090_000, batch_count=2500)
 _JITSU_LIMITS = Limits(event_bytes=1_000_000, batch_bytes=4_000_000, batch_count=2500)
 
-# The newest generation of Segment's own clients (4). They lose a batch at
-# 401, 403 and 404; a wrong key or address is no verdict on events, so here they wait.
+# As Segment's newest clients (4), with one exception: those lose a batch at 401, 403 and 404.
+# A wrong key or address says nothing about the events, so here they are kept.
 _DEFAULTS = Rules()
 _RULES = Rules(
     retry=_DEFAULTS.retry | {410, 460},
@@ -65,7 +64,7 @@ _RULES = Rules(
     free_throttle=True,
 )
 
-#: The last step of a single call's path, and the call: the short ones are Astronomer's (1).
+#: The call for the last segment of a single call's path; the short ones are Astronomer's (1).
 SINGLE_PATHS: Mapping[str, str] = {
     **{name: name for name in ("identify", "track", "page", "screen", "group", "alias")},
     "i": "identify",
@@ -75,7 +74,7 @@ SINGLE_PATHS: Mapping[str, str] = {
     "a": "alias",
 }
 
-# They steer PostHog's server and say nothing about the event.
+# Instructions for PostHog's server, not properties of the event.
 _POSTHOG_ONLY = frozenset({"$geoip_disable", "$is_server"})
 _PLACES = {name: path for path, name in CONTEXT_PROPERTIES.items()}
 _PAGE_PROPERTIES = {
@@ -89,8 +88,7 @@ _WITH_PROPERTIES = frozenset({"track", "page", "screen"})
 _SHARED = ("context", "integrations")
 _OPEN = ("context", "integrations", "traits", "properties")
 _FALSE = frozenset({"false", "0"})
-_LONGEST_ID = 200  # bytes, as in `message`
-_NO_TYPE = "group"  # Jitsu's name for no type of group
+_NO_TYPE = "group"  # stands for no group type, as in Jitsu (5)
 _JITSU_ERROR = re.compile(r"Message ID: ([^\s:]+): ?(.*)", re.DOTALL)
 _JITSU_AGAIN = ("producer error",)
 _JITSU_WAITS = ("quota exceeded", "no destinations")
@@ -103,13 +101,14 @@ class SegmentDialect:
     One vendor of the family.
 
     Args:
-        default_host: where it lives; nothing where every customer has a host of their own.
-        auth: any of ``basic``, ``body`` (a ``writeKey`` beside the batch) and ``bearer``.
-        per_message: of ``writeKey``, ``appId`` and ``sentAt`` what each message repeats.
-        event_name_bytes: how long the name of a track event may be.
-        traits_in_context: whether the traits of identify are repeated in the context.
-        key_hosts: beginnings of keys that go as bearer tokens, each with its region's host.
-        any_id: whether a caller's own id, which need not be a UUID, goes as it is.
+        default_host: the vendor's base URL; "" if every customer has a host of their own.
+        auth: how the key is sent: any of ``basic``, ``body`` (a ``writeKey`` beside the batch)
+            and ``bearer``. Anything else raises ``ValueError``.
+        per_message: which of ``writeKey``, ``appId`` and ``sentAt`` each message repeats.
+        event_name_bytes: the most bytes of a track event's name; None: no limit.
+        traits_in_context: whether identify repeats its traits in the context.
+        key_hosts: prefixes of keys that are sent as bearer tokens, each with its region's host.
+        any_id: whether the caller's id is sent unchanged even if it is not a UUID.
         mends_ids: whether the server cuts and cleans a ``messageId`` (Jitsu, 1.3).
     """
 
@@ -132,14 +131,14 @@ class SegmentDialect:
             raise ValueError(f"auth: {sorted(self.auth - _AUTH)} is not one of {sorted(_AUTH)}")
 
     def ingestion_host(self, host: str, api_key: str) -> str:
-        """Return *host*; in place of the vendor's own, or of none, the one of the key's region."""
+        """Return *host*; if it is the default or empty, the host of the key's region."""
         host = host.rstrip("/")
         if host in ("", self.default_host):
             return self._region(api_key.strip()) or self.default_host
         return host
 
     def line(self, message: Message) -> bytes:
-        """Return *message* as one of the six calls, its ``messageId`` first."""
+        """Return *message* as one of the six calls, with the ``messageId`` first."""
         fields = self._fields(message)
         line = jsonable.encode(fields)
         if len(line) <= self.limits.event_bytes:
@@ -173,24 +172,19 @@ class SegmentDialect:
         return fields
 
     def uuid_of(self, line: bytes) -> str:
-        """Return the call's ``messageId``, which always stands first, as answers name it."""
+        """Return the ``messageId``, always the first field, as the server's answers write it."""
         end = line.index(b'"', _ID_AT)
         raw = line[_ID_AT:end]
-        if b"\\" in raw:  # an id of the caller's own, with a character that JSON escapes
+        if b"\\" in raw:  # the caller chose an id with a character that JSON escapes
             raw = str(jsonable.decode(line)["messageId"]).encode()
         return self.answers_name(raw.decode())
 
     def answers_name(self, message_id: str) -> str:
-        """Return how the server's answers call *message_id*: Jitsu's cut and replace."""
+        """Return *message_id* as the server's answers write it: Jitsu cuts and cleans it."""
         return _NOT_OF_JITSU.sub("_", message_id[:64]) if self.mends_ids else message_id
 
-    def with_uuid(self, line: bytes, uuid: str) -> bytes:
-        """Return *line* with another ``messageId``."""
-        fields = jsonable.decode(line)
-        return jsonable.encode({**fields, "messageId": uuid})
-
     def request(self, batch: Batch, endpoint: Endpoint, now: str) -> Request:
-        """Return one attempt's POST; its ``sentAt`` is what servers correct our clock by."""
+        """Return the POST request; servers correct clock skew by *now*, its ``sentAt``."""
         key = endpoint.api_key.strip()
         packed, coding = compress(self._body(batch, key, now), endpoint.compression)
         headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT}
@@ -208,7 +202,7 @@ class SegmentDialect:
         write_key = b'"writeKey":%b,' % own if "body" in self.auth else b""
         lines = batch.lines
         if self.per_message:
-            # Added here, so that no key is ever in a line, and so in no spool.
+            # Added here, not to the line, so that no key gets into a spool.
             values = {"sentAt": sent_at}
             names = self.per_message
             keys = b"".join(b'"%b":%b,' % (name.encode(), values.get(name, own)) for name in names)
@@ -219,7 +213,8 @@ class SegmentDialect:
         if "bearer" in self.auth or self._region(key):
             return {"Authorization": f"Bearer {key}"}
         if "basic" in self.auth:
-            # A user and no password (RFC 7617, 2): Jitsu's keys have a colon of their own.
+            # The key is the user, with an empty password (RFC 7617, 2); Jitsu's keys contain a
+            # colon.
             return {"Authorization": f"Basic {base64.b64encode(f'{key}:'.encode()).decode()}"}
         return {}
 
@@ -227,7 +222,7 @@ class SegmentDialect:
         return next((host for start, host in self.key_hosts if key.startswith(start)), "")
 
     def results(self, response: Response) -> Results:
-        """Return what a 2xx says of single calls: Jitsu by id, MetaRouter by number only."""
+        """Return what a 2xx says about single calls: Jitsu names them, MetaRouter counts them."""
         answer = object_in(response)
         if answer.get("ok") is False and answer.get("errors"):
             return _jitsu_results(answer["errors"])
@@ -241,14 +236,22 @@ class SegmentDialect:
         return Results(notes={"partly_accepted": 1}) if partly else Results()
 
     def decode(self, request: Request) -> list[Message]:
-        """Return the messages of a batch, an import or a single call."""
-        coding = {k.lower(): v for k, v in request.headers.items()}.get("content-encoding")
-        body = jsonable.decode(decompress(request.body, coding))
-        return [_decoded(raw) for raw in calls_in(body, urlsplit(request.url).path)]
+        """
+        Return the messages of a batch, an import or a single call.
+
+        Raises ``ValueError`` for anything else.
+        """
+        path = urlsplit(request.url).path
+        return [_decoded(raw) for raw in calls_in(json_of(request), path)]
 
 
 def calls_in(body: Any, path: str = "") -> list[Any]:
-    """Return the calls of a batch, each under what the batch says of all, or the single one."""
+    """
+    Return the calls in a request's JSON: those of a batch, or the single one.
+
+    Calls of a batch inherit its ``context`` and ``integrations``. The type of a single call may
+    be in *path*. Raises ``ValueError`` for anything else.
+    """
     if not isinstance(body, dict):
         raise ValueError("a call or a batch is an object")
     if "batch" not in body:
@@ -261,21 +264,26 @@ def calls_in(body: Any, path: str = "") -> list[Any]:
 
 
 def _within(shared: Mapping[str, Fields], raw: Any) -> Any:
-    """Return *raw* with the batch's context and integrations under its own (2)."""
+    """Return *raw* with the batch's context and integrations as defaults (2)."""
     if not isinstance(raw, dict):
         return raw
     return {**raw, **{name: {**shared[name], **_mapping(raw.get(name))} for name in shared}}
 
 
 def _fitted(fields: Fields, size: int) -> bytes | None:
-    """Return *fields* in *size* bytes: the open parts are cut, ids, names and times never."""
+    """
+    Return *fields* in at most *size* bytes, None if that cannot be done.
+
+    Only context, integrations, traits and properties are cut: never ids, names and times.
+    """
     head = jsonable.encode({k: v for k, v in fields.items() if k not in _OPEN})
     rest = {k: fields[k] for k in _OPEN if k in fields}
     cut = jsonable.encode_within(rest, size - len(head))
     return None if cut is None else head[:-1] + b"," + cut[1:]
 
 
-# From PostHog's model to the calls: each writer takes what it says out of the properties.
+# From PostHog's model to the calls. Each writer removes from the properties what it puts into
+# the fields.
 
 
 def _write_track(message: Message, properties: Fields, fields: Fields) -> None:
@@ -291,7 +299,7 @@ def _write_identify(message: Message, properties: Fields, fields: Fields) -> Non
 
 
 def _write_alias(message: Message, properties: Fields, fields: Fields) -> None:
-    """PostHog's alias belongs to the old id, Segment's to the new one."""
+    """Write an alias: PostHog's event has the old id, Segment's call the new one."""
     user = _id(properties.pop("alias", None))
     properties.pop("distinct_id", None)
     if not message.distinct_id:
@@ -315,23 +323,22 @@ def _write_screen(message: Message, properties: Fields, fields: Fields) -> None:
 
 
 def _write_group(message: Message, properties: Fields, fields: Fields) -> None:
-    kind, key = _said(properties, "$group_type"), _said(properties, "$group_key")
+    kind, key = _text_at(properties, "$group_type"), _text_at(properties, "$group_key")
     if not key.strip():
         raise Refused("no_group", message.event)
     for name in ("$group_type", "$group_key"):
         properties.pop(name, None)
     if message.distinct_id == _group_own_id(kind, key):
-        fields["anonymousId"] = message.distinct_id  # it is nobody's, and an id is required
+        fields["anonymousId"] = message.distinct_id  # no person; Segment requires an id
     else:
         fields |= _ids(message, properties)
     fields["groupId"] = key
     traits = dict(_taken(properties, "$group_set") or {})
-    # "group" is what stands for no type, both ways (5).
     fields["traits"] = traits if kind in ("", _NO_TYPE) else {**traits, "groupType": kind}
 
 
 def _ids(message: Message, properties: Fields) -> Fields:
-    """Return the user, or an anonymous one where nobody is known; never null (3)."""
+    """Return ``userId``, ``anonymousId`` or both, but never null (3); refuse an event without."""
     distinct_id = message.distinct_id.strip()
     anonymous = _id(properties.get("$anon_distinct_id"))
     if not distinct_id and not anonymous:
@@ -345,12 +352,12 @@ def _ids(message: Message, properties: Fields) -> Fields:
 
 
 def _is_personless(properties: Mapping[str, Any]) -> bool:
-    said = properties.get("$process_person_profile")
-    return said is not None and str(said).strip().lower() in _FALSE
+    profile = properties.get("$process_person_profile")
+    return profile is not None and str(profile).strip().lower() in _FALSE
 
 
 def _context(properties: Fields, kind: str) -> Fields:
-    """Take what has a place in Segment's context out of *properties*."""
+    """Return Segment's context, made of *properties*, which are removed there."""
     context = dict(_taken(properties, "$context") or {})
     context["library"] = {
         "name": str(properties.pop("$lib", None) or LIBRARY),
@@ -369,7 +376,12 @@ def _context(properties: Fields, kind: str) -> Fields:
 
 
 def _place_all(context: Fields, properties: Fields, kind: str) -> None:
-    """A plain name is the caller's own, so it stays a property too; any call may have a title."""
+    """
+    Move properties into *context*.
+
+    Properties without a ``$`` are the caller's own, so they are copied. ``title`` only means
+    the title of a page in page calls.
+    """
     for name, path in _PLACES.items():
         if properties.get(name) is None or (name == "title" and kind != "page"):
             continue
@@ -378,12 +390,12 @@ def _place_all(context: Fields, properties: Fields, kind: str) -> None:
 
 
 def _place(context: Fields, path: tuple[str, ...], value: Any) -> bool:
-    """Set one value; False where the caller has something else than an object on the way."""
+    """Set one value in nested *context*; return False if a parent is not an object."""
     for key in path[:-1]:
         inner = context.get(key, {})
         if not isinstance(inner, Mapping):
             return False
-        context[key] = inner = dict(inner)  # the caller's own context is never written to
+        context[key] = inner = dict(inner)  # a copy: the caller's mapping is not changed
         context = inner
     context[path[-1]] = value
     return True
@@ -395,7 +407,7 @@ def _lift(properties: Fields, fields: Fields, names: Mapping[str, str]) -> None:
             fields[field] = str(properties.pop(name))
 
 
-# From the calls to PostHog's model: each reader returns the event's name and its distinct id.
+# From the calls to PostHog's model. Each reader returns the event's name and distinct_id.
 
 
 def _decoded(raw: Any) -> Message:
@@ -409,18 +421,18 @@ def _decoded(raw: Any) -> Message:
     if raw.get("integrations"):
         properties["$integrations"] = raw["integrations"]
     event, distinct_id = _CALLS[kind].read(raw, properties)
-    moment = raw.get("timestamp") or raw.get("originalTimestamp")
+    time = raw.get("timestamp") or raw.get("originalTimestamp")
     return Message(
         event,
         distinct_id,
         properties,
-        _canonical(raw.get("messageId")),
-        (parse_timestamp(moment) or str(moment)) if moment else "",
+        canonical(str(raw.get("messageId") or "")),
+        (parse_timestamp(time) or str(time)) if time else "",
     )
 
 
 def _read_track(raw: Fields, properties: Fields) -> tuple[str, str]:
-    return _said(raw, "event"), _reader_id(raw, properties)
+    return _text_at(raw, "event"), _reader_id(raw, properties)
 
 
 def _read_identify(raw: Fields, properties: Fields) -> tuple[str, str]:
@@ -430,8 +442,8 @@ def _read_identify(raw: Fields, properties: Fields) -> tuple[str, str]:
 
 
 def _read_alias(raw: Fields, properties: Fields) -> tuple[str, str]:
-    previous = _said(raw, "previousId")
-    properties |= {"alias": _said(raw, "userId"), "distinct_id": previous}
+    previous = _text_at(raw, "previousId")
+    properties |= {"alias": _text_at(raw, "userId"), "distinct_id": previous}
     return "$create_alias", previous
 
 
@@ -450,23 +462,23 @@ def _read_screen(raw: Fields, properties: Fields) -> tuple[str, str]:
 
 def _read_group(raw: Fields, properties: Fields) -> tuple[str, str]:
     traits = dict(_mapping(raw.get("traits")))
-    kind, key = str(traits.pop("groupType", _NO_TYPE)), _said(raw, "groupId")
+    kind, key = str(traits.pop("groupType", _NO_TYPE)), _text_at(raw, "groupId")
     properties |= {"$group_type": kind, "$group_key": key, "$group_set": traits}
     own = _group_own_id(kind, key)
-    if not _said(raw, "userId") and _said(raw, "anonymousId") in ("", own):
+    if not _text_at(raw, "userId") and _text_at(raw, "anonymousId") in ("", own):
         return "$groupidentify", own
     return "$groupidentify", _reader_id(raw, properties)
 
 
 def _reader_id(raw: Fields, properties: Fields) -> str:
-    user, anonymous = _said(raw, "userId"), _said(raw, "anonymousId")
+    user, anonymous = _text_at(raw, "userId"), _text_at(raw, "anonymousId")
     if anonymous and not (_is_personless(properties) and not user):
         properties["$anon_distinct_id"] = anonymous
     return user or anonymous
 
 
 def _rest_of_context(context: Fields, properties: Fields) -> Fields:
-    """Move what PostHog has a property for into *properties*; return the rest of *context*."""
+    """Move values that PostHog has a property for to *properties*; return the rest."""
     library = context.pop("library", None)
     if isinstance(library, dict):
         for name, key in (("$lib", "name"), ("$lib_version", "version")):
@@ -536,12 +548,12 @@ _CALLS: Mapping[str, _Call] = {
     "group": _Call("$groupidentify", _write_group, _read_group),
     "alias": _Call("$create_alias", _write_alias, _read_alias),
 }
-# Segment has no call that changes a person without naming them: identify does that too.
+# Segment has no call of its own for `$set`: identify sets traits, too.
 _TYPE_OF = {call.event: kind for kind, call in _CALLS.items() if call.event} | {"$set": "identify"}
 
 
 def _taken(properties: Fields, name: str) -> dict[str, Any] | None:
-    """Take an object out of *properties*; anything else stays there, so that it is not lost."""
+    """Remove a mapping from *properties* and return it; any other value stays, else it is lost."""
     value = properties.get(name)
     if value is None or not isinstance(value, Mapping):
         return None
@@ -554,49 +566,39 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _id(value: Any) -> str:
-    """Return an id as text, nothing where it names nobody; numbers would break servers (1.1)."""
-    return "" if value is None else clean_id(value, _tell_nobody) or ""
+    """Return an id as text, "" if it names nobody; some servers fail on numbers (1.1)."""
+    return "" if value is None else clean_id(value, _ignore) or ""
 
 
-def _tell_nobody(topic: str, text: str) -> None:
-    """Mend an id without a warning: that was logged when the message was made."""
+def _ignore(topic: str, text: str) -> None:
+    """Log no correction: that was logged when the message was made."""
 
 
-def _said(raw: Mapping[str, Any], field: str) -> str:
+def _text_at(raw: Mapping[str, Any], field: str) -> str:
     value = raw.get(field)
     return "" if value is None else str(value)
 
 
 def _group_own_id(kind: str, key: str) -> str:
-    """Return the id that PostHog's SDKs give to a group that nobody was named with."""
-    return _cut(f"${kind}_{key}", _LONGEST_ID)
+    """Return the distinct_id of a group event without a person, as `assemble` makes it."""
+    return shortened(clean_text(f"${kind}_{key}"))
 
 
 def _cut(text: str, size: int) -> str:
-    """Return the longest beginning of *text* of at most *size* bytes that ends on a character."""
+    """Return the longest prefix of whole characters in at most *size* bytes."""
     return text.encode(errors="replace")[:size].decode(errors="ignore")
 
 
-def _milliseconds(moment: str) -> str:
-    """Return an RFC 3339 time in UTC with exactly three digits of a second."""
-    if moment[-1:] != "Z":
-        moment = parse_timestamp(moment) or moment
-    whole, _, fraction = moment.removesuffix("Z").partition(".")
+def _milliseconds(timestamp: str) -> str:
+    """Return an RFC 3339 time in UTC with milliseconds."""
+    if timestamp[-1:] != "Z":
+        timestamp = parse_timestamp(timestamp) or timestamp
+    whole, _, fraction = timestamp.removesuffix("Z").partition(".")
     return f"{whole}.{fraction[:3]:<03}Z"
 
 
-def _canonical(name: Any) -> str:
-    """Return a foreign id as a uuid: an invalid one becomes the same valid one every time."""
-    if not name:
-        return ""
-    try:
-        return str(uuid.UUID(str(name)))
-    except ValueError:
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, str(name)))
-
-
 def _jitsu_results(errors: Any) -> Results:
-    """Sort Jitsu's errors: it lost some on its way, or has no place for them, or refuses them."""
+    """Sort Jitsu's errors: retry a lost event, keep one without a destination, drop the rest."""
     texts = [str(error) for error in errors] if isinstance(errors, list) else []
     found = [match for match in map(_JITSU_ERROR.match, texts) if match]
     again, waits = (
