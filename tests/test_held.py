@@ -391,7 +391,7 @@ def test_clear_inside(make_handler: MakeHandler, inspector: Inspector) -> None:
 def test_entered_twice() -> None:
     """One block is one object."""
     block = context.held()
-    with block, pytest.raises(RuntimeError, match="entered before"):
+    with block, pytest.raises(RuntimeError, match="open already"):
         block.__enter__()
     with block:
         pass
