@@ -22,7 +22,7 @@ from ..events.message import Message, Refused
 from ..events.timestamps import parse_timestamp
 from ..version import LIBRARY, VERSION
 from .answers import doubt, object_in
-from .compression import compress, json_of
+from .bodies import json_of, json_request
 from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from .posthog import CONTEXT_PROPERTIES, canonical
 
@@ -44,7 +44,6 @@ Fields = dict[str, Any]
 
 _HEAD = b'{"messageId":"'
 _ID_AT = len(_HEAD)
-_USER_AGENT = f"{LIBRARY}/{VERSION}"
 _AUTH = frozenset({"basic", "body", "bearer"})
 
 # Segment's npm validator takes events below 32,768 bytes, its API bodies of at most 500 KB; the
@@ -186,15 +185,12 @@ class SegmentDialect:
     def request(self, batch: Batch, endpoint: Endpoint, now: str) -> Request:
         """Return the POST request; servers correct clock skew by *now*, its ``sentAt``."""
         key = endpoint.api_key.strip()
-        packed, coding = compress(self._body(batch, key, now), endpoint.compression)
-        headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT}
-        if coding:
-            headers["Content-Encoding"] = coding
+        headers = self._authorization(key)
         if batch.attempt > 1:
             headers["X-Retry-Count"] = str(batch.attempt - 1)
-        headers |= self._authorization(key)
-        host = self.ingestion_host(endpoint.host, key)
-        return Request(host + self.path, {**headers, **endpoint.headers}, packed)
+        url = self.ingestion_host(endpoint.host, key) + self.path
+        body = self._body(batch, key, now)
+        return json_request(url, body, headers, endpoint, endpoint.compression)
 
     def _body(self, batch: Batch, key: str, now: str) -> bytes:
         sent_at = jsonable.encode(_milliseconds(now))
