@@ -549,7 +549,7 @@ _TYPE_OF = {call.event: kind for kind, call in _CALLS.items() if call.event} | {
 
 
 def _taken(properties: Fields, name: str) -> dict[str, Any] | None:
-    """Remove a mapping from *properties* and return it; any other value stays, else it is lost."""
+    """Remove a mapping from *properties* and return it; any other value stays there."""
     value = properties.get(name)
     if value is None or not isinstance(value, Mapping):
         return None
