@@ -67,7 +67,7 @@ class Bound(NamedTuple):
     holder: Holder | None = None
 
 
-class Moment(NamedTuple):
+class BindTime(NamedTuple):
     """A time in seconds: by the wall clock, as on records, and by the monotonic clock."""
 
     wall: float
@@ -84,7 +84,7 @@ class Moment(NamedTuple):
 
 _bound: ContextVar[Bound | None] = ContextVar("posthog_logging", default=None)
 # When the current identity was bound; None if none was.
-_since: ContextVar[Moment | None] = ContextVar("posthog_logging_since", default=None)
+_since: ContextVar[BindTime | None] = ContextVar("posthog_logging_since", default=None)
 
 #: Return the values bound in the current context, or None.
 current: Callable[[], Bound | None] = _bound.get
@@ -242,7 +242,7 @@ def leave(token: Token[Bound | None]) -> None:
         pass
 
 
-def _renew(**fields: Any) -> None:
+def _rebind(**fields: Any) -> None:
     """Replace *fields* of the current values."""
     if _bound.get() is None or "distinct_id" in fields:
         _mark_time()
@@ -250,7 +250,7 @@ def _renew(**fields: Any) -> None:
 
 
 def _mark_time() -> None:
-    _since.set(Moment(time.time(), time.monotonic()))
+    _since.set(BindTime(time.time(), time.monotonic()))
 
 
 _FLAG = "$feature/"
@@ -341,7 +341,7 @@ class held:  # noqa: N801 - reads as what it is: ``with held():``
         bound = current()
         self._outer = None if bound is None else bound.holder
         self._open = True
-        _renew(holder=self)
+        _rebind(holder=self)
         return self
 
     def __exit__(
@@ -432,7 +432,7 @@ def identify(distinct_id: Any, *, anonymous_id: Any = None, **set: Any) -> None:
     bound = current() or Bound()
     visitor = _text(bound.anonymous_id if anonymous_id is None else anonymous_id)
     remember_person(person)
-    _renew(distinct_id=distinct_id, anonymous_id=visitor or None)
+    _rebind(distinct_id=distinct_id, anonymous_id=visitor or None)
     pair = (visitor, person)
     merges = bool(visitor) and visitor not in _persons and _claim(pair)
     if not merges and not set:

@@ -170,7 +170,7 @@ class Plan:
         if event not in self._nearest:
             if len(self._nearest) >= _MOST_HINTS or len(event) > _LONGEST_HINT:
                 return None
-            import difflib  # which costs more than all the rest of this module
+            import difflib  # here, as importing it takes longer than the rest of this module
 
             near = difflib.get_close_matches(event, self.events, 1)
             self._nearest[event] = near[0] if near else None

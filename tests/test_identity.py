@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from posthog_logging import Listener, MessageHandler, context
-from posthog_logging.context import Moment
+from posthog_logging.context import BindTime
 from posthog_logging.events.records import NOBODY, bound_to
 
 
@@ -217,9 +217,9 @@ def test_a_record_of_elsewhere_has_nobody(elsewhere: dict[str, Any]) -> None:
 def test_a_clock_that_was_set_back_costs_nobody() -> None:
     """A moment is compared by both clocks, so an hour back does not undo what is bound."""
     wall, steady = time.time(), time.monotonic()
-    bound = Moment(wall + 3600, steady - 5)  # five seconds ago, before the clock was set
+    bound = BindTime(wall + 3600, steady - 5)  # five seconds ago, before the clock was set
 
     assert bound.is_before(wall)
     assert not bound.is_before(wall - 6)
-    assert not Moment(wall, steady).is_before(wall - 0.001)
-    assert Moment(wall, steady).is_before(wall)
+    assert not BindTime(wall, steady).is_before(wall - 0.001)
+    assert BindTime(wall, steady).is_before(wall)

@@ -416,6 +416,16 @@ def test_a_group_s_long_own_id_is_no_user(dialect: SegmentDialect) -> None:
     assert assembled.distinct_id == read.distinct_id
 
 
+@profiles
+@pytest.mark.parametrize("event", ["$identify", "played"])
+def test_traits_of_the_context_that_are_no_object(dialect: SegmentDialect, event: str) -> None:
+    """What somebody put in place of the context's traits does not cost the event."""
+    properties = {"$context": {"traits": "gold"}, "$set": {"plan": "gold"}}
+    made = json.loads(dialect.line(message(event, properties=properties)))
+
+    assert made["context"]["traits"] in ("gold", {"plan": "gold"})
+
+
 REFUSED = {
     "track without a name": ("", "user-1", {}, "no_event_name"),
     "track with a blank name": ("  ", "user-1", {}, "no_event_name"),

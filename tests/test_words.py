@@ -39,6 +39,14 @@ PRIVATE = {
     r"\b[Mm]inds\b": "sees",
     r"\bdeaf\b": "disabled",
     r"\bhas no business\b": "is not needed",
+    r"\b[Tt]ell (?:that|it of)\b": "return whether",
+    r"\bsomebody's own\b": "custom, the program's",
+    r"\bof (?:a|the) caller's\b": "the caller's",
+    r"\b(?:by|past|has) (?:its|their|every) (?:own )?verbs?\b": "methods",
+    r"\bin vain\b": "without success, for nothing",
+    r"\bgo-betweens?\b": "proxy, intermediary",
+    r"\bgo(?:es)? the way of\b": "is sent like",
+    r"\bno use to\b": "not worth",
 }
 #: The endings and words that American spelling has otherwise.
 AMERICAN = {
@@ -120,6 +128,8 @@ def test_words(path: Path) -> None:
         ("it was labeled and normalized", 2),
         ("NO_COLOR, Authorization, a parameter", 0),
         ("the name `told` and ``color``", 0),
+        ("Tell that a key is of a caller's own", 2),
+        ("tried in vain", 1),
         ("there is none", 0),
     ],
 )

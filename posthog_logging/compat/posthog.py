@@ -100,7 +100,7 @@ _WITHOUT: Mapping[str, str] = {
     ),
     "AsyncPosthog": "no call waits for the network, so Posthog serves asyncio as well",
     "capture_trace_context": "bind trace ids with posthog_logging.context.bind",
-    "enable_full_ai_capture": "AI events go the way of all others",
+    "enable_full_ai_capture": "AI events are sent like all others",
     "log_captured_exceptions": _LOGGED,
     "privacy_mode": "remove what is private in before_send",
     "project_root": _OWN_CODE,

@@ -52,7 +52,7 @@ def judge(
     Return what *status* means for a batch of *count* events; None means that no answer came.
 
     Args:
-        page: whether the body is a web page, so that a go-between speaks and not the endpoint.
+        page: whether the body is a web page, from something in front of the endpoint.
         proven: whether the endpoint is known to be there, so that "not found" passes.
     """
     if status is None or status < 200:

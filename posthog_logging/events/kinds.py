@@ -1,9 +1,9 @@
 """
 Convert values for JSON, one level deep: the types of the standard library.
 
-The real type decides first: ``type(value)`` and its bases, which no object can fake. Then comes
-the object behind a proxy, then the abstract base class, and last ``str``. Iterators are not
-consumed, and no database is queried.
+The real type decides first: ``type(value)`` and its bases, which no object can fake. Then come
+the object behind a proxy, the types of other libraries (`foreign`), the abstract base classes,
+and last ``str``. Iterators are not consumed, and no database is queried.
 """
 
 from __future__ import annotations

@@ -96,9 +96,9 @@ class Ceiling:
     """
     Allow *burst* events of a person at once, then *per_second*.
 
-    Keeps one number per person: the time at which the allowance is used up again (the generic
-    cell rate algorithm, ITU-T I.371). Remembers *most* people, and forgets those closest to
-    their full allowance first.
+    Keeps one number per person: the time at which the full allowance is available again (the
+    generic cell rate algorithm, ITU-T I.371). Remembers *most* people, and first forgets those
+    closest to their full allowance.
     """
 
     def __init__(self, burst: int, per_second: float, most: int = _MOST_PEOPLE) -> None:

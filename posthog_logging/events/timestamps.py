@@ -12,7 +12,14 @@ from typing import Any
 from .proxies import unwrapped
 
 
-__all__ = ["EARLIEST", "LATEST", "created_or_now", "parse_timestamp", "rfc3339"]
+__all__ = [
+    "EARLIEST",
+    "LATEST",
+    "created_or_now",
+    "milliseconds",
+    "parse_timestamp",
+    "rfc3339",
+]
 
 
 #: The years 1 to 9999 in epoch seconds: the range of RFC 3339.
@@ -74,6 +81,14 @@ def _parse_iso(text: str) -> dt.datetime:
 def rfc3339(seconds: float) -> str:
     """Return epoch *seconds* as RFC 3339 in UTC, with microseconds."""
     return _utc(dt.datetime.fromtimestamp(seconds, dt.UTC))
+
+
+def milliseconds(timestamp: str) -> str:
+    """Return an RFC 3339 time in UTC with milliseconds."""
+    if timestamp[-1:] != "Z":
+        timestamp = parse_timestamp(timestamp) or timestamp
+    whole, _, fraction = timestamp.removesuffix("Z").partition(".")
+    return f"{whole}.{fraction[:3]:<03}Z"
 
 
 def _utc(time: dt.datetime) -> str:

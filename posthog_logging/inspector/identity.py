@@ -75,7 +75,7 @@ class Persons:
     def see(
         self, event: str, distinct_id: str, properties: Mapping[str, Any], number: int
     ) -> tuple[str, ...]:
-        """Take in one accepted event; return a warning where it asks for a merge in vain."""
+        """Take in one accepted event; return a warning if it asks for a refused merge."""
         merge = merge_of(event, distinct_id, properties)
         if merge is None:
             if event == "$identify":

@@ -13,9 +13,6 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from ..events import jsonable
-from .dialect import Request
-
 
 try:
     from isal import isal_zlib
@@ -23,7 +20,7 @@ except ImportError:  # the standard library's zlib works, but takes five times a
     isal_zlib = None  # type: ignore[assignment]
 
 
-__all__ = ["CODINGS", "compress", "decompress", "json_of", "require"]
+__all__ = ["CODINGS", "compress", "decompress", "require"]
 
 #: The most bytes that a body may decompress to: an inspector must survive a zip bomb.
 LARGEST = 64 * 1024 * 1024
@@ -63,12 +60,6 @@ def decompress(body: bytes, coding: str | None, largest: int = LARGEST) -> bytes
     if len(plain) > largest:
         raise ValueError(f"body of more than {largest} bytes")
     return plain
-
-
-def json_of(request: Request) -> Any:
-    """Return the JSON value in the body of *request*; raises ``ValueError`` if it has none."""
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    return jsonable.decode(decompress(request.body, headers.get("content-encoding")))
 
 
 def require(coding: str | None) -> None:

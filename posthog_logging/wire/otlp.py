@@ -23,7 +23,7 @@ from ..events.levels import LEVELS, level_at, number_of
 from ..events.message import Message, Refused
 from ..version import LIBRARY, VERSION
 from .answers import doubt, object_in
-from .compression import compress, json_of
+from .bodies import json_of, json_request
 from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from .posthog import V0
 
@@ -36,7 +36,6 @@ _LIMITS = Limits(event_bytes=1_900_000, batch_bytes=1_950_000, batch_count=1000)
 _UID = "log.record.uid"
 _HEAD = b'{"attributes":[{"key":"log.record.uid","value":{"stringValue":"'
 _UUID = slice(len(_HEAD), len(_HEAD) + 36)
-_USER_AGENT = f"{LIBRARY}/{VERSION}"
 
 _ENVELOPE = (
     b'{"resourceLogs":[{"resource":{"attributes":%b},'
@@ -145,17 +144,10 @@ class LogsDialect:
             jsonable.encode({"name": LIBRARY, "version": VERSION}),
             b",".join(batch.lines),
         )
-        packed, coding = compress(body, endpoint.compression)
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": _USER_AGENT,
-            "Authorization": f"Bearer {endpoint.api_key}",
-        }
-        if coding:
-            headers["Content-Encoding"] = coding
+        headers = {"Authorization": f"Bearer {endpoint.api_key}"}
         token = f"?token={quote(endpoint.api_key, safe='')}" if self.token_in_url else ""
         url = f"{endpoint.host}/i/v1/logs{token}"
-        return Request(url, {**headers, **endpoint.headers}, packed)
+        return json_request(url, body, headers, endpoint, endpoint.compression)
 
     def _resource(self) -> dict[str, Any]:
         """Return the attributes of the program; *resource_attributes* cannot change its name."""

@@ -20,7 +20,8 @@ from ..events import jsonable
 from ..events.message import OPTIONS, Message, Refused
 from ..version import LIBRARY, VERSION
 from .answers import doubt, object_in
-from .compression import CODINGS, compress, json_of
+from .bodies import USER_AGENT, json_of, json_request
+from .compression import CODINGS
 from .dialect import Batch, Dialect, Endpoint, Limits, Request, Response, Results, Rules
 
 
@@ -50,7 +51,6 @@ _LIBRARY_FIRST = b'"$lib":%b,"$lib_version":%b' % (
 )
 _UUID_LENGTH = 36
 _CANONICAL = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_USER_AGENT = f"{LIBRARY}/{VERSION}"
 
 _APP_HOSTS = {
     "https://app.posthog.com": "https://us.i.posthog.com",
@@ -193,19 +193,9 @@ class PostHogDialect:
         body = self._body_v1(batch, endpoint) if self.v1 else _body_v0(batch, endpoint, now)
         # V0 may not support the coding that was chosen for V1; both support gzip.
         chosen = endpoint.compression
-        packed, coding = compress(body, chosen if chosen in self.codings else chosen and "gzip")
-        headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT}
-        if coding:
-            headers["Content-Encoding"] = coding
-        if self.v1:
-            headers |= {
-                "Authorization": f"Bearer {endpoint.api_key}",
-                "PostHog-Sdk-Info": _USER_AGENT,
-                "PostHog-Attempt": str(batch.attempt),
-                "PostHog-Request-Id": batch.request_id,
-                "PostHog-Request-Timestamp": now,
-            }
-        return Request(endpoint.host + self.path, {**headers, **endpoint.headers}, packed)
+        coding = chosen if chosen in self.codings else chosen and "gzip"
+        headers = _headers_v1(batch, endpoint, now) if self.v1 else {}
+        return json_request(endpoint.host + self.path, body, headers, endpoint, coding)
 
     def _body_v1(self, batch: Batch, endpoint: Endpoint) -> bytes:
         migration = b',"historical_migration":true' if endpoint.historical_migration else b""
@@ -239,6 +229,16 @@ class PostHogDialect:
         if not isinstance(body, dict) or not isinstance(body.get("batch"), list):
             raise ValueError("a batch is an object with a list under 'batch'")
         return [_decoded(event) for event in body["batch"]]
+
+
+def _headers_v1(batch: Batch, endpoint: Endpoint, now: str) -> dict[str, str]:
+    return {
+        "Authorization": f"Bearer {endpoint.api_key}",
+        "PostHog-Sdk-Info": USER_AGENT,
+        "PostHog-Attempt": str(batch.attempt),
+        "PostHog-Request-Id": batch.request_id,
+        "PostHog-Request-Timestamp": now,
+    }
 
 
 def _body_v0(batch: Batch, endpoint: Endpoint, now: str) -> bytes:
