@@ -172,6 +172,18 @@ def test_what_is_switched_off_is_not_delivered(
     assert [] == inspector.events
 
 
+def test_import_without_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was not delivered is not called lost: the same command sends it later."""
+    file = tmp_path / "old.ndjson"
+    file.write_text('{"event": "a", "distinct_id": "u"}\n')
+    where = ["--host", "http://127.0.0.1:9", "--api-key", KEY, "--timeout", "0.2"]
+
+    assert 1 == main(["import", str(file), *where])
+    shown = capsys.readouterr().err
+    assert "the same command goes on where this one ended" in shown
+    assert " lost " not in shown
+
+
 def test_one_event_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A spool with one event speaks of one."""
     analytics = Analytics(KEY, "http://127.0.0.1:9", spool=tmp_path, shutdown_timeout=0.1)
