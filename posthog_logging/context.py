@@ -58,7 +58,7 @@ class Bound(NamedTuple):
     The values bound in one context, for every event logged in it.
 
     ``anonymous_id`` is the visitor's id from the request. ``holder`` keeps events back until
-    the end of a `held` block or a database transaction. Both default to None.
+    the end of a `held` block or a database transaction. Id, anonymous id and holder may be None.
     """
 
     distinct_id: Any = None

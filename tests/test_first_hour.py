@@ -20,7 +20,7 @@ import pytest
 import posthog_logging
 
 from posthog_logging import Analytics, Listener, PostHogHandler, event
-from posthog_logging.cli import main
+from posthog_logging.cli import main, rows
 from posthog_logging.cli.docs import guides
 from posthog_logging.cli.output import brief
 from posthog_logging.events.message import Message
@@ -172,6 +172,18 @@ def test_what_is_switched_off_is_not_delivered(
     assert [] == inspector.events
 
 
+def test_import_without_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was not delivered is not called lost: the same command sends it later."""
+    file = tmp_path / "old.ndjson"
+    file.write_text('{"event": "a", "distinct_id": "u"}\n')
+    where = ["--host", "http://127.0.0.1:9", "--api-key", KEY, "--timeout", "0.2"]
+
+    assert 1 == main(["import", str(file), *where])
+    shown = capsys.readouterr().err
+    assert "the same command goes on where this one ended" in shown
+    assert " lost " not in shown
+
+
 def test_one_event_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A spool with one event speaks of one."""
     analytics = Analytics(KEY, "http://127.0.0.1:9", spool=tmp_path, shutdown_timeout=0.1)
@@ -195,12 +207,25 @@ def test_one_event_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
             {"$group_type": "company", "$group_key": "acme", "$group_set": {}},
             "$group_type=company $group_key=acme",
         ),
+        ({"film": "Up", "$groups": {"company": "acme"}}, '$groups={"company": "acme"} film=Up'),
     ],
-    ids=["login", "group"],
+    ids=["login", "group", "of a group"],
 )
 def test_the_row_of_a_login(properties: dict[str, Any], expected: str) -> None:
     """A row shows what an event of PostHog's own is about, and nothing that is empty."""
     assert expected == brief(properties)
+
+
+def test_the_row_of_a_page() -> None:
+    """A page is shown with its address, which other events have as well and do not show."""
+    more = {"distinct_id": "user-1", "timestamp": "", "dialect": "posthog", "reason": ""}
+    properties = {"$current_url": "https://example.org/", "name": "Docs"}
+    page, other = (
+        rows.cells({"event": name, "properties": properties, **more})[3]
+        for name in ("$pageview", "movie played")
+    )
+
+    assert ("https://example.org/ name=Docs", "name=Docs") == (page, other)
 
 
 WORKER = """

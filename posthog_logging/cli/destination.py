@@ -7,10 +7,15 @@ What the handler's constructor refuses is wrong usage here.
 from __future__ import annotations
 
 import argparse
+import logging
+import re
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..delivery import checks
+from ..delivery.ledger import logger
 from ..delivery.options import is_disabled
 from ..handler import PostHogHandler
 from ..wire import DIALECTS
@@ -24,6 +29,7 @@ __all__ = [
     "add_timeout",
     "ensure_enabled",
     "handler_for",
+    "losses_left_out",
 ]
 
 #: For what runs on this machine: no proxy is needed there.
@@ -93,3 +99,22 @@ def ensure_enabled() -> None:
     """Raise `CommandError` where the environment switches every handler off."""
     if is_disabled():
         raise CommandError("POSTHOG_DISABLED is set, so nothing is sent: unset it first")
+
+
+@contextmanager
+def losses_left_out(*reasons: str) -> Iterator[None]:
+    """Show no warning of losses, for these *reasons* or for any: the command reports them."""
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        loss = _LOSS.match(record.getMessage())
+        return loss is None or bool(reasons and loss[1] not in reasons)
+
+    logger.addFilter(is_shown)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_shown)
+
+
+#: How `posthog_logging.delivery.reasons.sentence` begins.
+_LOSS = re.compile(r"\d+ events? (?:was|were) lost \((\w+)\)")

@@ -170,8 +170,9 @@ class _Import:
             raise CommandError(str(error)) from None
 
     def close(self) -> None:
-        """Give back connections."""
-        self._handler.close()
+        """Give back connections; what was not delivered is not lost, for a later run sends it."""
+        with destination.losses_left_out("shutdown"):
+            self._handler.close()
 
     def file(self, path: Path) -> tuple[Done, Done]:
         """Import one file, from where an earlier run ended; return both ends."""

@@ -36,6 +36,7 @@ _TELLING = (
     "$set_once",
     "$group_set",
     "$screen_name",
+    "$groups",
 )
 
 #: What a colour means, by its code (ECMA-48, 8.3.117).

@@ -35,6 +35,8 @@ def cells(event: Mapping[str, Any], most: int = 8) -> tuple[str, str, str, str]:
         name, what = f"[{_level(event)}] {name}", brief(_own(event["properties"]), most)
     elif name == "$exception":
         what = _exception(event["properties"]) or what
+    elif name == "$pageview" and "$current_url" in event["properties"]:
+        what = f"{event['properties']['$current_url']} {what}"
     if event["reason"]:
         what = f"REFUSED: {event['reason']}  {what}"
     return clock(event["timestamp"]), name, event["distinct_id"], what.rstrip()

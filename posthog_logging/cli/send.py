@@ -7,13 +7,13 @@ A key=value is a property; the value is read as JSON if it is JSON, and as text 
 from __future__ import annotations
 
 import argparse
-import logging
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from .. import extras
-from ..delivery.ledger import NOT_LOSSES, logger
+from ..delivery.ledger import NOT_LOSSES
 from ..delivery.reasons import LOSSES, Reason
 from ..delivery.sender import DeliveryError
 from ..events import jsonable
@@ -86,23 +86,16 @@ def run(options: argparse.Namespace) -> int:
     handler = destination.handler_for(
         options, on_error=lambda error, events: errors.append(error), flush_at=1
     )
-    if not options.json:
-        logger.addFilter(_is_no_loss)
-    try:
-        uuid = handler.accept(fields)
-    finally:
-        handler.close()
-        logger.removeFilter(_is_no_loss)
+    with nullcontext() if options.json else destination.losses_left_out():
+        try:
+            uuid = handler.accept(fields)
+        finally:
+            handler.close()
     counts = handler.counts
     lost = next((reason for reason, n in counts.items() if n and reason not in NOT_LOSSES), "")
     status = errors[0].status if errors else None
     _report(Output(options.json), fields["event"], uuid, lost, status)
     return FAILED if lost else OK
-
-
-def _is_no_loss(record: logging.LogRecord) -> bool:
-    """Return whether a warning is about something else than the loss, which is the result here."""
-    return not record.getMessage().startswith("1 event was lost (")
 
 
 def _report(output: Output, event: str, uuid: str | None, lost: str, status: int | None) -> None:
