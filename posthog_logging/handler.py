@@ -37,7 +37,7 @@ from .errors.frames import in_app_rule
 from .errors.hooks import ExceptHooks
 from .errors.reporter import Reporter
 from .events.faults import faults
-from .events.identifiers import Tell
+from .events.identifiers import Warn
 from .events.levels import level_of
 from .events.message import Message, Refused
 from .events.pseudonyms import Key
@@ -353,12 +353,12 @@ class PostHogHandler(DeliveryHandler):
         name = name_of(record) if name is None else ""
         self._take(fields, record.created, bound_to(record), name)
 
-    def preview(self, record: logging.LogRecord, tell: Tell) -> Message | None:
+    def preview(self, record: logging.LogRecord, warn: Warn) -> Message | None:
         """
         Return the event that `emit` would make of *record*, or None if that is not an event.
 
         Raises `Refused` if it would be refused. The hooks run; nothing is sent or counted, and
-        *tell* is called for each value that has to be mended.
+        *warn* is called for each value that has to be mended.
         """
         found: Fields | None
         if is_event(record):
@@ -369,7 +369,7 @@ class PostHogHandler(DeliveryHandler):
         if found is None:
             return None
         bound = self._with_span(bound_to(record))
-        message = self._encoder.message(found.fields, found.name, record.created, bound, tell)
+        message = self._encoder.message(found.fields, found.name, record.created, bound, warn)
         self._dialect.line(message)  # which refuses what is too large
         return message
 
@@ -496,7 +496,7 @@ class PostHogHandler(DeliveryHandler):
 
     def _drop(self, reason: str) -> None:
         """Count what was held back and did not happen, which is no loss to warn of."""
-        self._ledger.refuse(reason, tell=reason != "rolled_back")
+        self._ledger.refuse(reason, warn=reason != "rolled_back")
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the stdlib's
         """Set the formatter for the bodies of logs; events need none."""
@@ -548,7 +548,7 @@ class PostHogHandler(DeliveryHandler):
             with suppress(Exception):  # it looks on; an event is not lost by that
                 observer(message)
         if self._silenced == "no_api_key":
-            self._ledger.refuse("no_api_key", tell=False)
+            self._ledger.refuse("no_api_key", warn=False)
         return not self._opted_out
 
 

@@ -179,7 +179,7 @@ class PostHogLogsHandler(DeliveryHandler):
                 raise Refused("send_is_off")
             self._pipeline.put(line)
         except Refused as refused:
-            self._ledger.refuse(refused.reason, tell=refused.reason not in _GATES)
+            self._ledger.refuse(refused.reason, warn=refused.reason not in _GATES)
         except faults() as error:  # a log call never raises, whatever is wrong with it or us
             self._ledger.refuse("internal_error", type(error).__name__)
 
@@ -202,7 +202,7 @@ class PostHogLogsHandler(DeliveryHandler):
         return {
             "body": self._body(record, message),
             "level": level_of(record),
-            "distinct_id": clean_id(who, self._ledger.tell),
+            "distinct_id": clean_id(who, self._ledger.warn),
             "attributes": {**_surroundings(record, bound), **_extras(fields)},
         }
 
@@ -213,7 +213,7 @@ class PostHogLogsHandler(DeliveryHandler):
             return self.format(record)
         except faults() as error:
             name = type(error).__name__
-            self._ledger.tell(
+            self._ledger.warn(
                 "formatter", f"the formatter raised {name}; the message is sent bare"
             )
             return str(message)
@@ -258,7 +258,7 @@ class PostHogLogsHandler(DeliveryHandler):
         except faults() as error:
             outcome = "is sent as it was before" if self._fails_open else "is dropped"
             text = f"before_send raised {type(error).__name__}; the record {outcome}"
-            self._ledger.tell("before_send", text)
+            self._ledger.warn("before_send", text)
             if self._fails_open:
                 return log
             raise Refused("before_send_failed", type(error).__name__) from None

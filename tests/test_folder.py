@@ -47,7 +47,7 @@ class Log:
 
     def options(self) -> dict[str, Any]:
         return {
-            "tell": lambda topic, text: self.texts.append(text),
+            "warn": lambda topic, text: self.texts.append(text),
             "lose": self._lose,
             "refuse": lambda reason: self._lose(reason, 1),
             "adopt": self._adopt,

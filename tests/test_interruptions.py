@@ -81,7 +81,7 @@ class Thrower:
         self.place = ""
 
     def concerns(self, code: CodeType) -> bool:
-        """Tell whether an interruption in *code* is one of the call's: not one of the test's."""
+        """Return whether an interruption in *code* is one of the call's: not one of the test's."""
         name = code.co_filename
         if self._everywhere:
             return name.startswith(PACKAGE)

@@ -47,7 +47,7 @@ class Told:
         self.lost: list[tuple[str, int]] = []
         self.adopted: list[int] = []
 
-    def tell(self, topic: str, text: str) -> None:
+    def warn(self, topic: str, text: str) -> None:
         self.topics.append(topic)
         self.texts.append(text)
 
@@ -80,7 +80,7 @@ def make(folder: Path, told: Told) -> Iterator[Callable[..., JournalSpool]]:
                 options.pop("path", folder),
                 dialect=options.pop("dialect", "posthog"),
                 host=options.pop("host", HOST),
-                tell=told.tell,
+                warn=told.warn,
                 lose=told.lose,
                 refuse=lambda reason: told.lose(reason, 1),
                 adopt=told.adopted.append,
@@ -525,7 +525,7 @@ if os.getuid() == 0:  # to root, nothing is read-only
     os.setuid(65534)
 told = []
 spool = JournalSpool(
-    sys.argv[1], dialect="posthog", host="http://x", tell=lambda topic, text: told.append(text)
+    sys.argv[1], dialect="posthog", host="http://x", warn=lambda topic, text: told.append(text)
 )
 spool.append([])
 print(spool.admit(b"{}"), told)

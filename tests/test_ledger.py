@@ -200,15 +200,15 @@ def test_of_many_threads_one_tells(caplog: pytest.LogCaptureFixture) -> None:
     ledger, rounds = Ledger(), 50
     ready = threading.Barrier(8)
 
-    def tell() -> None:
+    def warn() -> None:
         for number in range(rounds):
             ready.wait()
-            ledger.tell(f"topic {number}", "trouble")
+            ledger.warn(f"topic {number}", "trouble")
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        threads = [threading.Thread(target=tell) for _ in range(8)]
+        threads = [threading.Thread(target=warn) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -79,7 +79,7 @@ def built(*, name: str = "a log line", created: float = CREATED, **said: Any) ->
     """Return the message of *said*; where nothing is said of a user, it is user-1."""
     options = {
         key: said.pop(key)
-        for key in ("bound", "defaults", "owned", "flat", "any_id", "tell")
+        for key in ("bound", "defaults", "owned", "flat", "any_id", "warn")
         if key in said
     }
     return assemble({"distinct_id": "user-1", **said}, name, created, **options)
@@ -95,7 +95,7 @@ def refused(**said: Any) -> str:
 def topics(**said: Any) -> list[str]:
     """Return what was told of on the way."""
     told: list[str] = []
-    built(tell=lambda topic, text: told.append(topic), **said)
+    built(warn=lambda topic, text: told.append(topic), **said)
     return told
 
 
@@ -508,7 +508,7 @@ MISTAKES = {
 def test_a_mistake_in_a_key_with_a_meaning_is_told_of_by_name(key: str, value: Any) -> None:
     """What cannot be meant is sent as a property, and whoever wrote it learns of it."""
     told: list[tuple[str, str]] = []
-    message = built(tell=lambda *one: told.append(one), **{key: value})
+    message = built(warn=lambda *one: told.append(one), **{key: value})
 
     assert {key: value} == message.properties
     assert [key] == [topic for topic, _ in told]
@@ -710,7 +710,7 @@ def test_an_impossible_time_of_a_record_is_now(created: Any) -> None:
     """Milliseconds, or what is no time at all, cost the time and not the event."""
     told: list[str] = []
     before = time.time()
-    message = built(created=created, tell=lambda topic, text: told.append(topic))
+    message = built(created=created, warn=lambda topic, text: told.append(topic))
     moment = dt.datetime.fromisoformat(message.timestamp).timestamp()
 
     assert ["bad time"] == told

@@ -1137,7 +1137,7 @@ def log_through(count: int, server: Inspector, folder: Path | None) -> Iterator[
 
 
 def closing(thread: threading.Thread) -> bool:
-    """Tell whether *thread* closes a handler; other tests have left threads of their own."""
+    """Return whether *thread* closes a handler; other tests have left threads of their own."""
     return thread.name == "posthog-logging" and not thread.daemon
 
 

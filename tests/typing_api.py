@@ -33,7 +33,7 @@ def scrub(event: dict[str, Any]) -> dict[str, Any] | None:
     return None if event["event"] == "internal" else event
 
 
-def tell(error: DeliveryError, events: list[dict[str, Any]]) -> None:
+def warn(error: DeliveryError, events: list[dict[str, Any]]) -> None:
     """Say what was lost and why."""
     print(error.reason, error.status, len(events))
 
@@ -58,7 +58,7 @@ def configure() -> tuple[PostHogHandler, Listener]:
         historical_migration=False,
         headers={"X-Proxy": "1"},
     )
-    PostHogHandler(on_error=tell)
+    PostHogHandler(on_error=warn)
     PostHogHandler("phc_key", exceptions="ERROR", exception_rate=(10, 1.0), logs=True)
     PostHogHandler("phc_key", exceptions=True, logs={"level": "INFO", "service_name": "shop"})
     PostHogHandler("phc_key", exceptions=[])  # type: ignore[arg-type]

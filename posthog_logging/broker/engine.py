@@ -163,7 +163,7 @@ def engine_for(address: Address) -> Engine:
         extra = {"redis_streams": "redis"}.get(name, name)
         raise ValueError(
             f"broker: {address.scheme}:// needs another package: "
-            f"pip install posthog_logging[{extra}]"
+            f"pip install 'posthog_logging[{extra}]'"
         ) from None
     engine: Engine = module
     return engine

@@ -242,7 +242,7 @@ class _Worker(threading.Thread):
         self._consumer.close()
         self._sender.rewind()
         if not self._stop_asked.is_set():
-            self._ledger.tell("broker", f"the relay waits for the broker: {text}")
+            self._ledger.warn("broker", f"the relay waits for the broker: {text}")
             self._failures += 1
             pause = min(_LONGEST_PAUSE, 0.25 * 2.0 ** min(self._failures, 10))
             end = time.monotonic() + pause
@@ -254,7 +254,7 @@ class _Worker(threading.Thread):
             self._consumer.stop()
             self._sender.flush(self.deadline - time.monotonic(), bounded=True)
         except Exception as error:
-            self._ledger.tell("broker", f"the relay ends without it: {type(error).__name__}")
+            self._ledger.warn("broker", f"the relay ends without it: {type(error).__name__}")
         finally:
             self._sender.close()
             self.connected = False

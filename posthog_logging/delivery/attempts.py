@@ -82,7 +82,7 @@ class Attempts:
                 break
             response, dialect = second, other
         if news := protocol.news():
-            self._ledger.tell(f"protocol: {news}", news)  # of two kinds, each once
+            self._ledger.warn(f"protocol: {news}", news)  # of two kinds, each once
         asked = parse_retry_after(response.headers.get("retry-after"), self._wall()) or 0.0
         return Answer(response, dialect, min(asked, dialect.rules.longest_retry_after))
 
@@ -106,7 +106,7 @@ class Attempts:
             )
             return response
         except Exception as error:
-            self._ledger.tell("broken part", f"dialect or transport raised {type(error).__name__}")
+            self._ledger.warn("broken part", f"dialect or transport raised {type(error).__name__}")
             return Response(None, error=type(error).__name__)
         finally:
             working.discard(me)

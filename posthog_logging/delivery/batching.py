@@ -67,7 +67,7 @@ class Batching:
         try:
             return self._dialect.uuid_of(line)
         except Exception as error:
-            self._ledger.tell("broken part", f"dialect raised {type(error).__name__}")
+            self._ledger.warn("broken part", f"dialect raised {type(error).__name__}")
             return ""
 
     def _fresh(self, kept: Sequence[Kept], now: float) -> Sequence[Kept]:
@@ -111,7 +111,7 @@ class Batching:
                 self._spool.ack([one])
                 self._ledger.add("duplicates")
                 text = "an event came twice with one uuid; it is sent once"
-                self._ledger.tell("duplicates", text)
+                self._ledger.warn("duplicates", text)
                 return
         parts.append({name: one})
 

@@ -61,17 +61,19 @@ def seconds(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: a number of seconds, not {_kind(value)}")
     if not 0 <= value <= threading.TIMEOUT_MAX:  # what a wait takes: 292 years
-        raise ValueError(f"{name}: {value} is not a number of seconds from 0 on")
+        raise ValueError(f"{name}: {value} is not a number of seconds; give 0 or more")
     return float(value)
 
 
 def level(name: str, value: Any) -> int | None:
-    """Return the least level that *value* means: any for True, none for False."""
+    """Return the lowest level that *value* stands for: NOTSET for True, None for False."""
     if isinstance(value, bool):
         return logging.NOTSET if value else None
     found = logging.getLevelName(value) if isinstance(value, str) else value
     if isinstance(value, str) and not isinstance(found, int):
-        raise ValueError(f"{name}: {value!r} is no level")
+        raise ValueError(
+            f"{name}: {value!r} is not a level; give a name such as 'INFO', or a number"
+        )
     if not isinstance(found, int):
         raise TypeError(f"{name}: True, False or a level, not {_kind(value)}")
     return found
@@ -108,7 +110,7 @@ def optional(name: str, value: Any, check: Callable[..., Any], *more: Any) -> An
 
 
 def hook(name: str, value: Any) -> Callable[..., Any] | None:
-    """Return *value* if it can be called; None is none."""
+    """Return *value* if it can be called, or is None."""
     if value is not None and not callable(value):
         raise TypeError(f"{name}: a callable, not {_kind(value)}")
     found: Callable[..., Any] | None = value
@@ -182,7 +184,7 @@ def headers(value: Any) -> Mapping[str, str]:
 
 
 def hooks(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
-    """Return a callable, or several, as a tuple; None is none."""
+    """Return a callable, or several, as a tuple; an empty one for None."""
     if value is None:
         return ()
     several = (value,) if callable(value) else value
@@ -230,7 +232,9 @@ def host(value: Any, default: str) -> str:
     except ValueError:  # of a port, or of an IPv6 address
         fine = False
     if not fine or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("host: a URL that begins with http:// or https://")
+        raise ValueError(
+            "host: it must begin with http:// or https://, such as https://eu.i.posthog.com"
+        )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("host: a URL without a user, a password, a query or a fragment")
     return url

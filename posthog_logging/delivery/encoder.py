@@ -21,7 +21,7 @@ from typing import Any
 from ..context import Bound, current
 from ..events import jsonable
 from ..events.faults import faults
-from ..events.identifiers import Tell, are_plain, is_plain, stamp
+from ..events.identifiers import Warn, are_plain, is_plain, stamp
 from ..events.jsonable import is_flat, snapshot, within_limits
 from ..events.message import IDENTITY_EVENTS, Message, Refused, assemble
 from ..events.records import STANDARD, text_of
@@ -101,7 +101,7 @@ class Encoder:
         name: Any,
         created: float,
         bound: Bound | None = None,
-        tell: Tell | None = None,
+        warn: Warn | None = None,
     ) -> Message:
         """
         Return the event that *fields* amount to, after the hooks; raises `Refused`.
@@ -111,10 +111,10 @@ class Encoder:
             name: the event's name where *fields* have none; or a typed event.
             created: epoch seconds.
             bound: the identity and properties of the context.
-            tell: is called with what was mended; the ledger's where None.
+            warn: is called with what was mended; the ledger's where None.
         """
-        count = tell is None
-        tell = tell or self._ledger.tell
+        count = warn is None
+        warn = warn or self._ledger.warn
         if type(name) is not str or type(fields.get("event", "")) is not str:
             fields, name = expand(fields, name)
         rate = None
@@ -130,11 +130,11 @@ class Encoder:
             owned=self._owned,
             flat=self._flat,
             any_id=self._any_id,
-            tell=tell,
+            warn=warn,
         )
         if self._hooks and not self._is_in_hook():  # else a hook that logs would call itself
-            message = self._hooked(message, tell)
-        return self._gate.passed(message, tell, count, rate)
+            message = self._hooked(message, warn)
+        return self._gate.passed(message, warn, count, rate)
 
     def _is_in_hook(self) -> bool:
         """Return whether a hook called: a frame, unlike a flag, survives no interruption."""
@@ -144,15 +144,15 @@ class Encoder:
             frame = frame.f_back
         return frame is not None
 
-    def _hooked(self, message: Message, tell: Tell) -> Message:
+    def _hooked(self, message: Message, warn: Warn) -> Message:
         """Run ``before_send``; one that raises or returns no event drops the event."""
         self._caller.frame = sys._getframe()
         try:
-            return self._after_hooks(message, tell)
+            return self._after_hooks(message, warn)
         finally:
             self._caller.frame = None
 
-    def _after_hooks(self, message: Message, tell: Tell) -> Message:
+    def _after_hooks(self, message: Message, warn: Warn) -> Message:
         event: Any = message._asdict()
         for hook in self._hooks:
             try:
@@ -163,7 +163,7 @@ class Encoder:
             except Refused:
                 raise
             except faults() as error:
-                tell("before_send", f"before_send failed: {type(error).__name__}")
+                warn("before_send", f"before_send failed: {type(error).__name__}")
                 raise Refused("before_send_failed", type(error).__name__) from None
         return message
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..events.identifiers import Tell
+from ..events.identifiers import Warn
 from ..events.message import Message, Refused
 from ..events.pseudonyms import Pseudonyms
 from ..events.sampling import Ceiling, Sampler, is_exempt, is_in_sample
@@ -83,28 +83,28 @@ class Gate:
         return found if self.scrubber is None else self.scrubber.scrubbed(found)[0]
 
     def passed(
-        self, message: Message, tell: Tell, count: bool = True, rate: float | None = None
+        self, message: Message, warn: Warn, count: bool = True, rate: float | None = None
     ) -> Message:
         """
         Return *message* as it may leave; raises `Refused` for one that may not.
 
         Args:
             message: the event, after the hooks.
-            tell: is called with what goes wrong on the way.
+            warn: is called with what goes wrong on the way.
             count: whether the event counts, for the ledger and for its person's ceiling.
             rate: the share of the people that its declaration keeps.
         """
-        message = self._sampled(message, tell, rate)
+        message = self._sampled(message, warn, rate)
         if count and self._ceiling is not None and not self._is_below_ceiling(message):
             raise Refused("person_limited")
         if self._watch is not None:
             self._watch(message)
         return self._scrubbed(message, count)
 
-    def _sampled(self, message: Message, tell: Tell, declared: float | None) -> Message:
+    def _sampled(self, message: Message, warn: Warn, declared: float | None) -> Message:
         if (self._sampler is None and declared is None) or is_exempt(message.event):
             return message
-        rate = None if self._sampler is None else self._sampler.rate_of(message._asdict(), tell)
+        rate = None if self._sampler is None else self._sampler.rate_of(message._asdict(), warn)
         rate = declared if rate is None else rate
         if rate is None:
             return message

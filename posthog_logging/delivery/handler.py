@@ -57,7 +57,7 @@ class DeliveryHandler(logging.Handler):
     Deliver lines.
 
     Args:
-        level: the least level that is handled.
+        level: the lowest level that is handled.
         options: how to deliver.
         ledger: counts what becomes of each line.
         finish: makes lines of the items that `Pipeline.accept` is given.
@@ -198,14 +198,15 @@ class DeliveryHandler(logging.Handler):
         return (self._pipeline,)
 
     def _take_nothing(self) -> None:
-        """Count, and tell once, that an event came although there is no key to send it with."""
+        """Count, and warn once, that an event came although there is no key to send it with."""
         if self._silenced == "no_api_key":
-            self._ledger.tell(
+            self._ledger.warn(
                 "no_api_key",
                 f"{self.takes} are not sent: there is no api_key, and neither"
-                " POSTHOG_PROJECT_TOKEN nor POSTHOG_API_KEY is set",
+                " POSTHOG_PROJECT_TOKEN nor POSTHOG_API_KEY is set. To do: set one, or"
+                " POSTHOG_DISABLED=1 to send nothing on purpose",
             )
-            self._ledger.refuse("no_api_key", tell=False)
+            self._ledger.refuse("no_api_key", warn=False)
 
     def _silence(self) -> str | None:
         """Return the reason why nothing is taken, or sent; None where both happen."""
@@ -224,13 +225,13 @@ class DeliveryHandler(logging.Handler):
         return passed if isinstance(passed, logging.LogRecord) else record if passed else None
 
     def refuse(self, reason: str, detail: str = "") -> None:
-        """Count, and tell of, what could not even be built."""
+        """Count, and warn of, what could not even be built."""
         if not self._opted_out:
             self._ledger.refuse(reason, detail)
 
     def warn_once(self, topic: str, text: str) -> None:
         """Log *text*, once for each *topic*, about what was mended on the way to an event."""
-        self._ledger.tell(topic, text)
+        self._ledger.warn(topic, text)
 
 
 def _why_silent(options: Options) -> str:
@@ -266,7 +267,7 @@ def _make_spool(options: Options, ledger: Ledger) -> Spool:
         max_bytes=options.max_spool_bytes,
         drop_oldest=options.overflow == "drop_oldest",
         fsync=options.fsync,
-        tell=ledger.tell,
+        warn=ledger.warn,
         lose=ledger.lose,
         refuse=ledger.refuse,
         adopt=ledger.adopt,

@@ -71,7 +71,7 @@ class JournalSpool:
         max_bytes: how much room the files of all processes may take, about.
         drop_oldest: whether the oldest segment gives way then; else the newest event does.
         fsync: ``"never"``, ``"interval"`` (about once a second) or ``"always"``.
-        tell: called with a topic and a text for what the user should know.
+        warn: called with a topic and a text for what the user should know.
         lose: called with a reason and the number of lines that were dropped.
         refuse: called with a reason where a line was not even taken in.
         adopt: called with the number of events that were found in orphans.
@@ -87,7 +87,7 @@ class JournalSpool:
         max_bytes: int = 1024 * 1024 * 1024,
         drop_oldest: bool = False,
         fsync: str = "never",
-        tell: Callable[[str, str], None] = lambda topic, text: None,
+        warn: Callable[[str, str], None] = lambda topic, text: None,
         lose: Callable[[str, int], None] = lambda reason, count: None,
         refuse: Callable[[str], None] = lambda reason: None,
         adopt: Callable[[int], None] = lambda count: None,
@@ -101,7 +101,7 @@ class JournalSpool:
         self._drop_oldest = drop_oldest
         self._fsync = fsync
         self._with_care = fsync == "always" or not _writes_are_one_step()
-        self._tell = tell
+        self._warn = warn
         self._lose = lose
         self._refuse = refuse
         self._adopted = adopt
@@ -452,7 +452,7 @@ class JournalSpool:
         except OSError as error:
             self._disk_again_at = time.monotonic() + _RETRY_DISK_AFTER
             why = f"no spool ({error.strerror}); events wait in memory"
-            self._news.append(partial(self._tell, "spool", why))
+            self._news.append(partial(self._warn, "spool", why))
             return False
 
     def _create(self, size: int) -> bool:
@@ -514,7 +514,7 @@ class JournalSpool:
         try:
             segment.force()
         except OSError as error:
-            self._tell("fsync", f"the spool could not be forced to disk ({error.strerror})")
+            self._warn("fsync", f"the spool could not be forced to disk ({error.strerror})")
 
     # Orphans
 
@@ -578,14 +578,14 @@ class JournalSpool:
             self._lose("broken", found["broken"])
         if found["duplicates"]:
             self._duplicate(found["duplicates"])
-            self._tell("duplicates", "an event came twice with one uuid; it is sent once")
+            self._warn("duplicates", "an event came twice with one uuid; it is sent once")
         for problem, paths in problems.items():
             ours = [path.name for path in paths if self._folder.owns(path)]
             if ours:
                 others = f", like {len(ours) - 1} more" if len(ours) > 1 else ""
                 advice = f"to look into it: posthog-logging spool check {self._folder.path}"
                 text = f"spool file {ours[0]} {problem}; left alone{others}; {advice}"
-                self._tell(f"spool: {problem}", text)
+                self._warn(f"spool: {problem}", text)
 
 
 def _most_open() -> int:

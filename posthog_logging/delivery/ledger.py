@@ -62,7 +62,7 @@ class Ledger:
         self._of_the_hook: defaultdict[str, int] = defaultdict(int)
         self._dropped = itertools.count()
         self._given_up = 0
-        self._told: dict[str, object] = {}
+        self._warned: dict[str, object] = {}
 
     def accept(self) -> None:
         """Take in hand an event that stands in no queue (for spools that cannot count)."""
@@ -73,7 +73,7 @@ class Ledger:
         if count:
             self._counts[reason] += count
 
-    def refuse(self, reason: str, detail: str = "", tell: bool = True) -> None:
+    def refuse(self, reason: str, detail: str = "", warn: bool = True) -> None:
         """Count an event that was lost before it was accepted: as both, in one step."""
         if self._counting is None:
             self._refused[reason] += 1
@@ -81,7 +81,7 @@ class Ledger:
             with self._counting:
                 self._refused[reason] += 1
         self._note_the_hooks(reason)
-        if tell:
+        if warn:
             self.warn_of(reason, 1, detail)
 
     def drop_oldest(self) -> Any:
@@ -115,7 +115,7 @@ class Ledger:
     def warn_of(self, reason: str, count: int = 1, detail: str = "") -> None:
         """Log what was lost and what to do about it, once per *reason* until `recovered`."""
         if reason not in _INTENDED:
-            self.tell(reason, sentence(reason, count, detail))
+            self.warn(reason, sentence(reason, count, detail))
 
     def give_up(self, most: int) -> None:
         """Call *most* of what waits ``shutdown`` until it is known what became of it."""
@@ -124,10 +124,10 @@ class Ledger:
         if left:
             self.warn_of("shutdown", left)
 
-    def tell(self, topic: str, text: str, level: int = logging.WARNING) -> None:
+    def warn(self, topic: str, text: str, level: int = logging.WARNING) -> None:
         """Log *text* on the library's own logger, once per *topic* until `recovered`."""
         mine = object()
-        if self._told.setdefault(topic, mine) is mine:  # atomic: of two threads, one tells
+        if self._warned.setdefault(topic, mine) is mine:  # atomic: of two threads, one tells
             # `dictConfig` and `fileConfig` switch off every logger that they do not name.
             logger.disabled = False
             end = "" if text.endswith(".") else "."
@@ -135,7 +135,7 @@ class Ledger:
 
     def recovered(self) -> None:
         """Forget what was logged: the outage is over, and the next one is logged again."""
-        self._told.clear()
+        self._warned.clear()
 
     @property
     def counts(self) -> Mapping[str, int]:

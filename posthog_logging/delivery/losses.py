@@ -114,7 +114,7 @@ class Losses:
         response: Response | None = None,
         detail: str = "",
     ) -> int:
-        """Count *lines* that no spool holds any more and tell the user; return how many."""
+        """Count *lines* that no spool holds any more and call ``on_error``; return how many."""
         if not lines:
             return 0
         words = detail or (summary(response) if response is not None else "")
@@ -133,7 +133,7 @@ class Losses:
         return self._on_error is not None and any(map(self._unreported, _UNSEEN))
 
     def catch_up(self) -> None:
-        """Tell ``on_error`` how many events were lost that were not at hand, by reason."""
+        """Let ``on_error`` know how many events were lost that were not at hand, by reason."""
         if self._on_error is None:
             return
         for reason in _UNSEEN:
@@ -154,7 +154,7 @@ class Losses:
         except BaseException as raised:
             if _is_the_programs(raised):
                 raise
-            self._ledger.tell("on_error", f"on_error raised {type(raised).__name__}")
+            self._ledger.warn("on_error", f"on_error raised {type(raised).__name__}")
 
 
 def _is_the_programs(raised: BaseException) -> bool:

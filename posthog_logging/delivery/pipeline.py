@@ -298,7 +298,7 @@ class Pipeline:
 
     def contain(self, error: BaseException) -> None:
         """Begin again with all that was not answered for, after an error nobody expected."""
-        self._ledger.tell("contained", f"sending goes on after {type(error).__name__}")
+        self._ledger.warn("contained", f"sending goes on after {type(error).__name__}")
         self.answer()
         self._sender.rewind()
 
@@ -362,7 +362,7 @@ class Pipeline:
         try:
             self._sender.close()
         except Exception as error:
-            self._ledger.tell("contained", f"closing goes on after {type(error).__name__}")
+            self._ledger.warn("contained", f"closing goes on after {type(error).__name__}")
         self._ledger.give_up(0)
 
     def _deliver(self, deadline: float, tries: int, bounded: bool) -> bool:

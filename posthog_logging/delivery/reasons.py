@@ -98,7 +98,8 @@ LOSSES: Mapping[str, Reason] = {
     ),
     "no_event_name": Reason(
         "the event has no name, or a blank one",
-        "give the log call a message, or extra={'event': …}",
+        "give the log call a message or extra={'event': …}, and Analytics.capture its second"
+        " argument",
     ),
     "bad_event_name": Reason(
         "the event's name is not text",

@@ -300,7 +300,7 @@ class Sender:
         return self._losses.is_behind
 
     def report(self) -> None:
-        """Tell ``on_error`` of losses at the door: in the thread, never in a log call."""
+        """Call ``on_error`` for losses at the door: in the thread, never in a log call."""
         self._losses.catch_up()
 
     def evict(self, count: int, reason: str) -> int:
@@ -365,7 +365,7 @@ class Sender:
         if results.unnamed >= len(parcel.kept):
             self._losses.lose(parcel.kept, "dropped", answer.response)
             return self._get_through(parcel, 0)
-        self._tell_notes(results)
+        self._log_notes(results)
         done, again, paused, dropped = self._parted(parcel.kept, results)
         self.spool.ack(done)
         self._ledger.add("delivered", len(done))
@@ -392,17 +392,17 @@ class Sender:
             parts[next((n for n, group in enumerate(groups, 1) if name in group), 0)].append(one)
         return parts[0], parts[1], parts[2], parts[3]
 
-    def _tell_notes(self, results: Results) -> None:
-        """Tell what the server remarks, each remark once; there may be any number of them."""
+    def _log_notes(self, results: Results) -> None:
+        """Log what the server remarks, each remark once; there may be any number of them."""
         for note, count in results.notes.items():
             text = cleaned(note, self._endpoint.api_key)
             if len(self._notes) < _NOTES:
                 self._notes.add(text)
             topic = text if text in self._notes else "and more"
-            self._ledger.tell(f"server: {topic}", f"the server says {text!r} of {count} event(s)")
+            self._ledger.warn(f"server: {topic}", f"the server says {text!r} of {count} event(s)")
         if results.unnamed:
             text = f"the server refused {results.unnamed} event(s) of a batch without naming them"
-            self._ledger.tell("server: refused some", text)
+            self._ledger.warn("server: refused some", text)
 
     def _get_through(self, parcel: Parcel, count: int) -> list[Parcel]:
         """Note that the server takes events; return what a probe had left behind."""
@@ -452,7 +452,7 @@ class Sender:
         if reason:
             self._losses.lose(parcel.kept, reason, answer.response)
             return []
-        self._tell_trouble(parcel, answer, trouble, why)
+        self._warn_of_trouble(parcel, answer, trouble, why)
         self._keep(parcel, answer, trouble, now)
         return []
 
@@ -494,18 +494,20 @@ class Sender:
             self._schedule = self._schedule.failed(now, rules, answer.wait, self._uniform)
             self._in_trouble = True
 
-    def _tell_trouble(self, parcel: Parcel, answer: Answer, trouble: _Trouble, why: str) -> None:
-        said = summary(answer.response)
+    def _warn_of_trouble(
+        self, parcel: Parcel, answer: Answer, trouble: _Trouble, why: str
+    ) -> None:
+        cause = summary(answer.response)
         if parcel.apart and not self._in_trouble:
-            self._ledger.tell(
-                "apart", f"an event fails alone, {said}, while others get through; it waits apart"
+            self._ledger.warn(
+                "apart", f"an event fails alone, {cause}, while others get through; it waits apart"
             )
         elif trouble in (_Trouble.KEY, _Trouble.ADDRESS):
             why = self._protocol.trouble() or advice(answer.response)
-            self._ledger.tell("paused", f"{why}, {said}; sending is paused, events wait")
+            self._ledger.warn("paused", f"{why}, {cause}; sending is paused, events wait")
         else:
             why = self._protocol.trouble() or why or "cannot deliver"
-            self._ledger.tell("outage", f"{why}, {said}; events wait for the next try")
+            self._ledger.warn("outage", f"{why}, {cause}; events wait for the next try")
 
     def _keep(self, parcel: Parcel, answer: Answer, trouble: _Trouble, now: float) -> None:
         """Put *parcel* behind all others, or apart, where it has a time of its own."""
@@ -523,7 +525,7 @@ class Sender:
 
     def _take_apart(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
         """Look for the event at fault in a batch that fails while others get through."""
-        self._ledger.tell(
+        self._ledger.warn(
             "suspect",
             f"a batch of {len(parcel)} keeps failing while others get through, "
             f"{summary(answer.response)}; it is sent in parts",
@@ -595,7 +597,7 @@ class Sender:
         if most is not None and parcel.failures > most:
             return self._reject(parcel, answer)
         why = self._protocol.trouble() or advice(answer.response)
-        self._ledger.tell("paused", f"{why}, {summary(answer.response)}; events wait")
+        self._ledger.warn("paused", f"{why}, {summary(answer.response)}; events wait")
         return [parcel.with_(not_before=paused.not_before)]
 
     def _oversized(self, parcel: Parcel, answer: Answer) -> list[Parcel]:

@@ -22,7 +22,7 @@ from .timestamps import EARLIEST, LATEST
 
 
 __all__ = [
-    "Tell",
+    "Warn",
     "are_plain",
     "as_uuid",
     "clean_id",
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 #: Called with a topic and a text about a correction.
-Tell = Callable[[str, str], None]
+Warn = Callable[[str, str], None]
 
 # Ids that PostHog refuses to merge: they mean "nobody" (1.7).
 _NOBODY = frozenset(
@@ -103,7 +103,7 @@ def _is_plain_name(event: str) -> bool:
     return plain
 
 
-def clean_id(given: Any, tell: Tell) -> str | None:
+def clean_id(given: Any, warn: Warn) -> str | None:
     """
     Return *given* as an id that every server accepts, or None if it means nobody.
 
@@ -119,20 +119,20 @@ def clean_id(given: Any, tell: Tell) -> str | None:
         text = clean_text(text)
     text = text.strip()
     if text.lower() in _NOBODY:
-        tell("illegal distinct_id", f"distinct_id: {text!r} names nobody and counts as missing")
+        warn("illegal distinct_id", f"distinct_id: {text!r} names nobody and counts as missing")
         return None
     if len(text) > LONGEST // 4 and len(text.encode()) > LONGEST:
-        tell("long distinct_id", f"a distinct_id of {len(text)} characters was shortened")
+        warn("long distinct_id", f"a distinct_id of {len(text)} characters was shortened")
         text = shortened(text)
     return text
 
 
-def as_uuid(text: str, tell: Tell) -> str:
+def as_uuid(text: str, warn: Warn) -> str:
     """Return *text* as a UUID; other text becomes one derived from it (RFC 9562, 5.5)."""
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        tell("bad uuid", "uuid: not a UUID; one derived from it is sent instead")
+        warn("bad uuid", "uuid: not a UUID; one derived from it is sent instead")
         return str(uuid.uuid5(uuid.NAMESPACE_OID, clean_text(text)))
 
 

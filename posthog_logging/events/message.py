@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ..context import Bound
 from .identifiers import (
     LONGEST,
-    Tell,
+    Warn,
     as_uuid,
     clean_id,
     clean_text,
@@ -109,7 +109,7 @@ def assemble(
     owned: Mapping[str, Any] | None = None,
     flat: bool = True,
     any_id: bool = False,
-    tell: Tell = lambda topic, text: None,
+    warn: Warn = lambda topic, text: None,
 ) -> Message:
     """
     Return the message made of *fields*; raise `Refused` if it cannot be an event.
@@ -122,31 +122,31 @@ def assemble(
         defaults: properties that all others win over.
         owned: properties that win over all others.
         any_id: accept any text as ``uuid``, as Segment does for its ``messageId``.
-        tell: called with a topic and a text for each correction.
+        warn: called with a topic and a text for each correction.
     """
-    event = _event_name(fields, name, tell)
-    ids = stamp(created_or_now(created, tell))
-    properties = _properties(fields, event, bound, defaults, flat, tell)
+    event = _event_name(fields, name, warn)
+    ids = stamp(created_or_now(created, warn))
+    properties = _properties(fields, event, bound, defaults, flat, warn)
     given = fields.get("distinct_id")
     if given is None and bound is not None:
         given = bound.distinct_id
-    distinct_id = clean_id(given, tell)
-    anonymous = _anonymous(fields, properties, tell) if "anonymous_id" in fields else None
+    distinct_id = clean_id(given, warn)
+    anonymous = _anonymous(fields, properties, warn) if "anonymous_id" in fields else None
     if event in IDENTITY_EVENTS:
-        distinct_id = _identity(event, distinct_id, fields, properties, tell)
+        distinct_id = _identity(event, distinct_id, fields, properties, warn)
     elif distinct_id is None and anonymous is None:
         distinct_id = ids[0]
         properties.setdefault("$process_person_profile", False)
     if owned:
         properties.update(owned)
     if "uuid" in fields or "timestamp" in fields:
-        ids = _given_ids(fields, ids, any_id, tell)
+        ids = _given_ids(fields, ids, any_id, warn)
     if not _SESSION.isdisjoint(properties):
-        _check_session(properties, tell)
+        _check_session(properties, warn)
     return Message(event, distinct_id or anonymous or "", properties, *ids)
 
 
-def _event_name(fields: Mapping[str, Any], name: str, tell: Tell) -> str:
+def _event_name(fields: Mapping[str, Any], name: str, warn: Warn) -> str:
     event = fields.get("event")
     if event is None:
         kind = KINDS.get(_kind(fields))
@@ -161,7 +161,7 @@ def _event_name(fields: Mapping[str, Any], name: str, tell: Tell) -> str:
     if len(event) > LONGEST // 4 or not event.isprintable():
         event = clean_text(event)
         if len(event.encode()) > LONGEST:
-            tell("event name cut", f"event name of {len(event)} characters cut to {LONGEST} bytes")
+            warn("event name cut", f"event name of {len(event)} characters cut to {LONGEST} bytes")
             event = cut(event, LONGEST)
     if not event or event.isspace():
         raise Refused("no_event_name")
@@ -181,7 +181,7 @@ def _properties(
     bound: Bound | None,
     defaults: Mapping[str, Any] | None,
     flat: bool,
-    tell: Tell,
+    warn: Warn,
 ) -> dict[str, Any]:
     """Merge, the later winning: defaults, context, flat extras, ``properties``, named keys."""
     properties = dict(defaults) if defaults else {}
@@ -192,60 +192,60 @@ def _properties(
             if key not in _KNOWN:
                 properties[key] = fields[key]
     if "kind" in fields or "previous_id" in fields:
-        properties.update(_unused(fields, event, tell))
+        properties.update(_unused(fields, event, warn))
     own = fields.get("properties")
     if own is not None:
-        properties.update(_mapping_or_property("properties", own, tell))
+        properties.update(_mapping_or_property("properties", own, warn))
     if not _MERGED.isdisjoint(fields):
-        _add_named(fields, properties, tell)
+        _add_named(fields, properties, warn)
     return properties
 
 
-def _mapping_or_property(key: str, value: Any, tell: Tell) -> dict[str, Any]:
+def _mapping_or_property(key: str, value: Any, warn: Warn) -> dict[str, Any]:
     """Return *value* as a dict; anything else becomes the property *key*, with a warning."""
     found = mapping_in(value)
     if found is not None:
         return found
-    tell(key, f"{key}: {type(value).__name__} is not a mapping; it is sent as a property")
+    warn(key, f"{key}: {type(value).__name__} is not a mapping; it is sent as a property")
     return {key: value}
 
 
-def _unused(fields: Mapping[str, Any], event: str, tell: Tell) -> Iterator[tuple[str, Any]]:
+def _unused(fields: Mapping[str, Any], event: str, warn: Warn) -> Iterator[tuple[str, Any]]:
     """Yield keys that have no meaning for this *event*, so that they are sent as properties."""
     if fields.get("kind") is not None and KINDS.get(_kind(fields)) != event:
         known = ", ".join(sorted(KINDS))
-        tell("kind", f"kind: not one of {known}, or not the event's; it is sent as a property")
+        warn("kind", f"kind: not one of {known}, or not the event's; it is sent as a property")
         yield "kind", fields["kind"]
     if fields.get("previous_id") is not None and event != "$create_alias":
-        tell("previous_id", "previous_id: only an alias has one; it is sent as a property")
+        warn("previous_id", "previous_id: only an alias has one; it is sent as a property")
         yield "previous_id", fields["previous_id"]
 
 
-def _add_named(fields: Mapping[str, Any], properties: dict[str, Any], tell: Tell) -> None:
+def _add_named(fields: Mapping[str, Any], properties: dict[str, Any], warn: Warn) -> None:
     for key, name in _NAMED.items():
         if fields.get(key) is None:
             continue
         value = mapping_in(fields[key])
         if value is None:
-            properties.update(_mapping_or_property(key, fields[key], tell))
+            properties.update(_mapping_or_property(key, fields[key], warn))
         else:
             properties[name] = {**(mapping_in(properties.get(name)) or {}), **value}
     if fields.get("options") is not None:
-        properties.update(_options(fields["options"], tell))
+        properties.update(_options(fields["options"], warn))
 
 
-def _options(given: Any, tell: Tell) -> dict[str, Any]:
+def _options(given: Any, warn: Warn) -> dict[str, Any]:
     options = mapping_in(given)
     if options is None:
-        return _mapping_or_property("options", given, tell)
+        return _mapping_or_property("options", given, warn)
     known = {OPTIONS[name]: value for name, value in options.items() if name in OPTIONS}
     unknown = {name: value for name, value in options.items() if name not in OPTIONS}
     return {**known, "$options": unknown} if unknown else known
 
 
-def _anonymous(fields: Mapping[str, Any], properties: dict[str, Any], tell: Tell) -> str | None:
+def _anonymous(fields: Mapping[str, Any], properties: dict[str, Any], warn: Warn) -> str | None:
     """Return the anonymous id; put it into *properties*, for ``$identify`` to merge."""
-    anonymous = clean_id(fields["anonymous_id"], tell)
+    anonymous = clean_id(fields["anonymous_id"], warn)
     if anonymous is not None:
         properties["$anon_distinct_id"] = anonymous
     return anonymous
@@ -256,14 +256,14 @@ def _identity(
     distinct_id: str | None,
     fields: Mapping[str, Any],
     properties: dict[str, Any],
-    tell: Tell,
+    warn: Warn,
 ) -> str:
     """Return the id of an event about a known person; complete *properties* for it."""
     properties.pop("$process_person_profile", None)
     if event == "$create_alias":
-        return _alias(distinct_id, fields, properties, tell)
+        return _alias(distinct_id, fields, properties, warn)
     if event == "$groupidentify":
-        return _group(distinct_id, properties, tell)
+        return _group(distinct_id, properties, warn)
     if distinct_id is None:
         raise Refused("no_distinct_id", event)
     if event == "$set" and not properties.get("$set") and not properties.get("$set_once"):
@@ -272,14 +272,14 @@ def _identity(
 
 
 def _alias(
-    distinct_id: str | None, fields: Mapping[str, Any], properties: dict[str, Any], tell: Tell
+    distinct_id: str | None, fields: Mapping[str, Any], properties: dict[str, Any], warn: Warn
 ) -> str:
     """Return the previous id, which is the distinct_id of PostHog's alias event."""
     if "previous_id" not in fields and properties.get("alias"):
         # In PostHog's own form: distinct_id is the previous id already.
-        previous, new = distinct_id, clean_id(properties["alias"], tell)
+        previous, new = distinct_id, clean_id(properties["alias"], warn)
     else:
-        previous, new = clean_id(fields.get("previous_id"), tell), distinct_id
+        previous, new = clean_id(fields.get("previous_id"), warn), distinct_id
     if previous is None:
         raise Refused("no_previous_id", "$create_alias")
     if new is None:
@@ -291,7 +291,7 @@ def _alias(
     return previous
 
 
-def _group(distinct_id: str | None, properties: dict[str, Any], tell: Tell) -> str:
+def _group(distinct_id: str | None, properties: dict[str, Any], warn: Warn) -> str:
     given = (properties.get(name) for name in ("$group_type", "$group_key"))
     kind, key = ("" if value is None else clean_text(text_of_id(value)) for value in given)
     if not kind or not key:
@@ -300,32 +300,32 @@ def _group(distinct_id: str | None, properties: dict[str, Any], tell: Tell) -> s
     given_set = properties.get("$group_set")
     properties["$group_set"] = mapping_in(given_set) or {}
     if given_set is not None and mapping_in(given_set) is None:
-        tell("bad group_set", "$group_set: not a mapping; the group's properties were left out")
+        warn("bad group_set", "$group_set: not a mapping; the group's properties were left out")
     return distinct_id or shortened(f"${kind}_{key}")
 
 
-def _check_session(properties: dict[str, Any], tell: Tell) -> None:
+def _check_session(properties: dict[str, Any], warn: Warn) -> None:
     """Remove a session or window id that is not text: PostHog would reject the whole batch."""
     for name in _SESSION.intersection(properties):
         value = unwrapped(properties[name])
         plain = value.value if isinstance(value, enum.Enum) else value
         if not isinstance(plain, (str, uuid.UUID)):
             del properties[name]
-            tell(f"bad {name}", f"{name}: {type(value).__name__} is not a text; it was left out")
+            warn(f"bad {name}", f"{name}: {type(value).__name__} is not a text; it was left out")
 
 
 def _given_ids(
-    fields: Mapping[str, Any], ids: tuple[str, str], any_id: bool, tell: Tell
+    fields: Mapping[str, Any], ids: tuple[str, str], any_id: bool, warn: Warn
 ) -> tuple[str, str]:
     """Return the ``uuid`` and ``timestamp`` in *fields*, or those in *ids* for missing ones."""
     name, timestamp = ids
     given = text_of_id(fields["uuid"]) if fields.get("uuid") is not None else ""
     if given:  # "" means absent, as for V0 (1.4)
-        name = (shortened(clean_text(given)) or name) if any_id else as_uuid(given, tell)
+        name = (shortened(clean_text(given)) or name) if any_id else as_uuid(given, warn)
     if fields.get("timestamp") is not None:
         parsed = parse_timestamp(fields["timestamp"])
         if parsed is None:
-            tell("bad timestamp", "timestamp: cannot be read; the record's own time is sent")
+            warn("bad timestamp", "timestamp: cannot be read; the record's own time is sent")
         else:
             timestamp = parsed
     return name, timestamp

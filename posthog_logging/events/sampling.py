@@ -52,11 +52,11 @@ class Sampler:
         self._rates = rates
         self._find = find
 
-    def rate_of(self, event: dict[str, Any], tell: Callable[[str, str], None]) -> float | None:
+    def rate_of(self, event: dict[str, Any], warn: Callable[[str, str], None]) -> float | None:
         """
         Return the share of people whose *event* is kept; None to keep it for all.
 
-        If the callable raises, or returns an invalid share, the event is kept and *tell* is
+        If the callable raises, or returns an invalid share, the event is kept and *warn* is
         called with a warning.
         """
         if is_exempt(event["event"]):
@@ -67,7 +67,7 @@ class Sampler:
             found = self._find(event)
             return None if found is None else rate("sample", float(found))
         except Exception as error:
-            tell("sample", f"sample failed with {type(error).__name__}; the event is kept")
+            warn("sample", f"sample failed with {type(error).__name__}; the event is kept")
             return None
 
     @classmethod

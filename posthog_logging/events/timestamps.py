@@ -40,18 +40,18 @@ def parse_timestamp(value: Any) -> str | None:
         return None
 
 
-def created_or_now(created: Any, tell: Callable[[str, str], None]) -> float:
+def created_or_now(created: Any, warn: Callable[[str, str], None]) -> float:
     """
     Return *created* if it is epoch seconds, else the current time.
 
-    In the latter case *tell* is called with a warning.
+    In the latter case *warn* is called with a warning.
     """
     try:
         if EARLIEST <= created < LATEST:
             return float(created)
     except Exception:  # not a number
         pass
-    tell("bad time", "created: not epoch seconds; the present time is sent")
+    warn("bad time", "created: not epoch seconds; the present time is sent")
     return time.time()
 
 

@@ -222,7 +222,7 @@ class Front:
             return None
 
     def _warn(self, what: str, failure: Exception) -> None:
-        self._notices.tell(
+        self._notices.warn(
             what,
             f"{self._boundary.source}: {what} failed with {type(failure).__name__}; the "
             "request goes on without it",

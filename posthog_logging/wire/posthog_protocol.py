@@ -266,7 +266,7 @@ class PostHogProtocol:
             known.confirm_again_at = now + wait
             return False
         if known.speaks is not Speaks.V0:
-            self._tell(
+            self._warn(
                 f"{self._host} does not speak PostHog's newer protocol ({self._trouble}): "
                 "events go to /batch/ from now on, and V1 is tried again in a day"
             )
@@ -290,7 +290,7 @@ class PostHogProtocol:
         if response.status in _NOT_FOUND:
             self._known.v1_again_at = now
 
-    def _tell(self, news: str) -> None:
+    def _warn(self, news: str) -> None:
         """Add to the news, as one attempt may bring two messages."""
         self._news = f"{self._news}; {news}" if self._news else news
 
@@ -307,7 +307,7 @@ class PostHogProtocol:
         """Remember that the host has no route for AI events, and report that once."""
         if self._known.has_ai_lane:
             self._known.has_ai_lane = False
-            self._tell(
+            self._warn(
                 f"{self._host} has no route for large AI events: they go with all others, "
                 "and what is too large for that is cut"
             )

@@ -63,7 +63,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     )
 
 
-def _tell(text: str) -> None:
+def _warn(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
@@ -72,8 +72,8 @@ def _played(arguments: argparse.Namespace) -> Results:
         return Results.from_json(arguments.raw_from.read_text())
     for name in CONTENDERS:
         if not available(name):
-            _tell(f"{name} is left out: needs {', '.join(CONTENDERS[name].needs)}")
-    return run(_plan(arguments), _tell)
+            _warn(f"{name} is left out: needs {', '.join(CONTENDERS[name].needs)}")
+    return run(_plan(arguments), _warn)
 
 
 def main(given: Sequence[str] | None = None) -> None:

@@ -332,7 +332,7 @@ CONTENDERS = {
 
 
 def available(name: str) -> bool:
-    """Tell whether everything is installed that the contender needs."""
+    """Return whether everything is installed that the contender needs."""
     try:
         return all(find_spec(module) is not None for module in CONTENDERS[name].needs)
     except ModuleNotFoundError:  # of a parent package

@@ -100,7 +100,7 @@ class Results:
         return [figures[figure] for figures in rounds if figure in figures]
 
     def was_killed(self, scenario: str, contender: str) -> bool:
-        """Tell whether the contender had to be killed in any round."""
+        """Return whether the contender had to be killed in any round."""
         return bool(self.values(scenario, contender, "killed"))
 
     def to_json(self) -> str:
