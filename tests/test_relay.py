@@ -1080,6 +1080,7 @@ def test_kafka_commits_nothing_unanswered(sink: Sink) -> None:
 
 
 @pytest.mark.matrix
+@pytest.mark.timeout(240)
 def test_kafka_once_waits_for_its_share(sink: Sink, relays: Any) -> None:
     """While a killed relay's share is not given to others, a topic does not seem to be empty."""
     with running(KafkaMock) as server:
@@ -1087,9 +1088,9 @@ def test_kafka_once_waits_for_its_share(sink: Sink, relays: Any) -> None:
         prepare(where)
         put(where, [neutral(number) for number in range(100)])
         first = relays(where)
-        assert sink.wait(lambda: len(sink.seen) == 100)
+        assert sink.wait(lambda: len(sink.seen) == 100, 90.0)
         _end_one(first)
         put(where, [neutral(number) for number in range(100, 300)])
 
-        assert 0 == relays(where, "--once").wait(60)
+        assert 0 == relays(where, "--once").wait(120)
     assert uuids(range(300)) == set(sink.seen)

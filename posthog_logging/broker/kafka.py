@@ -167,7 +167,7 @@ class KafkaConsumer:
         self._parts: dict[int, _Part] = {}
         self._inbox: deque[Delivery] = deque()
         self._open_tokens: dict[int, _Token] = {}
-        self._paused = False
+        self._paused: bool | None = False  # None: nobody knows, after a rebalance
         self._joined = False
         self._stopped = False
         self._assigned_now = False
@@ -284,7 +284,7 @@ class KafkaConsumer:
 
     def _assigned(self, consumer: Any, parts: Sequence[TopicPartition]) -> None:
         self._joined = self._assigned_now = True
-        self._paused = False
+        self._paused = None
         self._at_end.clear()
         for one in parts:
             self._parts[one.partition] = _Part(one.partition)
