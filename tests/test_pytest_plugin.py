@@ -440,7 +440,7 @@ def test_import_time_lines_are_covered(run: Run, pytester: pytest.Pytester) -> N
     pytest.importorskip("coverage")
     pytester.makepyfile(app=APP, test_it=PLAYS)
     package = Path(posthog_logging.__file__).parent
-    measured = ["-m", "coverage", "run", f"--include=app.py,{package}/context.py"]
+    measured = ["-m", "coverage", "run", f"--include=app.py,{package}/extras.py"]
     pytester.makefile(".cfg", clean="[run]\n")
 
     pytester.run(
@@ -451,8 +451,8 @@ def test_import_time_lines_are_covered(run: Run, pytester: pytest.Pytester) -> N
     ).stdout.str()
 
     assert re.search(r"app\.py +\d+ +0 +100%", report)
-    source = (package / "context.py").read_text().splitlines()
-    missed = re.search(r"context\.py +\d+ +\d+ +\d+% +(.*)", report)
+    source = (package / "extras.py").read_text().splitlines()
+    missed = re.search(r"extras\.py +\d+ +\d+ +\d+% +(.*)", report)
     numbers = [] if missed is None else re.findall(r"\d+", missed[1])
     assert [] == [n for n in numbers if re.match(r"def |class |import |from ", source[int(n) - 1])]
 

@@ -33,6 +33,7 @@ PRIVATE = {
     r"\bit is none\b": "it is not one",
     r"\bbut for\b": "except",
     r"\bof yours\b": "your",
+    r"\bof ours\b": "of this library, our",
     r"\bhow-manieth\b": "number",
     r"\bmoments\b": "times, timestamps",
     r"\bshapes\b": "forms, records",

@@ -363,7 +363,7 @@ class KafkaConsumer:
 
 
 class _Kind:
-    """Says which messages go together: of one partition, without a gap, and lines of ours."""
+    """Decide which messages go together: one partition, no gap, and lines of this library."""
 
     def __init__(self) -> None:
         self._number = 0

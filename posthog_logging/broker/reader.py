@@ -136,7 +136,7 @@ class Reader:
         return self._dialect.line(message)
 
     def _stays(self, row: bytes, properties: Mapping[str, Any]) -> bool:
-        """Return whether a line of ours is one of the dialect's, too: most are."""
+        """Return whether a line of this library is one of the dialect's, too: most are."""
         return len(row) <= self._dialect.limits.event_bytes and (
             self._plain.issuperset(properties) or self._learn(properties)
         )

@@ -345,7 +345,7 @@ def _spool(folder: str) -> Finding:
 
 
 def _handlers() -> Iterator[Finding]:
-    """Yield a finding for each logger that carries a handler of ours."""
+    """Yield a finding for each logger that carries a handler of this library."""
     found = carriers()
     if not found:
         yield Finding(

@@ -241,7 +241,7 @@ class RequestsTransport:
             return came.response(_read(answer, came.pieces))
 
     def _prepared(self, session: requests.Session, request: Request) -> requests.PreparedRequest:
-        # An auth of ours, even one that does nothing, keeps `requests` from reading .netrc.
+        # An explicit auth, even one that does nothing, keeps `requests` from reading .netrc.
         auth = self._auth or session.auth or _no_auth
         if session is self._given or session.cookies:
             return session.prepare_request(

@@ -31,7 +31,7 @@ class _LastResort(logging.NullHandler):
 
 
 def _is_shown(record: logging.LogRecord, last: logging.Handler) -> bool:
-    """Return whether a handler of the program takes *record*: neither *last* nor one of ours."""
+    """Return whether a handler of the program takes *record*: not *last*, nor this library's."""
     current: logging.Logger | None = logger
     while current is not None:
         for handler in current.handlers:

@@ -109,7 +109,7 @@ class Server(ThreadingHTTPServer):
             self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Let clients go as they like; anything else is a bug of ours, and shown."""
+        """Ignore clients that disconnect; anything else is a bug here, and shown."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 

@@ -87,7 +87,7 @@ def _write_alias(message: Message, properties: Fields, fields: Fields) -> None:
 
 def _write_page(message: Message, properties: Fields, fields: Fields) -> None:
     fields |= _ids(message, properties)
-    _lift(properties, fields, _PAGE_NAMES)
+    _move_to_fields(properties, fields, _PAGE_NAMES)
     for name, plain in _PAGE_PROPERTIES.items():
         if name in properties and plain not in properties:
             properties[plain] = properties[name] if name in _PLACES else properties.pop(name)
@@ -95,7 +95,7 @@ def _write_page(message: Message, properties: Fields, fields: Fields) -> None:
 
 def _write_screen(message: Message, properties: Fields, fields: Fields) -> None:
     fields |= _ids(message, properties)
-    _lift(properties, fields, _SCREEN_NAMES)
+    _move_to_fields(properties, fields, _SCREEN_NAMES)
 
 
 def _write_group(message: Message, properties: Fields, fields: Fields) -> None:
@@ -177,7 +177,8 @@ def _place(context: Fields, path: tuple[str, ...], value: Any) -> bool:
     return True
 
 
-def _lift(properties: Fields, fields: Fields, names: Mapping[str, str]) -> None:
+def _move_to_fields(properties: Fields, fields: Fields, names: Mapping[str, str]) -> None:
+    """Move properties to the fields of the call that *names* gives for them."""
     for name, field in names.items():
         if properties.get(name):
             fields[field] = str(properties.pop(name))
@@ -224,7 +225,7 @@ def _read_alias(raw: Fields, properties: Fields) -> tuple[str, str]:
 
 
 def _read_page(raw: Fields, properties: Fields) -> tuple[str, str]:
-    _lower(raw, properties, _PAGE_NAMES)
+    _copy_from_fields(raw, properties, _PAGE_NAMES)
     for name, plain in _PAGE_PROPERTIES.items():
         if plain in properties and properties.get(name, properties[plain]) == properties[plain]:
             properties[name] = properties.pop(plain)
@@ -232,7 +233,7 @@ def _read_page(raw: Fields, properties: Fields) -> tuple[str, str]:
 
 
 def _read_screen(raw: Fields, properties: Fields) -> tuple[str, str]:
-    _lower(raw, properties, _SCREEN_NAMES)
+    _copy_from_fields(raw, properties, _SCREEN_NAMES)
     return "$screen", _reader_id(raw, properties)
 
 
@@ -270,6 +271,7 @@ def _rest_of_context(context: Fields, properties: Fields) -> Fields:
 
 
 def _take_from(context: Fields, path: tuple[str, ...], name: str, properties: Fields) -> None:
+    """Move the value at *path* in *context* to the property *name*, unless they differ."""
     *above, last = path
     parent = context
     for key in above:
@@ -291,6 +293,7 @@ def _take_from(context: Fields, path: tuple[str, ...], name: str, properties: Fi
 
 
 def _groups_from(context: Fields, properties: Fields) -> None:
+    """Move the groups in *context* to ``$groups``; a ``groupId`` alone has no type."""
     groups, key = context.get("groups"), context.get("groupId")
     if isinstance(groups, dict) and groups:
         properties["$groups"] = context.pop("groups")
@@ -300,7 +303,8 @@ def _groups_from(context: Fields, properties: Fields) -> None:
         properties["$groups"] = {_NO_TYPE: context.pop("groupId")}
 
 
-def _lower(raw: Fields, properties: Fields, names: Mapping[str, str]) -> None:
+def _copy_from_fields(raw: Fields, properties: Fields, names: Mapping[str, str]) -> None:
+    """Copy fields of the call to their properties: the reverse of `_move_to_fields`."""
     for name, field in names.items():
         if raw.get(field):
             properties.setdefault(name, raw[field])

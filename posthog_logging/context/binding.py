@@ -1,12 +1,4 @@
-"""
-Bind the person and the properties of the current request, on ``contextvars``.
-
-Each thread, task and request has its own. A value on the record itself always wins over what
-is bound here::
-
-    with context.identity("user-1", plan="gold"):
-        log.info("movie played", extra={"event": "movie played"})
-"""
+"""The identity and properties bound in the current context, on ``contextvars``."""
 
 from __future__ import annotations
 
@@ -16,41 +8,31 @@ import os
 import sys
 import time
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
-from weakref import WeakSet
+from typing import Any, NamedTuple, TypeVar, cast
+
+from .holding import Holder
 
 
 __all__ = [
+    "BindTime",
     "Bound",
-    "Holder",
-    "Kept",
-    "Taker",
     "bind",
     "clear",
     "current",
     "enter",
     "flags",
-    "held",
-    "identify",
     "identity",
-    "is_person",
     "leave",
-    "remember_person",
-    "takers",
+    "rebind",
+    "release",
     "was_bound",
     "with_structlog",
 ]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-# The most that one `held` block keeps.
-_HELD, _HELD_BYTES = 10_000, 32 * 1024 * 1024
-# The most person ids, and the most merged pairs, that the process remembers.
-_KNOWN = 100_000
 
 
 class Bound(NamedTuple):
@@ -242,7 +224,7 @@ def leave(token: Token[Bound | None]) -> None:
         pass
 
 
-def _rebind(**fields: Any) -> None:
+def rebind(**fields: Any) -> None:
     """Replace *fields* of the current values."""
     if _bound.get() is None or "distinct_id" in fields:
         _mark_time()
@@ -269,220 +251,12 @@ def _merged(distinct_id: Any, properties: Mapping[str, Any]) -> Bound:
     return outer._replace(distinct_id=distinct_id, properties=merged_properties)
 
 
-class Kept:
-    """
-    One held event: either let go, once, or counted as ``rolled_back``.
-
-    Losing the last reference counts it: a database layer that discards its on-commit
-    callbacks on a rollback has nothing else to do.
-
-    Args:
-        let_go: sends the event.
-        refuse: counts the event as lost, under the reason it is called with.
-        size: the size of the event in bytes.
-    """
-
-    __slots__ = ("_let_go", "_refuse", "size")
-
-    def __init__(
-        self, let_go: Callable[[], object], refuse: Callable[[str], object], size: int
-    ) -> None:
-        self._let_go: Callable[[], object] | None = let_go
-        self._refuse = refuse
-        self.size = size
-
-    def let_go(self) -> None:
-        """Send the event; a second call does nothing."""
-        let_go, self._let_go = self._let_go, None
-        if let_go is not None:
-            let_go()
-
-    def refuse(self, reason: str) -> None:
-        """Count the event as lost under *reason* instead of sending it."""
-        if self._let_go is not None:
-            self._let_go = None
-            self._refuse(reason)
-
-    def __del__(self) -> None:
-        self.refuse("rolled_back")
-
-
-class Holder(Protocol):
-    """Something that decides when an event is sent."""
-
-    def keep(self, kept: Kept) -> bool:
-        """Take *kept*, to let it go now or later; return whether it was taken."""
-        ...
-
-
-class held:  # noqa: N801 - reads as what it is: ``with held():``
-    """
-    Hold the events of a block until its end; drop them if the block raises::
-
-        with context.held(), database.transaction():
-            log.info("order paid", extra={"distinct_id": "user-1", "properties": {}})
-
-    Dropped events are counted as ``rolled_back``. Blocks nest: an inner block passes its events
-    to the outer one. Exceptions, logs and ``identify`` are never held. A block holds at most
-    10,000 events and 32 MiB; further events are refused and counted as ``held_full``. A thread
-    or task that outlives the block sends its events at once. Entering a block that is open
-    raises ``RuntimeError``.
-    """
-
-    def __init__(self) -> None:
-        self._kept: deque[Kept] = deque()
-        self._size = 0
-        self._outer: Holder | None = None
-        self._open = False
-
-    def __enter__(self) -> held:
-        if self._open:
-            raise RuntimeError("held: this block is open already; create another one")
-        bound = current()
-        self._outer = None if bound is None else bound.holder
-        self._open = True
-        _rebind(holder=self)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._open = False
-        self._unbind()
-        if kind is None:
-            self._let_go()
-        else:
-            self._drop()
-
-    def keep(self, kept: Kept) -> bool:
-        """Keep *kept* until the block ends; return whether it was taken."""
-        if not self._open:
-            return _pass_on(kept, self._outer)
-        if len(self._kept) >= _HELD or self._size + kept.size > _HELD_BYTES:
-            kept.refuse("held_full")
-            return False
-        self._size += kept.size
-        self._kept.append(kept)
-        return True
-
-    def _unbind(self) -> None:
-        """Restore the outer holder; an identity bound inside the block stays."""
-        bound = current()
-        if bound is not None and bound.holder is self:
-            bound = bound._replace(holder=self._outer)
-            _bound.set(bound if any(bound) else None)
-
-    def _let_go(self) -> None:
-        while self._kept:
-            _pass_on(self._kept.popleft(), self._outer)
-
-    def _drop(self) -> None:
-        while self._kept:
-            self._kept.popleft().refuse("rolled_back")
-
-
-def _pass_on(kept: Kept, outer: Holder | None) -> bool:
-    if outer is not None:
-        return outer.keep(kept)
-    kept.let_go()
-    return True
-
-
-class Taker(Protocol):
-    """Something that accepts events: a `PostHogHandler`."""
-
-    def accept(self, fields: Mapping[str, Any], /) -> str | None:
-        """Accept one event; return its uuid, or None if it was refused."""
-        ...
-
-    def is_in_use(self) -> bool:
-        """Return whether the handler is open, or a log record could open it."""
-        ...
-
-
-#: The handlers of this process that accept events; each adds itself.
-takers: WeakSet[Any] = WeakSet()
-
-# Dicts as ordered sets: the oldest entries are dropped first.
-_persons: dict[str, object] = {}
-_pairs: dict[tuple[str, str], object] = {}
-
-
-def identify(distinct_id: Any, *, anonymous_id: Any = None, **set: Any) -> None:  # noqa: A002 - PostHog's word
-    """
-    Attribute later events of this context to *distinct_id*, and merge the anonymous visitor.
-
-    If there is an anonymous id, a ``$identify`` event merges it into the person: once per pair
-    of ids and process, and never for an id known to belong to a person. Without a merge, *set*
-    is sent as a ``$set`` event. Every `PostHogHandler` in use sends it, and `held` does not
-    hold it.
-
-    Args:
-        distinct_id: the person's id; None or an empty one changes nothing.
-        anonymous_id: the visitor's id; None: the one that a middleware found in a header or
-            a cookie of the request.
-        set: properties of the person.
-    """
-    person = _text(distinct_id)
-    if not person:
-        return
-    bound = current() or Bound()
-    visitor = _text(bound.anonymous_id if anonymous_id is None else anonymous_id)
-    remember_person(person)
-    _rebind(distinct_id=distinct_id, anonymous_id=visitor or None)
-    pair = (visitor, person)
-    merges = bool(visitor) and visitor not in _persons and _claim(pair)
-    if not merges and not set:
-        return
-    fields: dict[str, Any] = {
-        "distinct_id": distinct_id,
-        "event": "$identify" if merges else "$set",
-        "set": set,
-    }
-    if merges:
-        fields["anonymous_id"] = visitor
-    taken = [taker.accept(fields) for taker in list(takers) if taker.is_in_use()]
-    if merges and not any(taken):
-        _pairs.pop(pair, None)
-
-
-def remember_person(distinct_id: Any) -> None:
-    """Remember that *distinct_id* belongs to a person, so that it is never merged into another."""
-    _persons[_text(distinct_id)] = None
-    _trim(_persons)
-
-
-def is_person(distinct_id: Any) -> bool:
-    """Return whether *distinct_id* is known to belong to a person."""
-    return _text(distinct_id) in _persons
-
-
-def _claim(pair: tuple[str, str]) -> bool:
-    """Return True for the first caller with *pair*; of two threads at once, for only one."""
-    mine = object()
-    _trim(_pairs)
-    return _pairs.setdefault(pair, mine) is mine
-
-
-def _trim(known: dict[Any, object]) -> None:
-    """Drop the oldest entries above the limit."""
-    while len(known) > _KNOWN:
-        try:
-            known.pop(next(iter(known)), None)
-        except (RuntimeError, StopIteration):  # another thread is trimming it, too
-            return
-
-
-def _text(value: Any) -> str:
-    """Return an id as trimmed text for comparison; "" for None and for objects without a text."""
-    try:
-        text = value.decode() if isinstance(value, bytes) else str(value)
-    except Exception:  # `__str__` raised
-        return ""
-    return "" if value is None else text.strip()
+def release(holder: Holder, outer: Holder | None) -> None:
+    """Bind *outer* in place of *holder*, if that is bound; an identity stays."""
+    bound = _bound.get()
+    if bound is not None and bound.holder is holder:
+        bound = bound._replace(holder=outer)
+        _bound.set(bound if any(bound) else None)
 
 
 def _clear_after_fork() -> None:
