@@ -668,7 +668,7 @@ for scheme in ("amqp", "redis", "kafka"):
         check=True,
     )
 
-    assert [f"posthog_logging[{name}]" for name in ("rabbitmq", "redis", "kafka")] == [
+    assert [f"'posthog_logging[{name}]'" for name in ("rabbitmq", "redis", "kafka")] == [
         line.split()[-1] for line in done.stdout.splitlines()
     ]
     assert "pa55word" not in done.stdout + done.stderr

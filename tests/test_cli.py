@@ -166,7 +166,7 @@ def test_every_option_has_help(command: str, capsys: pytest.CaptureFixture[str])
         (["send", "x", "--api-key", KEY, "=1"], "'=1' is not a property"),
         (["send", "x", "--api-key", KEY, "--timestamp", "soon"], "'soon' is not a time"),
         (["send", "x", "--api-key", KEY, "--timeout", "nan"], "number of seconds"),
-        (["send", "x", "--api-key", KEY, "--host", "ftp://h"], "host: a URL"),
+        (["send", "x", "--api-key", KEY, "--host", "ftp://h"], "host: it must begin with http"),
         (["send", "x", "--api-key", "phx_personal"], "personal key"),
         (["send", "x", "--api-key", ""], "no key to send with: set POSTHOG_API_KEY"),
         (["send", "--kind", "group", "acme"], "TYPE:KEY"),
@@ -626,7 +626,7 @@ def test_serve_forward_to_nobody(capsys: pytest.CaptureFixture[str]) -> None:
 def test_serve_forward_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     """An address that is none is wrong usage."""
     assert 2 == main(["serve", "--port", "0", "--forward", "ftp://h"])
-    assert "--forward: host: a URL" in capsys.readouterr().err
+    assert "--forward: host: it must begin with http" in capsys.readouterr().err
 
 
 # tail
@@ -1191,7 +1191,7 @@ def test_doctor_finds_no_handler(in_service: Path) -> None:
             ["--app", "service", "--explain", "x", "--extra", "{"],
             "--extra is not an object in JSON",
         ),
-        (["--app", "service", "--explain", "x", "--level", "LOUD"], "'LOUD' is no level"),
+        (["--app", "service", "--explain", "x", "--level", "LOUD"], "'LOUD' is not a level"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -371,7 +371,7 @@ def test_texts_of_the_server_are_cleaned(rig: Any, caplog: Any) -> None:
     assert all(text.isprintable() and len(text) < 500 for text in texts)
     assert all(error.detail.isprintable() and len(error.detail) < 500 for error, _ in it.losses)
     assert "phc_test" not in caplog.text + str(it.losses)
-    assert len(it.ledger._told) < 40
+    assert len(it.ledger._warned) < 40
 
 
 def dumps(value: Any) -> bytes:
