@@ -1136,6 +1136,71 @@ def log_through(count: int, server: Inspector, folder: Path | None) -> Iterator[
             handler.flush(0.5)
 
 
+# What becomes of an event that the server refuses in such a way. What looks like an outage is
+# tried ever more seldom for half a day, so here the close ends it.
+POISONED = {"400": "rejected", "reset": "shutdown", "503": "shutdown"}
+
+
+@pytest.mark.parametrize("kind", POISONED)
+@pytest.mark.parametrize(
+    "count",
+    [20_000, pytest.param(100_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])],
+)
+@pytest.mark.timeout(300)
+def test_chaos_with_poison(count: int, kind: str) -> None:
+    """Amid all faults, an event in 500 that no server takes costs no other, and is counted."""
+    with Poisoned(kind) as server:
+        handler = PostHogHandler("phc_soak", server.url, timeout=0.5, max_queue_size=200_000)
+        log = logging.getLogger("chaos")
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        log.handlers[:] = [handler]
+        innocent = {str(n) for n in range(count) if n % 500 != 250}
+        poisoned = count - len(innocent)
+        for number in range(count):
+            properties = {"n": str(number), "kind": "poison" if number % 500 == 250 else "good"}
+            log.info("x", extra={"distinct_id": "u", "properties": properties})
+        pause = threading.Event()
+        while handler.counts["delivered"] < len(innocent):  # the test's own time-out ends it
+            pause.wait(0.05)
+        handler.close(1.0)
+        log.handlers.clear()
+        counts = handler.counts
+
+    assert_exact(counts)
+    assert innocent == server.names
+    assert {POISONED[kind]: poisoned} == {
+        reason: n for reason, n in counts.items() if n and reason not in NOT_LOSSES
+    }
+    assert 0 == server.faults_left
+
+
+class Poisoned:
+    """The server of ``soak/poison.py``, and what it has got when it has ended."""
+
+    def __init__(self, kind: str) -> None:
+        program = Path(__file__).parent / "soak" / "poison.py"
+        self._process = subprocess.Popen(
+            [sys.executable, str(program), kind],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        self.names: set[str] = set()
+        self.faults_left = 0
+
+    def __enter__(self) -> Poisoned:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        text, _ = self._process.communicate(timeout=SOON)
+        found = json.loads(text)
+        self.names = set(found["names"])
+        self.faults_left = found["faults left"]
+
+
 def closing(thread: threading.Thread) -> bool:
     """Return whether *thread* closes a handler; other tests have left threads of their own."""
     return thread.name == "posthog-logging" and not thread.daemon

@@ -158,8 +158,6 @@ FAULTS = {
     "garbage": lambda it, body: it.take_and_answer(body, b"\x00\xff garbage"),
     "no gzip": lambda it, body: it.take_and_answer(body, b"no gzip", Content_Encoding="gzip"),
     "408": lambda it, body: it.answer(408),
-    "307": lambda it, body: it.answer(307, Location="http://127.0.0.1:1/elsewhere"),
-    "404": lambda it, body: it.answer(404),
 }
 
 
