@@ -1136,9 +1136,8 @@ def log_through(count: int, server: Inspector, folder: Path | None) -> Iterator[
             handler.flush(0.5)
 
 
-# What becomes of an event that the server refuses in such a way. What looks like an outage is
-# tried ever more seldom for half a day, so here the close ends it.
-POISONED = {"400": "rejected", "reset": "shutdown", "503": "shutdown"}
+# What becomes of an event that the server refuses in such a way.
+POISONED = {"400": "rejected"}
 
 
 @pytest.mark.parametrize("kind", POISONED)

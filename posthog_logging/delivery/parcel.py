@@ -118,18 +118,16 @@ class Parcel:
             failures=self.failures + 1, strikes=self.strikes + strike, passed=passed
         )
 
-    def needs_probe(self, passed: int, only_small: bool = False) -> bool:
+    def needs_probe(self, passed: int) -> bool:
         """
         Return whether a part of it should be tried alone: nothing else says where the fault is.
 
         A batch that a firewall refuses is probed at once, one that failed otherwise after
-        some patience; with none where *only_small* batches get through, for then each large one
-        may have an event at fault.
+        some patience.
         """
-        if self.is_alone or not (only_small or self.passed == passed):
+        if self.is_alone or self.passed != passed:
             return False
-        at_once = self.refused or only_small
-        return self.failures >= (1 if at_once else 2 if self.apart else _PATIENCE)
+        return self.failures >= (1 if self.refused else 2 if self.apart else _PATIENCE)
 
     def probe(self) -> Parcel:
         """Return a parcel of one event that leaves the others behind, another one each time."""

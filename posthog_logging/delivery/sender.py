@@ -40,8 +40,7 @@ __all__ = ["DeliveryError", "OnError", "Sender", "Settings"]
 
 # In trouble, so many lines are tried of what has not been tried yet: enough to get through.
 _PROBE = 20
-# So many different batches are tried in turn while nothing gets through. Where others do, but
-# every large batch has an event at fault, each is put aside after its first failure.
+# So many different batches are tried in turn while nothing gets through.
 _PROBES = 2
 # An event at fault is given up when it has failed so often alone while others got through:
 # waits double from a second to a quarter of an hour, so that is after half a day or more.
@@ -132,7 +131,6 @@ class Sender:
         self._lineup = Lineup()
         self._passed = 0  # how many requests got through
         self._in_trouble = False  # something failed, and nothing got through since
-        self._only_small = False  # what got through last is smaller than what had failed
         self._refusals = 0  # how many were refused since something got through
         self._apart_failures = 0  # the same of what stands apart
         self._since: float | None = None  # when the oldest line in the spool came
@@ -226,7 +224,7 @@ class Sender:
         if not len(self.spool):
             return math.inf
         if self._in_trouble and self._lineup:
-            return 0.0 if self._lineup.failed_since(self._passed) < _PROBES else math.inf
+            return 0.0 if self._lineup.size < _PROBES else math.inf
         if len(self.spool) >= self._settings.flush_at:
             return 0.0
         return math.inf if self._since is None else self._since + self._settings.flush_interval
@@ -334,9 +332,7 @@ class Sender:
 
     def _attempt(self, parcel: Parcel, timeout: float | None) -> int:
         """Send *parcel* once, act on the answer; return how many pieces go first in the row."""
-        if (self._in_trouble or parcel.apart) and parcel.needs_probe(
-            self._passed, self._only_small
-        ):
+        if (self._in_trouble or parcel.apart) and parcel.needs_probe(self._passed):
             parcel = parcel.probe()
         parcel = parcel.with_(attempts=parcel.attempts + 1)
         if parcel.attempts > 1 or parcel.rest:
@@ -413,7 +409,6 @@ class Sender:
         self._passed += 1
         self._refusals = self._apart_failures = 0
         self._in_trouble = False
-        self._only_small = self._lineup.has_failed_above(count)
         if self._schedule.failures or self._schedule.pauses:
             self._ledger.recovered()
         self._schedule = self._schedule.succeeded()
