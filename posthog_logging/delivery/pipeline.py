@@ -396,9 +396,10 @@ class Pipeline:
                 members = list(group)
                 self._sender.append(self._finished(members) if kind is tuple else members)
                 del hand[: len(members)]  # a draft and its line need not both be there
-            if few:
+            if not (self._serving or self._room.is_half_full):
                 # Let go of the interpreter: a caller that wakes up must not wait for a whole
-                # batch. With a backlog that would cost the thread its chance to catch up.
+                # batch, and callers that are busy not for 5 ms. Where the queue is filling up,
+                # that would cost the thread its chance to catch up.
                 time.sleep(0)
         self._note_room()
         if self._room.drops_oldest:

@@ -89,6 +89,14 @@ class Room:
         """Whether what was just put is too much."""
         return len(self._queue) >= self.events or self.bytes_in > self.bytes_limit
 
+    @property
+    def is_half_full(self) -> bool:
+        """Whether the thread has to hurry, lest there be too little room soon."""
+        return (
+            2 * len(self._queue) > self.events
+            or self.bytes_in + self.bytes_in - self._bytes_out > self.bytes_limit
+        )
+
     def make(self) -> bool:
         """Apply the overflow policy; return whether the event may come in."""
         if self._overflow == "block" and self._wait():
