@@ -113,6 +113,22 @@ def test_the_innocent_of_the_same_batch_arrive(answer: Any, place: int, rig: Any
     assert len(it.transport.requests) < 200
 
 
+@pytest.mark.parametrize("answer", ["reset", "503"])
+def test_where_every_large_batch_has_an_event_at_fault(answer: str, rig: Any) -> None:
+    """Small batches get through, so it is no outage: a backlog is worked off within minutes."""
+    it = rig(flush_at=100)
+    it.transport.default = poisoned(ANSWERS[answer])
+    for _ in range(20):
+        it.put(250)
+        it.put(1, event="poison")
+        it.put(249)
+    run(it, 240.0)
+
+    assert 20 * 499 == it.counts["delivered"]
+    assert 20 == it.counts["waiting"]
+    assert adds_up(it)
+
+
 @pytest.mark.parametrize("answer", [ANSWERS["reset"], ANSWERS["503"], ANSWERS["a page"]])
 def test_a_batch_without_company_is_taken_apart_as_well(answer: Any, rig: Any) -> None:
     """Where nothing else is there to compare with, small probes of the batch itself serve."""

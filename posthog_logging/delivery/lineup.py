@@ -43,6 +43,10 @@ class Lineup:
         """Return how many parcels stand in the row."""
         return len(self._row)
 
+    def failed_since(self, passed: int) -> int:
+        """Return how many of the row have failed since *passed* requests had got through."""
+        return sum(parcel.passed == passed for parcel in self._row)
+
     def first(self, parcels: Iterable[Parcel]) -> None:
         """Put *parcels*, in their order, before all others."""
         self._row.extendleft(reversed([*parcels]))

@@ -118,6 +118,14 @@ class Parcel:
             failures=self.failures + 1, strikes=self.strikes + strike, passed=passed
         )
 
+    def was_passed_by_others(self, passed: int) -> bool:
+        """
+        Return whether others got through since it failed, so that its whole may be at fault.
+
+        One event of it then says whether anything gets through at present.
+        """
+        return not self.is_alone and self.passed is not None and passed > self.passed
+
     def needs_probe(self, passed: int) -> bool:
         """
         Return whether a part of it should be tried alone: nothing else says where the fault is.

@@ -7,7 +7,8 @@ acknowledged yet": nothing here sleeps.
 What an answer means is `policy.judge`'s to say, `_ACTIONS` says what is done then. A batch
 that is kept stands in the `Lineup`, behind all others. One that keeps failing while others
 get through is halved, apart from the row, until the event at fault stands alone: that one is
-tried ever more seldom, and given up after `_LAST_STRIKE` failures, half a day or more.
+tried ever more seldom, and given up after `_LAST_STRIKE` failures, half a day or more. Where
+only small batches get through, since each large one has an event at fault, new ones get smaller.
 """
 
 from __future__ import annotations
@@ -131,6 +132,7 @@ class Sender:
         self._lineup = Lineup()
         self._passed = 0  # how many requests got through
         self._in_trouble = False  # something failed, and nothing got through since
+        self._largest = 0  # how many events got through at once since something failed
         self._refusals = 0  # how many were refused since something got through
         self._apart_failures = 0  # the same of what stands apart
         self._since: float | None = None  # when the oldest line in the spool came
@@ -224,7 +226,7 @@ class Sender:
         if not len(self.spool):
             return math.inf
         if self._in_trouble and self._lineup:
-            return 0.0 if self._lineup.size < _PROBES else math.inf
+            return 0.0 if self._lineup.failed_since(self._passed) < _PROBES else math.inf
         if len(self.spool) >= self._settings.flush_at:
             return 0.0
         return math.inf if self._since is None else self._since + self._settings.flush_interval
@@ -332,7 +334,7 @@ class Sender:
 
     def _attempt(self, parcel: Parcel, timeout: float | None) -> int:
         """Send *parcel* once, act on the answer; return how many pieces go first in the row."""
-        if (self._in_trouble or parcel.apart) and parcel.needs_probe(self._passed):
+        if self._needs_probe(parcel):
             parcel = parcel.probe()
         parcel = parcel.with_(attempts=parcel.attempts + 1)
         if parcel.attempts > 1 or parcel.rest:
@@ -352,6 +354,12 @@ class Sender:
         self._lineup.apart(piece for piece in pieces if piece.apart)
         self._end_search(parcel)
         return len(row)
+
+    def _needs_probe(self, parcel: Parcel) -> bool:
+        """Return whether only a part of *parcel* is to be tried."""
+        if self._in_trouble and not parcel.apart and parcel.was_passed_by_others(self._passed):
+            return True
+        return (self._in_trouble or parcel.apart) and parcel.needs_probe(self._passed)
 
     # Acting on answers: each action returns what is to be sent at once.
 
@@ -409,6 +417,7 @@ class Sender:
         self._passed += 1
         self._refusals = self._apart_failures = 0
         self._in_trouble = False
+        self._largest = max(self._largest, count)
         if self._schedule.failures or self._schedule.pauses:
             self._ledger.recovered()
         self._schedule = self._schedule.succeeded()
@@ -493,6 +502,10 @@ class Sender:
         elif trouble is not _Trouble.PARTLY:
             self._schedule = self._schedule.failed(now, rules, answer.wait, self._uniform)
             self._in_trouble = True
+            if 0 < self._largest < len(parcel):
+                count = min(len(parcel), self._schedule.limit)
+                self._schedule = self._schedule.halved(max(count, 2 * _PROBE))
+            self._largest = 0
 
     def _warn_of_trouble(
         self, parcel: Parcel, answer: Answer, trouble: _Trouble, why: str
