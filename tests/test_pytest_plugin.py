@@ -391,8 +391,10 @@ logging.basicConfig(stream=sys.stderr, level=logging.DEBUG)
 def test_leaves(posthog_messages):
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
-    for host in ("http://events.example", f"http://127.0.0.1:{port}"):
-        Analytics("phc_key", host, flush_interval=60).capture("user-1", "movie played")
+    hosts = ("http://events.example", f"http://127.0.0.1:{port}")
+    kept = [Analytics("phc_key", host, flush_interval=60) for host in hosts]
+    for one in kept:
+        one.capture("user-1", "movie played")
     assert 2 == len(posthog_messages.named("movie played"))
     import time; time.sleep(0.2)
     assert 2 < threading.active_count()
