@@ -151,6 +151,7 @@ def test_a_logger_that_others_switch_off_still_warns(log: logging.Logger, capfd:
 def test_a_handler_that_nobody_holds_ends(make_handler: Any, inspector: Any) -> None:
     """Its last reference goes: it delivers, and its thread, files and connections go, too."""
     own = logging.getLogger("unheld")
+    others = set(threading.enumerate())  # of tests before this one
     for number in range(30):
         handler = PostHogHandler("phc_x", inspector.url, flush_interval=60.0)
         own.addHandler(handler)
@@ -161,7 +162,13 @@ def test_a_handler_that_nobody_holds_ends(make_handler: Any, inspector: Any) -> 
 
     assert wait_for(lambda: len(arrived(inspector)) == 30)
     assert wait_for(
-        lambda: not [one for one in threading.enumerate() if one.name == "posthog-logging"]
+        lambda: (
+            not [
+                one
+                for one in threading.enumerate()
+                if one.name == "posthog-logging" and one not in others
+            ]
+        )
     )
 
 
