@@ -125,6 +125,7 @@ def rig(transport: Any) -> Iterator[Callable[..., Rig]]:
 
 def test_it_starts_with_the_first_event(rig: Any) -> None:
     """No thread before there is something to do; then one, and never a second."""
+    wait_for(lambda: not workers())  # those of tests before this one may be about to end
     before = len(workers())
     it = rig()
     assert before == len(workers())
@@ -426,6 +427,7 @@ def test_bounds_hold_under_threads(overflow: str, rig: Any) -> None:
 
 def test_close_delivers(rig: Any) -> None:
     """What waits is sent, the thread ends, parts are closed, and a second close does nothing."""
+    wait_for(lambda: not workers())  # those of tests before this one may be about to end
     before = len(workers())
     it = rig(flush_at=1000, flush_interval=60.0)
     names = it.put(5)

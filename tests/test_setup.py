@@ -214,7 +214,7 @@ def test_configured_twice(answer: Answer, when: str, inspector: Any) -> None:
     for thread in workers():
         thread.join(SOON)
     assert sorted(expected) == sorted(event.event for event in arrived)
-    assert before == len(workers())
+    assert len(workers()) <= before
 
 
 def test_host_logging_is_left_alone(inspector: Any) -> None:
