@@ -294,8 +294,10 @@ def run_script() -> Callable[..., subprocess.CompletedProcess[str]]:
     """A runner of scripts in an interpreter of their own, arguments in ``sys.argv``."""
 
     def run(script: str, *args: str, timeout: float = 50.0, **env: str) -> Any:
+        # From 3.15 on CPython warns of a fork beside a thread, which is what some scripts try.
+        fork = "ignore:This process:DeprecationWarning"
         return subprocess.run(
-            [sys.executable, "-W", "error", "-c", script, *args],
+            [sys.executable, "-W", "error", "-W", fork, "-c", script, *args],
             capture_output=True,
             text=True,
             timeout=timeout,

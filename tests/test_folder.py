@@ -807,7 +807,7 @@ def killed(folder: Path, kind: str, first: int, after: float) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "rounds", [4, pytest.param(40, marks=[pytest.mark.matrix, pytest.mark.timeout(300)])]
+    "rounds", [4, pytest.param(15, marks=[pytest.mark.matrix, pytest.mark.timeout(300)])]
 )
 def test_killed_at_any_time(rounds: int, folder: Path, make: Any, log: Log) -> None:
     """Kills amid rotation, adoption and drain lose no line whose log call has returned."""

@@ -1079,7 +1079,7 @@ def test_kafka_commits_nothing_unanswered(sink: Sink) -> None:
     assert 0 == sink.repeats
 
 
-@pytest.mark.matrix
+@pytest.mark.soak
 @pytest.mark.timeout(240)
 def test_kafka_once_waits_for_its_share(sink: Sink, relays: Any) -> None:
     """While a killed relay's share is not given to others, a topic does not seem to be empty."""
