@@ -198,10 +198,9 @@ def _must_be_formatted(record: logging.LogRecord, message: Any, args: Any) -> bo
 def _extras(fields: dict[Any, Any]) -> _Extras:
     """Return the plain values of *fields*, and of a record those that are not `logging`'s own."""
     found = {}
-    for name in reversed(fields):
+    for name, value in reversed(fields.items()):
         if name == LAST_STANDARD:
             break
-        value = fields[name]
         kind = type(value)
         if kind is str:
             found[name] = value if len(value) <= _EXTRA else value[:_EXTRA]
