@@ -212,7 +212,8 @@ def test_a_child_begins_at_nothing(run_script: Any) -> None:
         from posthog_logging import PostHogHandler
 
         def hook(error, events):
-            print(error.reason, error.count, len(events), flush=True)
+            # In one step: parent and child write to the same pipe.
+            os.write(1, f"{error.reason} {error.count} {len(events)}\\n".encode())
 
         handler = PostHogHandler("phc_x", on_error=hook, before_send=lambda event: 7)
         for _ in range(5):
