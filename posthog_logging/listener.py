@@ -9,6 +9,7 @@ handler raises.
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import os
 import queue
@@ -125,7 +126,7 @@ class Listener(QueueListener):
     ) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._running_in: int | None = None
-        self._run = _Run(0)
+        self._run = _Run()
         self._guard = Lock()
 
     def start(self) -> None:
@@ -133,7 +134,7 @@ class Listener(QueueListener):
         with self._guard:
             if self._running_in == os.getpid():
                 return
-            self._run = _Run(self._run.number + 1)
+            self._run = _Run()
             self._running_in = os.getpid()  # first: the thread may end before `start` returns
             self._thread = None  # Python 3.14 starts none beside one that has ended, or was forked
             try:
@@ -146,7 +147,8 @@ class Listener(QueueListener):
         """Stop the thread once it has handled what was queued before; without one do nothing."""
         with self._guard:
             if self._running_in == os.getpid():
-                self.enqueue_sentinel()
+                if not self._run.has_ended:  # else nobody would make room in a full queue
+                    self.enqueue_sentinel()
                 # Not by `join` alone: one that was interrupted before, Python 3.12 and older
                 # take for one that has seen the end.
                 self._run.wait()
@@ -209,24 +211,28 @@ class Listener(QueueListener):
 class _End(NamedTuple):
     """The end of one run: a `stop` that was interrupted may leave a second one for the next."""
 
-    run: int
+    run: tuple[int, int]
+
+
+_numbers = itertools.count()
 
 
 class _Run:
     """What the thread of a `Listener` does from one start to one stop."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self._has_ended = False
+    def __init__(self) -> None:
+        # Another Listener, or another process, may find what was left in the same queue.
+        self.number = os.getpid(), next(_numbers)
+        self.has_ended = False
         self._ended = threading.Lock()
         self._ended.acquire()
 
     def end(self) -> None:
         """Let whoever waits know, and whoever asks later."""
-        self._has_ended = True
+        self.has_ended = True
         self._ended.release()
 
     def wait(self) -> None:
         """Wait until the thread has ended; an interruption leaves nothing locked."""
-        if not self._has_ended:
+        if not self.has_ended:
             self._ended.acquire()

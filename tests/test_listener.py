@@ -536,3 +536,51 @@ def test_behind_dict_config(inspector: Any, make_handler: Any) -> None:
     log.handlers.clear()
 
     assert ["movie played"] == [event.event for event in inspector.events]
+
+
+def test_what_an_interrupted_stop_left_ends_no_other() -> None:
+    """A second end in the queue is of its own run: another `Listener` there goes on."""
+    waiting: queue.Queue[Any] = queue.Queue()
+    first = Listener(waiting)
+    first.start()
+    for _ in range(2):  # as a `stop` does that is interrupted before its wait, and again
+        first.enqueue_sentinel()
+    first.stop()
+    assert 1 <= waiting.qsize()
+    heard: list[str] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.getMessage())
+
+    second = Listener(waiting, Ear())
+    second.start()
+    waiting.put(logging.makeLogRecord({"msg": "after"}))
+    second.stop()
+
+    assert ["after"] == heard
+
+
+def test_stop_does_not_wait_for_a_thread_that_has_died() -> None:
+    """Where a handler ended the thread, `stop` returns, although the queue is full."""
+    waiting: queue.Queue[Any] = queue.Queue(1)
+
+    class Deadly(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise KeyboardInterrupt
+
+    listener = Listener(waiting, Deadly())
+    died = threading.Event()
+    before, threading.excepthook = threading.excepthook, lambda arguments: died.set()
+    try:
+        listener.start()
+        waiting.put(logging.makeLogRecord({"msg": "x"}))
+        assert died.wait(10)
+        waiting.put(logging.makeLogRecord({"msg": "y"}))
+        stopping = threading.Thread(target=listener.stop, daemon=True)
+        stopping.start()
+        stopping.join(10)
+    finally:
+        threading.excepthook = before
+
+    assert not stopping.is_alive()
