@@ -8,13 +8,11 @@ and at each jump back, in the package and in the standard library beneath it.
 
 from __future__ import annotations
 
-import contextlib
 import dis
 import gc
 import itertools
 import json
 import logging
-import signal
 import sys
 import threading
 import time
@@ -26,6 +24,8 @@ from types import CodeType, FrameType, MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
+
+from alarms import Raiser, alarms, needs_alarms
 
 import posthog_logging
 
@@ -346,16 +346,12 @@ def log_for_ever(handler: Any, numbers: Iterator[int], returned: set[int]) -> No
 
 
 @pytest.mark.matrix
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+@needs_alarms
 @pytest.mark.parametrize("spool", [False, True], ids=["memory", "journal"])
 @pytest.mark.timeout(180)
 def test_real_signals(spool: bool, tmp_path: Path) -> None:
-    """A timer's handler that raises into log calls, flushes and closes, 100 times: no loss."""
-
-    def throw(number: int, frame: Any) -> None:
-        raise Thrown
-
-    before = signal.signal(signal.SIGALRM, throw)
+    """A signal handler that raises into log calls, flushes and closes, 100 times: no loss."""
+    raiser = Raiser(Thrown)
     transport = Memory()
     handler = PostHogHandler(
         "phc_x",
@@ -368,14 +364,9 @@ def test_real_signals(spool: bool, tmp_path: Path) -> None:
     log.handlers[:] = [handler]
     returned: set[int] = set()
     numbers = itertools.count()
-    try:
-        for turn in range(100):
-            signal.setitimer(signal.ITIMER_REAL, 0.0005 + turn % 10 * 0.0005)
-            with contextlib.suppress(Thrown):
-                log_for_ever(handler, numbers, returned)
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    for turn in range(100):
+        with alarms(raiser, 0.0005 + turn % 10 * 0.0005):
+            raiser.during(lambda: log_for_ever(handler, numbers, returned))
     assert handler.flush(10)
     handler.close(5)
     counts = dict(handler.counts)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-import signal
 import sys
 import threading
 
 from collections.abc import Mapping
 
 import pytest
+
+from alarms import alarms, needs_alarms
 
 from posthog_logging.delivery.ledger import NOT_LOSSES, Ledger
 from posthog_logging.delivery.reasons import sentence
@@ -116,7 +117,7 @@ def test_counts_add_up_while_eight_threads_count() -> None:
     assert [(each + 1) // 3] * 8 == [found[f"reason_{number}"] for number in range(8)]
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no such timer here")
+@needs_alarms
 def test_a_signal_handler_may_count() -> None:
     """A signal that interrupts the ledger, wherever, may use it: no dead-lock, no loss."""
     ledger, signals, mine = Ledger(), 0, 0
@@ -128,17 +129,12 @@ def test_a_signal_handler_may_count() -> None:
         ledger.lose("from_a_signal")
         assert_adds_up(ledger.counts)
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
-    try:
+    with alarms(interrupt, 0.0005):
         while signals < 200:
             ledger.accept()
             ledger.add("delivered")
             mine += 1
             assert_adds_up(ledger.counts)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
     counts = ledger.counts
     assert (signals, mine, 0) == (counts["from_a_signal"], counts["delivered"], counts["waiting"])

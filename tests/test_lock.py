@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import time
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
+from alarms import Raiser, alarms, needs_alarms
 from test_interruptions import Thrower, Thrown
 
 from posthog_logging.delivery.lock import Lock
@@ -73,49 +72,26 @@ def test_no_interruption_leaves_it_locked() -> None:
     assert len(places) > 4
 
 
-class Alarms:
-    """Alarms that raise in `into`, and nowhere else."""
-
-    def __init__(self) -> None:
-        self.thrown = 0
-        self._inside = False
-
-    def throw(self, number: int, frame: Any) -> None:
-        """Raise, once."""
-        if self._inside:
-            self._inside = False
-            raise Thrown
-
-    def into(self, lock: Lock) -> None:
-        """Take *lock* until an alarm ends it."""
-        try:
-            self._inside = True
-            while True:
-                with lock:
-                    pass
-        except Thrown:
-            self.thrown += 1
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
-def test_real_alarms() -> None:
-    """Thousands of alarms that raise into blocks under a lock leave it free, each of them."""
+@needs_alarms
+def test_real_signals() -> None:
+    """Thousands of signals that raise into blocks under a lock leave it free, each of them."""
     lock = Lock()
-    alarms = Alarms()
+    raiser = Raiser(Thrown)
     left_locked = 0
-    before = signal.signal(signal.SIGALRM, alarms.throw)
-    signal.setitimer(signal.ITIMER_REAL, 0.00002, 0.00002)
-    try:
+
+    def take_it_for_ever() -> None:
+        while True:
+            with lock:
+                pass
+
+    with alarms(raiser, 0.00002):
         end = time.monotonic() + 0.5
         while time.monotonic() < end:
-            alarms.into(lock)
+            raiser.during(take_it_for_ever)
             try:
                 lock.release()
             except RuntimeError:  # as it should: this thread does not hold it
                 continue
             left_locked += 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
     assert 0 == left_locked
-    assert alarms.thrown > 100
+    assert raiser.thrown > 100

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import signal
 import sys
 import threading
 import time
@@ -16,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
+from alarms import alarms, needs_alarms
 
 from posthog_logging.delivery.ledger import Ledger
 from posthog_logging.delivery.pipeline import Pipeline
@@ -523,7 +524,7 @@ def test_synchronous_sends_at_once(rig: Any) -> None:
 # Re-entrance
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
+@needs_alarms
 @pytest.mark.parametrize("size", [2, 200])
 @pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest", "block"])
 def test_a_signal_handler_may_log(overflow: str, size: int, rig: Any) -> None:
@@ -537,16 +538,11 @@ def test_a_signal_handler_may_log(overflow: str, size: int, rig: Any) -> None:
             it.put(2)
             inside.clear()
 
-    before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
-    try:
+    with alarms(handler, 0.0001):
         deadline = time.monotonic() + 1.0
         while time.monotonic() < deadline:
             it.put(5)
             it.pipeline.flush(0.05)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
     it.pipeline.close()
 
     counts = it.counts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import signal
 import threading
 import time
 
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from alarms import Raiser, alarms
 from test_head_of_line import ANSWERS, adds_up, poisoned, run
 from test_sender import Rig
 
@@ -24,40 +24,16 @@ class Alarm(Exception):
     """What a signal handler raises: a soft time limit is an `Exception`, too."""
 
 
-class Alarms:
-    """Signals that raise in what is run by `during`, and nowhere else."""
+@pytest.fixture(params=["of two arguments", "of any arguments"])
+def raiser(request: pytest.FixtureRequest) -> Iterator[Raiser]:
+    """Signals that come every other millisecond, and raise an `Alarm` in `Raiser.during`."""
+    made = Raiser(Alarm)
 
-    def __init__(self) -> None:
-        self.thrown = 0
-        self._inside = False
+    def of_any_arguments(*arguments: Any) -> None:
+        made(*arguments)
 
-    def of_two_arguments(self, number: int, frame: Any) -> None:
-        if self._inside:
-            self._inside = False
-            raise Alarm
-
-    def of_any_arguments(self, *arguments: Any) -> None:
-        self.of_two_arguments(*arguments)
-
-    def during(self, call: Callable[[], None]) -> None:
-        """Call *call*; count what is thrown into it."""
-        try:
-            self._inside = True
-            call()
-            self._inside = False
-        except Alarm:
-            self.thrown += 1
-
-
-@pytest.fixture(params=["of_two_arguments", "of_any_arguments"])
-def alarms(request: pytest.FixtureRequest) -> Iterator[Alarms]:
-    """Alarms that come every other millisecond."""
-    made = Alarms()
-    before = signal.signal(signal.SIGALRM, getattr(made, request.param))
-    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
-    yield made
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+    with alarms(made if request.param == "of two arguments" else of_any_arguments, 0.002):
+        yield made
 
 
 # An alarm may also come in a finaliser, or in a hook of the garbage collector that Hypothesis has.
@@ -74,7 +50,7 @@ def alarms(request: pytest.FixtureRequest) -> Iterator[Alarms]:
 )
 def test_an_alarm_is_the_programs(
     options: dict[str, Any],
-    alarms: Alarms,
+    raiser: Raiser,
     make_handler: Callable[..., PostHogHandler],
     make_log: Callable[..., logging.Logger],
     tmp_path: Path,
@@ -92,12 +68,12 @@ def test_an_alarm_is_the_programs(
 
     end = time.monotonic() + 0.4
     while time.monotonic() < end:
-        alarms.during(log_one)
+        raiser.during(log_one)
     assert handler.flush(10)
     counts = handler.counts
     assert {key for key in counts if counts[key]} <= {"accepted", "delivered", "retried"}
-    assert len(logged) <= counts["delivered"] <= len(logged) + alarms.thrown
-    assert alarms.thrown
+    assert len(logged) <= counts["delivered"] <= len(logged) + raiser.thrown
+    assert raiser.thrown
 
 
 @pytest.mark.parametrize("answer", ["reset", "503"])
@@ -143,7 +119,7 @@ def test_close_beside_a_thread_that_starts(
 
 
 def test_a_listener_whose_stop_was_interrupted(
-    alarms: Alarms,
+    raiser: Raiser,
     make_handler: Callable[..., PostHogHandler],
     make_log: Callable[..., logging.Logger],
 ) -> None:
@@ -160,8 +136,8 @@ def test_a_listener_whose_stop_was_interrupted(
     log = make_log(MessageHandler(records))
     listener.start()
     log.info("before", extra={"distinct_id": "u"})
-    alarms.during(listener.stop)
-    assert alarms.thrown
+    raiser.during(listener.stop)
+    assert raiser.thrown
     heard.set()
     listener.stop()
     listener.start()
