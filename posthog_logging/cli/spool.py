@@ -121,7 +121,7 @@ def _drain(options: argparse.Namespace, folder: str) -> int:
         output.give({"skipped": text})
     left = sum(one.events for one in _spools().segments_in(folder))
     output.say(f"{_wait(left)} still." if left else "Nothing waits any more.")
-    return OK if all(done) and not skipped else FAILED
+    return OK if all(done) and not skipped and not _free(folder) else FAILED
 
 
 def _readdress(options: argparse.Namespace, folder: str) -> Counter[str]:
@@ -151,14 +151,16 @@ def _deliver(
         handler = _to_broker(options, folder, host)
     else:
         handler = destination.handler_for(argparse.Namespace(**given), spool=folder)
-    delivered = True
     try:
-        before, same = -1, 0
+        delivered = handler.flush(options.timeout)
+        before, deadline = 0, 0.0
         # A handler takes over a few files at a time; between two of its looks nothing changes.
-        while delivered and same < _LOOKS and (now := _count(_free(folder), dialect, host)):
-            same, before = (same + 1, now) if now == before else (0, now)
-            if same:
-                time.sleep(0.1)
+        while delivered and (now := _count(_free(folder), dialect, host)):
+            if now != before:
+                before, deadline = now, time.monotonic() + _PATIENCE
+            elif time.monotonic() >= deadline:
+                break
+            time.sleep(0.1)
             delivered = handler.flush(options.timeout)
     finally:
         handler.close()
@@ -170,8 +172,9 @@ def _deliver(
     return delivered and arrived == counts["accepted"]
 
 
-# After so many looks in which nothing changes, nothing will.
-_LOOKS = 10
+# Seconds in which nothing changes, after which nothing will. A handler looks every ten seconds,
+# and leaves out a file that `_free` has locked at that moment, to see whether it is in use.
+_PATIENCE = 12.0
 
 
 def _to_broker(options: argparse.Namespace, folder: str, shown: str) -> PostHogHandler:
