@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import http.client
 import json
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posthog_logging.inspector import Event, Inspector
+from posthog_logging.inspector import Answer, Event, Inspector
 from posthog_logging.inspector.masking import Mask, keys_in
 from posthog_logging.inspector.rules import MOST_EVENTS, strict_json
 from posthog_logging.inspector.store import Ring
@@ -109,6 +110,90 @@ def test_bombs_are_refused_before_they_are_read(
     assert 5.0 > time.monotonic() - began
     assert ([], []) == (inspector.events, inspector.bad)
     assert [status] == [one.status for one in inspector.requests]
+
+
+DEAD = b'{"a":[%b]}' % b",".join([b"[]"] * 400_000)
+
+
+@pytest.mark.parametrize("body", [b"\n".join([DEAD] * 5), b"{}\n" * (MOST_EVENTS + 1)])
+def test_dead_letters_are_bounded_together(inspector: Inspector, body: bytes) -> None:
+    """Lines that are fine one by one are refused if together they are too much."""
+    status, answer = ask(inspector, "/api/dead-letters", body)
+
+    assert (413, []) == (status, inspector.bad)
+    assert b"the inspector reads no more" in answer
+
+
+def test_a_key_of_megabytes_is_no_key(inspector: Inspector) -> None:
+    """What stands under a key's name may be huge: it holds nobody up, and is not searched for."""
+    body = json.dumps({"writeKey": "a1" * 4_000_000, "batch": []}).encode()
+    began = time.monotonic()
+
+    assert 400 == ask(inspector, "/v1/batch", body)[0]
+    assert 3.0 > time.monotonic() - began
+    assert b"a1a1a1a1a1" not in ask(inspector, "/api/requests", method="GET")[1]
+
+
+@pytest.mark.parametrize("depth", [128, 600, 990])
+def test_depth_is_looked_at_first(depth: int) -> None:
+    """What is nested too deep is a ``ValueError``, also with a text that is looked at twice."""
+    with pytest.raises(ValueError, match=r"nested|depth|recursion"):
+        strict_json(b"[" * depth + b'"\\ud83d\\ude00"' + b"]" * depth)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"always": {"delay": 1e12}},
+        {"always": {"delay": -1}},
+        {"script": [{"drip": 3601}]},
+        {"always": {"rate": 1.5}},
+        {"always": {"reset_after": -1}},
+        {"always": {"max_events": -1}},
+        {"play": []},
+        {"play": {}},
+        {"play": 5},
+    ],
+    ids=str,
+)
+def test_answers_that_cannot_be_given(inspector: Inspector, wanted: Any) -> None:
+    """A wait without an end, or a server that is no name, is refused; the real answers stay."""
+    assert 400 == ask(inspector, "/api/answers", json.dumps(wanted).encode())[0]
+    assert 200 == ask(inspector, "/api/counts", method="GET")[0]
+    assert inspector.answer_always is None
+
+
+@pytest.mark.parametrize("numbers", [{"delay": 1e12}, {"drip": float("nan")}, {"rate": -0.1}])
+def test_an_answer_checks_its_numbers(numbers: dict[str, float]) -> None:
+    """An answer in Python names the number that is out of its range."""
+    with pytest.raises(ValueError, match=rf"^{next(iter(numbers))}: between 0 and \d+$"):
+        Answer(**numbers)  # type: ignore[arg-type]
+
+
+def test_a_number_is_named_and_not_quoted(inspector: Inspector) -> None:
+    """A query that is no number is a 400 that says which one, and not what was given."""
+    for query in ("events?limit=x", "events?since=" + "9" * 5000, "wait?timeout=nan"):
+        status, answer = ask(inspector, f"/api/{query}", method="GET")
+        name = query.partition("?")[2].partition("=")[0]
+
+        assert (400, {"error": f"{name}: a number from 0 on"}) == (status, json.loads(answer))
+
+
+def test_scripted_answers_are_shown_without_keys(inspector: Inspector) -> None:
+    """The script's answers leave as masked as all else."""
+    inspector.answer_always = Answer(headers={"X-Echo": KEY}, body=KEY.encode())
+
+    assert KEY.encode() not in ask(inspector, "/api/answers", method="GET")[1]
+
+
+def test_chunks_and_trailers_are_bounded(inspector: Inspector) -> None:
+    """A body in chunks of a byte is read; one whose trailers do not end is a 400."""
+    head = "POST /batch/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    bytewise = "".join(f"1\r\n{one}\r\n" for one in "[]") + "0\r\n"
+
+    assert b"request holds no event" in raw(inspector, f"{head}{bytewise}a: b\r\n\r\n")
+    assert raw(inspector, head + bytewise + "a: b\r\n" * 1000).startswith(b"HTTP/1.1 400")
+    assert [b"[]", b""] == [one.body for one in inspector.requests]
 
 
 @pytest.mark.parametrize("digits", ["9" * 5000, "-" + "9" * 5000, "٣" * 30, "1_0", "+5", "0x5"])
@@ -311,6 +396,30 @@ def test_secrets_are_known_by_their_names(name: str) -> None:
     assert "short" not in shown
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"name": "Authorization", "value": f"Basic {WRITE_KEY}"},
+        {"key": "X-Auth-Token", "value": {"stringValue": WRITE_KEY}},
+        {"Name": "DB_PASSWORD", "Value": [WRITE_KEY]},
+        [["Authorization", WRITE_KEY], ["Accept", "*/*"]],
+        [("x-api-key", [WRITE_KEY])],
+    ],
+    ids=str,
+)
+def test_a_name_beside_its_value(named: Any) -> None:
+    """A secret may be named by another member of its object, as in HAR, or of its pair."""
+    assert WRITE_KEY not in json.dumps(Mask().value({"a": named}))
+    assert WRITE_KEY not in json.dumps(Mask().value(named))
+
+
+def test_pairs_of_what_is_no_secret() -> None:
+    """Names that are harmless hide nothing, and two names beside each other are no secret."""
+    kept = {"a": [{"name": "plan", "value": "free"}, [["plan", "free"]], ["token", "cookie"]]}
+
+    assert kept == Mask().value(kept)
+
+
 def test_numbers_are_not_secrets() -> None:
     """A count is shown, also under a name that ends like a secret's."""
     kept = {"max_tokens": 5, "token": 5, "is_secret": True, "password": None}
@@ -384,8 +493,9 @@ def test_no_key_leaves_by_any_way(inspector: Inspector) -> None:
 def test_an_event_shows_itself_without_keys() -> None:
     """What pytest prints of an event has no key in it, and says what the event is about."""
     event = Event("a", "u", NAME, "", {"k": KEY}, "posthog", "", (), None, 1, 1, 1, False, 0.0)
+    other = dataclasses.replace(event, uuid=KEY, reason=f"no {KEY}", warnings=(f"{KEY} is odd",))
 
-    assert KEY not in repr(event)
+    assert KEY not in repr((event, other))
     assert repr(event).startswith("Event('a', 'u', properties={'k': 'phc_…wxyz'}")
 
 

@@ -301,6 +301,83 @@ def test_lists_that_are_no_pairs(value: Any, scrubber: Scrubber) -> None:
     assert (properties, 0) == scrubber.scrubbed(properties)
 
 
+#: One header or variable each, as HAR, HTML forms, Postman, OTLP and AWS write them.
+NAMED = {
+    "HAR": {"name": "Authorization", "value": "Bearer abc"},
+    "HAR, more of it": {"comment": "", "value": "sid=1", "name": "Cookie", "secure": True},
+    "a form's field": {"name": "password", "value": "hunter2"},
+    "Postman": {"key": "X-Api-Key", "value": "abc", "type": "text"},
+    "OTLP": {"key": "http.request.header.authorization", "value": {"stringValue": "Bearer abc"}},
+    "AWS": {"Name": "DB_PASSWORD", "Value": "abc"},
+    "a tag": {"Key": "client-secret", "Value": ["abc"]},
+}
+
+
+@pytest.mark.parametrize("named", NAMED.values(), ids=NAMED)
+def test_a_name_beside_its_value(named: dict[str, Any], scrubber: Scrubber) -> None:
+    """A value is a secret if another member of its object names it so, wherever it is."""
+    value = "Value" if "Value" in named else "value"
+    clean = {**named, value: SCRUBBED}
+
+    assert (clean, 1) == scrubber.scrubbed(named)
+    assert ({"har": {"headers": [clean]}}, 1) == scrubber.scrubbed({"har": {"headers": [named]}})
+    assert (clean, 0) == scrubber.scrubbed(clean)
+    assert not scrubber.is_harmless(named)
+    assert scrubber.has_secret(jsonable.encode({"headers": [named]})[1:])
+    assert (jsonable.encode(clean).decode(), 1) == scrubber.text(jsonable.encode(named).decode())
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("{'name': 'Cookie', 'value': 'a=b'}", "{'name': 'Cookie', 'value': '[scrubbed]'}"),
+        (
+            "bad: {'key': 'X-Api-Key', 'value': \"it's\"}",
+            "bad: {'key': 'X-Api-Key', 'value': \"[scrubbed]\"}",
+        ),
+        (
+            'sent {"name": "Authorization", "value": "Bearer a',
+            'sent {"name": "Authorization", "value": "[scrubbed]',
+        ),
+        ("{'name': 'plan', 'value': 'free'}", "{'name': 'plan', 'value': 'free'}"),
+    ],
+)
+def test_a_name_beside_its_value_in_prose(text: str, clean: str, scrubber: Scrubber) -> None:
+    """The same in an object's repr, and in JSON that was cut."""
+    assert clean == scrubber.text(text)[0]
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"name": "plan", "value": "free"},
+        {"name": "Authorization", "values": ["x"]},
+        {"name": 5, "value": "x"},
+        {"name": ["password"], "value": "x"},
+        {"title": "password", "value": "x"},
+        {"name": "password_changed_at", "value": 5},
+        {"value": 9.99, "currency": "EUR"},
+    ],
+    ids=str,
+)
+def test_values_that_no_secret_names(named: dict[str, Any], scrubber: Scrubber) -> None:
+    """A value stays where its name is harmless, or no text, or where nothing names it."""
+    assert (named, 0) == scrubber.scrubbed(named)
+    assert ({"a": [named]}, 0) == scrubber.scrubbed({"a": [named]})
+    assert scrubber.is_harmless(named)
+
+
+def test_rules_count_for_named_values() -> None:
+    """A further name and a rule for a name replace a value that stands beside that name."""
+    scrubber = Scrubber(["iban"], rules={"email": str.upper}.get)
+    given = {"a": [{"name": "iban", "value": "x"}, {"name": "email", "value": "ada"}]}
+
+    assert (
+        {"a": [{"name": "iban", "value": SCRUBBED}, {"name": "email", "value": "ADA"}]},
+        1,
+    ) == scrubber.scrubbed(given)
+
+
 def test_pairs_that_were_scrubbed(scrubber: Scrubber) -> None:
     """What was replaced counts no more, and further names and rules count in pairs as well."""
     properties = {"a": [("password", SCRUBBED), ("iban", "x"), ("email", "ada")]}

@@ -17,7 +17,15 @@ from urllib.parse import quote, unquote, unquote_plus
 from . import jsonable
 
 
-__all__ = ["SCRUBBED", "Decide", "Replace", "Scrubber", "names_secret", "words_of"]
+__all__ = [
+    "SCRUBBED",
+    "Decide",
+    "Replace",
+    "Scrubber",
+    "named_value",
+    "names_secret",
+    "words_of",
+]
 
 #: What stands where a secret stood.
 SCRUBBED = "[scrubbed]"
@@ -78,6 +86,14 @@ _VALUE = re.compile(
     re.DOTALL,
 )
 
+# `named_value` in the repr of an object, or in JSON that was cut.
+_NAMED_VALUE = re.compile(
+    r"((?P<q>\\{0,4}[\"'])(?:[Nn]ame|[Kk]ey)(?P=q)\s{0,8}:\s{0,8}(?P=q)(?P<name>[^\"'\\]{1,200})(?P=q)"
+    r"\s{0,8},\s{0,8}(?P=q)[Vv]alue(?P=q)\s{0,8}:\s{0,8}(?P<open>\\{0,4}[\"']))"
+    r"(?P<value>(?:(?!(?P=open))(?:[^\\]|\\.))*)",
+    re.DOTALL,
+)
+
 # What shows the program itself, and no value of it.
 _SOURCE = frozenset({"context_line", "pre_context", "post_context"})
 
@@ -96,6 +112,26 @@ def words_of(key: str) -> tuple[str, str]:
 def names_secret(key: str) -> bool:
     """Return whether *key* names a secret by one of the built-in names."""
     return _names_one(_BUILT_IN, key)
+
+
+def named_value(members: Mapping[Any, Any]) -> tuple[str, str] | None:
+    """
+    Return the name that an object gives its value, and the key of that value; else None.
+
+    HAR, HTML forms, Postman, OTLP and AWS write a header, a field or a variable like this:
+    ``{"name": "Authorization", "value": "Bearer …"}``, or with ``key`` for ``name``.
+    """
+    for value in _VALUES:
+        if value in members:
+            for key in _NAMES_OF_VALUES:
+                name = members.get(key)
+                if isinstance(name, str):
+                    return name, value
+    return None
+
+
+_VALUES = ("value", "Value")
+_NAMES_OF_VALUES = ("name", "key", "Name", "Key")
 
 
 def _parted(text: str) -> str:
@@ -182,7 +218,9 @@ class Scrubber:
 
     def is_harmless(self, properties: Mapping[str, Any]) -> bool:
         """Return whether no key of *properties*, at the first level, names what is replaced."""
-        return self.harmless.issuperset(properties) or all(map(self._is_harmless, properties))
+        if self.harmless.issuperset(properties):
+            return True
+        return all(map(self._is_harmless, properties)) and self.named_value(properties)[1] is None
 
     def may_have_secret(self, chunk: bytes) -> bool:
         """
@@ -244,8 +282,13 @@ class Scrubber:
             self._found.clear()
             self.harmless.clear()
         self._found[key] = found
-        if found is None:
+        if found is None and key not in _VALUES:  # which may be another member's to decide
             self.harmless.add(key)
+
+    def named_value(self, members: Mapping[Any, Any]) -> tuple[str, Replace | None]:
+        """Return the key of a value that another member names, and what replaces the value."""
+        found = named_value(members)
+        return ("", None) if found is None else (found[1], self.replacement(found[0]))
 
     def _judge(self, key: str) -> Replace | None:
         rule = self._rules(key) if self._rules is not None else None
@@ -305,6 +348,7 @@ class _Walk:
         self.count = 0
         self.prose = prose
         self._replacement = scrubber.replacement
+        self._named_value = scrubber.named_value
         self._harmless = scrubber.harmless
         self._urls = scrubber._urls
         self._is_plain = _never if prose else _is_plain
@@ -317,10 +361,11 @@ class _Walk:
         known = self._harmless.issuperset(members)
         if not known and not all(type(key) is str for key in members):
             return self.object(jsonable.jsonable(members), depth)
+        named, hide = ("", None) if known else self._named_value(members)
         changed: dict[str, Any] = {}
         for key, value in members.items():
             if not known:
-                replace = self._replacement(key)
+                replace = (hide if key == named else None) or self._replacement(key)
             if replace is not None:
                 found = self._put(replace, value)
             else:
@@ -342,6 +387,8 @@ class _Walk:
             found = _URL_PASSWORD.sub(self._without_password, found)
         if self.prose or _may_be_json(text):  # an object's repr, or JSON that was cut
             found = self._assignments(found)
+            if "alue" in found:
+                found = _NAMED_VALUE.sub(self._without_value, found)
         if "=" in found:
             found = _PARAMETER.sub(lambda match: self._parameter(match, depth), found)
         return text if found == text else found
@@ -416,6 +463,10 @@ class _Walk:
             return match[0]
         self.count += 1
         return f"{match[1]}{SCRUBBED}"
+
+    def _without_value(self, match: re.Match[str]) -> str:
+        replace = self._replacement(match["name"])
+        return match[0] if replace is None else f"{match[1]}{self._put(replace, match['value'])}"
 
     def _assignments(self, text: str) -> str:
         """Return *text* without the values that stand behind a secret's name."""

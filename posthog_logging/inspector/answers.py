@@ -23,6 +23,10 @@ Verdict: TypeAlias = str | Mapping[str, Any] | None
 Verdicts: TypeAlias = Mapping[str, Verdict] | Callable[[Sequence[str]], Mapping[str, Verdict]]
 
 
+# The largest values of the fields that are numbers: no wait is longer than an hour.
+_MOST = {"delay": 3600, "drip": 3600, "rate": 1, "reset_after": 2**31, "max_events": 2**31}
+
+
 @dataclass(frozen=True)
 class Answer:
     """
@@ -31,15 +35,17 @@ class Answer:
     An answer that is not a 2xx stores no event, as on the real server. One that breaks off
     or comes late stores them: the server had them, and that is what makes duplicates.
 
+    Raises ``ValueError`` for a number out of its range.
+
     Args:
         status: the status instead of a 200; a request that is wrong is refused all the same.
         headers: what is put on top of the protocol's own headers.
         body: the body, or None for the protocol's own.
-        delay: seconds before the answer, which `Inspector.stop` cuts short.
+        delay: seconds before the answer, at most 3600; `Inspector.stop` cuts it short.
         hang: never answer; the connection ends with `Inspector.stop`.
         reset_after: break off with a TCP reset after so many bytes of the response;
             0 does so before the request's body is read.
-        drip: seconds between two bytes of the response's body.
+        drip: seconds between two bytes of the response's body, at most 3600.
         verdicts: PostHog V1's verdicts by uuid or by event name.
         max_events: answer 413 where a batch has more events.
         rate: the share of requests that get this answer, between 0 and 1.
@@ -58,6 +64,12 @@ class Answer:
     max_events: int | None = None
     rate: float = 1.0
     bare: bool = False
+
+    def __post_init__(self) -> None:
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= most:
+                raise ValueError(f"{name}: between 0 and {most}")
 
 
 #: What the real server answers.

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..events import jsonable
 from . import views
 from .answers import Script, answer_from, describe
-from .rules import Asked, Finding, Judged, Refusal, bounded, parsed
+from .rules import Asked, Finding, Judged, Reading, Refusal, parsed_lines
 from .rules_posthog import finding
 from .servers import server_of
 from .store import Event, Store
@@ -132,7 +132,8 @@ class Api:
         coming = [describe(one) for one in self.script.coming()]
         always = describe(self.script.always)
         playing = {"playing": self.script.playing} if self.script.playing else {}
-        return _json({"script": coming, "always": always, **playing})
+        found = {"script": coming, "always": always, **playing}
+        return _json(self.store.mask.value(found))
 
     def set_answers(self, query: Query, body: bytes) -> Reply:
         """
@@ -159,12 +160,12 @@ class Api:
         They are bad events whose reason begins with ``dead letter``.
         """
         try:
-            lines = bounded([line for line in body.splitlines() if line.strip()])
-            events = [parsed(line, "invalid_json") for line in lines]
+            events = parsed_lines(body, "invalid_json")
         except Refusal as refusal:
             return _json({"error": refusal.text}, refusal.status)
         found = [_dead(raw, query.get("reason", "")) for raw in events]
-        judged = Judged(200, bad=found, uuids=[one.uuid for one in found], weight=len(body))
+        weight = Reading(body, events).weight
+        judged = Judged(200, bad=found, uuids=[one.uuid for one in found], weight=weight)
         asked = Asked("/api/dead-letters", query, {}, body, time.time())
         self.store.add(asked, "posthog", judged)
         return self.counts(query, body)
@@ -259,7 +260,10 @@ def _number(query: Query, name: str, default: Any = None, kind: Callable[[str], 
     text = query.get(name)
     if text is None:
         return default
-    number = kind(text)
+    try:
+        number = kind(text)
+    except ValueError:  # Python's own text quotes what was given
+        number = -1
     if not 0 <= number < 2**53:
         raise ValueError(f"{name}: a number from 0 on")
     return number

@@ -10,10 +10,12 @@ from __future__ import annotations
 import base64
 import re
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
+
+from ..events.scrub import named_value
 
 
 __all__ = ["Mask", "keys_in"]
@@ -65,14 +67,24 @@ class Mask:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            return {self.text(name): self._member(name, member) for name, member in value.items()}
+            name, of = named_value(value) or ("", None)
+            secret = of if _names_secret(name) else None
+            return {
+                self.text(key): _hidden(member) if key == secret else self._member(key, member)
+                for key, member in value.items()
+            }
         if isinstance(value, (list, tuple)):
-            return [self.value(member) for member in value]
+            member = self._pair if value and all(map(_is_pair, value)) else self.value
+            return [member(one) for one in value]
         return value
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return *headers* with all values masked but those that everybody sends."""
         return {name: self._header(name.lower(), value) for name, value in headers.items()}
+
+    def _pair(self, pair: Sequence[Any]) -> list[Any]:
+        """Return a name and its value, as headers and forms come in lists, with keys masked."""
+        return [self.text(pair[0]), self._member(*pair)]
 
     def _word(self, found: re.Match[str]) -> str:
         """Return a percent-encoded word, decoded and masked where a key was hidden in it."""
@@ -96,6 +108,10 @@ class Mask:
         if name == "authorization" and space:
             return f"{scheme} {short(key) if scheme.lower() == 'bearer' else '…'}"
         return "…"
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], str)
 
 
 def keys_in(headers: Mapping[str, str], query: Mapping[str, str], payload: Any) -> Iterator[str]:

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from importlib import import_module
+from io import BytesIO
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -47,6 +49,7 @@ __all__ = [
     "key_fault",
     "one_of",
     "parsed",
+    "parsed_lines",
     "phrase",
     "strict_json",
     "type_fault",
@@ -272,17 +275,32 @@ _TOO_MANY = "more than {1:,} {0}: the inspector reads no more"
 
 def phrase(status: int) -> str:
     """Return what HTTP calls a status, or its number where it has no name."""
-    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else str(status)
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return str(status)
 
 
 def parsed(plain: bytes, tag: str, prefix: str = "") -> Any:
     """Return *plain* parsed, or refuse it under *tag*; too many values are a 413."""
-    if _values(plain) > _MOST_VALUES:
-        raise Refusal(413, "payload_too_large", _TOO_MANY.format("values", _MOST_VALUES))
+    _refuse_many_values(plain)
     try:
         return strict_json(plain)
     except ValueError as error:
         raise Refusal(400, tag, f"{prefix}{error}") from error
+
+
+def parsed_lines(plain: bytes, tag: str, prefix: str = "") -> list[Any]:
+    """Return each line of *plain* parsed; what bounds one text bounds all lines together."""
+    _refuse_many_values(plain)
+    lines = (line for line in BytesIO(plain) if line.strip())
+    found = bounded(list(islice(lines, MOST_EVENTS + 1)))
+    return [parsed(line, tag, prefix) for line in found]
+
+
+def _refuse_many_values(plain: bytes) -> None:
+    if _values(plain) > _MOST_VALUES:
+        raise Refusal(413, "payload_too_large", _TOO_MANY.format("values", _MOST_VALUES))
 
 
 def unpacked(body: bytes, coding: str | None, largest: int, tag: str) -> bytes:
@@ -303,15 +321,12 @@ _SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|[eE]\+?\d{3}|\d{309}")
 
 def strict_json(body: bytes) -> Any:
     """Return *body* parsed; raises ``ValueError`` where PostHog's parser would fail."""
-    try:
-        payload = jsonable.decode(body.decode())
-    except RecursionError:
-        raise ValueError(f"nested deeper than {_DEEPEST}") from None
+    payload = jsonable.decode(body.decode())
+    if body.count(b"[") + body.count(b"{") > _DEEPEST and _depth(payload) > _DEEPEST:
+        raise ValueError(f"nested deeper than {_DEEPEST}")
     if _SUSPECT.search(body):  # the standard library's parser lets these through
         json.dumps(payload, allow_nan=False, ensure_ascii=False).encode()
         _refuse_huge(payload)
-    if body.count(b"[") + body.count(b"{") > _DEEPEST and _depth(payload) > _DEEPEST:
-        raise ValueError(f"nested deeper than {_DEEPEST}")
     return payload
 
 

@@ -27,6 +27,7 @@ from .rules import (
     key_fault,
     one_of,
     parsed,
+    parsed_lines,
     phrase,
     type_fault,
     unfolds_to,
@@ -111,10 +112,9 @@ def _payload(plain: bytes) -> Any:
     try:
         return parsed(plain, "invalid_json", _UNREADABLE)
     except Refusal:
-        lines = [line for line in plain.splitlines() if line.strip()]
-        if len(lines) < 2:
+        if b"\n" not in plain.strip():
             raise
-    requests = [parsed(line, "invalid_json", _UNREADABLE) for line in bounded(lines)]
+    requests = parsed_lines(plain, "invalid_json", _UNREADABLE)
     merged = [resource for one in requests for resource in _members(one, "resourceLogs")]
     return {"resourceLogs": merged}
 

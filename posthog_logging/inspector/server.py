@@ -35,6 +35,7 @@ __all__ = ["HOST", "Server"]
 HOST = "127.0.0.1"
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_LINE = 1024
+_MOST_TRAILERS = 100
 _PROMPTLY = 2.0  # seconds: how long `stop` waits for threads that have nothing left to wait for
 
 
@@ -226,23 +227,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _read_chunks(self) -> bytes | int:
         """Read a chunked body (RFC 9112, 7.1)."""
-        chunks: list[bytes] = []
-        left = _MOST_BYTES
+        body = bytearray()  # not a list of chunks: each may be of one byte
         while True:
             line = self.rfile.readline(_MOST_LINE).decode("latin-1")
             size = _whole_number(line.partition(";")[0].strip(), 16)
             if size is None:
                 return 400
-            left -= size
-            if left < 0:
+            if len(body) + size > _MOST_BYTES:
                 return 413
             if size == 0:
                 break
-            chunks.append(self.rfile.read(size))
+            body += self.rfile.read(size)
             self.rfile.readline(_MOST_LINE)
-        while self.rfile.readline(_MOST_LINE).strip():
-            pass  # trailers
-        return b"".join(chunks)
+        for _ in range(_MOST_TRAILERS):
+            if not self.rfile.readline(_MOST_LINE).strip():
+                return bytes(body)
+        return 400
 
     def _send(
         self, status: int, headers: Mapping[str, str], body: bytes, answer: Answer | None = None

@@ -127,6 +127,6 @@ def server_of(name: str | None) -> Server | None:
     """Return the server of that name; raises ``ValueError`` for an unknown one."""
     if name is None:
         return None
-    if name not in SERVERS:
+    if not isinstance(name, str) or name not in SERVERS:
         raise ValueError(f"play: {name!r} is not a known server; there are {', '.join(SERVERS)}")
     return SERVERS[name]

@@ -11,7 +11,7 @@ import secrets
 import threading
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -33,6 +33,7 @@ _EACH = 4096
 _MOST_SIGHTINGS = 20  # of one uuid
 _MOST_NAMES = 20_000  # names of events that are counted one by one
 _MOST_KEYS = 200  # keys that are masked by value
+_LONGEST_KEY = 2048  # characters: what is longer is no key, and would be slow to search for
 _LONGEST_NAME = 200  # characters of a uuid or a name that serve to recognise it
 
 
@@ -65,11 +66,12 @@ class Event:
     mask: Mask = field(default_factory=Mask, compare=False)  # of its ``repr``
 
     def __repr__(self) -> str:
-        mask = self.mask
+        text = self.mask.text
         return (
-            f"Event({mask.text(self.event)!r}, {mask.text(self.distinct_id)!r}, "
-            f"properties={mask.value(self.properties)!r}, dialect={self.dialect!r}, "
-            f"reason={self.reason!r}, warnings={self.warnings!r}, uuid={self.uuid!r})"
+            f"Event({text(self.event)!r}, {text(self.distinct_id)!r}, "
+            f"properties={self.mask.value(self.properties)!r}, dialect={self.dialect!r}, "
+            f"reason={text(self.reason)!r}, warnings={tuple(map(text, self.warnings))!r}, "
+            f"uuid={text(self.uuid)!r})"
         )
 
     @property
@@ -190,7 +192,7 @@ class Store:
 
     def add(self, asked: Asked, dialect: str, judged: Judged) -> None:
         """Remember one request and what the judge kept of it."""
-        keys = set(keys_in(asked.headers, asked.query, judged.payload))
+        keys = keys_in(asked.headers, asked.query, judged.payload)
         with self._changed:
             self._learn(keys)
             request = self._add_request(asked, dialect, judged)
@@ -204,9 +206,9 @@ class Store:
                 (self._bad if one.reason else self._good).add(event, weight)
             self._changed.notify_all()
 
-    def _learn(self, keys: set[str]) -> None:
+    def _learn(self, keys: Iterable[str]) -> None:
         """Mask from now on, whatever is shown, the keys that requests were sent with."""
-        new = [key for key in keys if key not in self._keys]
+        new = {key for key in keys if key not in self._keys and len(key) <= _LONGEST_KEY}
         if new:
             self._keys.update(dict.fromkeys(new))
             while len(self._keys) > _MOST_KEYS:

@@ -73,7 +73,7 @@ def _message(news: News, start: int, store: Store, script: Script) -> dict[str, 
         "generation": news.position.generation,
         "counts": news.counts,
         "capacity": store.capacity,
-        "chaos": describe(script.always),
+        "chaos": store.mask.value(describe(script.always)),
         "playing": script.playing,
         "arrived": [_arrived(one, store.mask) for one in arrived],
     }
