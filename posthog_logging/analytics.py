@@ -1,8 +1,8 @@
 """
-The calls of two older clients, posthog-python 1 and astronomer-analytics, by the same handler.
+`Analytics`: the calls of posthog-python 1 to 5 and of Segment's clients, on a `PostHogHandler`.
 
-For code that has no log record to carry an event. Positional arguments stand in the order of
-those clients; wrong ones are refused, counted and logged, and never raise into the caller.
+For code that logs no record to carry an event. Positional arguments have the order of those
+clients. Wrong ones are refused, counted and logged; no call raises.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import inspect
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import extras
 from .errors.exception_list import MANUAL, Boundary
@@ -38,20 +38,32 @@ def _never_raises(call: _Call) -> _Call:
 
 
 def _order(call: Callable[..., Any]) -> str:
-    """Return in what order *call* takes its arguments, for who knows an older client's."""
+    """Return a sentence on the order of the arguments of *call*."""
     names = [*inspect.signature(call).parameters][1:3]
     takes = f"Analytics.{call.__name__} takes ({', '.join(names)}, …)"
     return f"{takes}; {_OTHERS}" if call.__name__ == "capture" else takes
 
 
-_OTHERS = "posthog 6 to 8 take (event, distinct_id=…): see `posthog-logging docs migrate`"
+_GUIDE = "see `posthog-logging docs migrate`"
+_OTHERS = f"posthog 6 to 8 take (event, distinct_id=…): {_GUIDE}"
+
+#: Calls of other clients that `Analytics` does not have, with what to use instead.
+_INSTEAD = {
+    "group_identify": "use group(user_id, group_id, traits, group_type=…)",
+    "set_once": "use set(distinct_id, set_once={…})",
+    **dict.fromkeys(
+        ["identify_context", "new_context", "scoped", "set_context_session", "tag"],
+        "use identity() and bind() of posthog_logging.context",
+    ),
+}
+_FLAGS = "feature flags stay with the package posthog: use it beside this library"
 
 
 class Analytics:
     """
-    Send events without a log record, by the calls of the older clients.
+    Send events without a log record, by the calls of other clients.
 
-    Each call returns the event's uuid, or None if it was refused, and also takes by name what a
+    Each call returns the event's uuid, or None if it was refused. Each also takes by name what a
     log call takes as ``extra``: ``groups``, ``set``, ``set_once``, ``options``, ``uuid``.
 
     Example::
@@ -60,10 +72,14 @@ class Analytics:
         analytics.capture("user-1", "movie played", {"movie_id": "123"})
 
     Args:
-        handler_or_key: an existing `PostHogHandler`, or the project's key for a new one;
-            where None, the key is taken from the environment.
+        handler_or_key: an existing `PostHogHandler`, or the project's key for a new one; None:
+            the key in the environment.
         host: as in `PostHogHandler`; so are all *options*.
-        gzip: the older clients' name for ``compression="gzip"``, or for None.
+        gzip: other clients' name for ``compression="gzip"``; False: for None.
+
+    Raises:
+        TypeError: *host* or *options* are given beside a handler, or one is of a wrong type.
+        ValueError: an option has a wrong value.
     """
 
     def __init__(
@@ -78,10 +94,20 @@ class Analytics:
             options.setdefault("compression", "gzip" if gzip else None)
         if isinstance(handler_or_key, PostHogHandler):
             if host is not None or options:
-                raise TypeError("handler_or_key: a handler has its own options, give it these")
+                raise TypeError(
+                    "handler_or_key: a handler has its own options; give it host and options"
+                )
             self.handler = handler_or_key
         else:
             self.handler = PostHogHandler(handler_or_key, host, **options)
+
+    if not TYPE_CHECKING:  # a type checker would take every misspelt name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            hint = _FLAGS if "flag" in name or "feature" in name else _INSTEAD.get(name, _GUIDE)
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            text = text if name.startswith("_") else f"{text}; {hint}"
+            raise AttributeError(text, name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.handler!r}>"
@@ -100,7 +126,8 @@ class Analytics:
         """
         Send *event*, a name or a typed event, of the person *distinct_id*.
 
-        The order is that of posthog-python 1 to 5; see `posthog_logging.compat.posthog` for both.
+        The order is that of posthog-python 1 to 5; `posthog_logging.compat.posthog` also takes
+        that of 6 to 8.
         """
         if context is None and timestamp is None and message_id is None and not more:
             if event is None:
@@ -206,7 +233,7 @@ class Analytics:
         **more: Any,
     ) -> str | None:
         """Send a view of the page *name* by the person *user_id*."""
-        category, name, properties = self._in_place("page", category, name, properties)
+        category, name, properties = self._sorted_out("page", category, name, properties)
         fields = extras.page(user_id, name, properties, category, **more)
         return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
 
@@ -225,7 +252,7 @@ class Analytics:
         **more: Any,
     ) -> str | None:
         """Send a view of the screen *name* by the person *user_id*."""
-        category, name, properties = self._in_place("screen", category, name, properties)
+        category, name, properties = self._sorted_out("screen", category, name, properties)
         fields = extras.screen(user_id, name, properties, category, **more)
         return self._accept(fields, context, timestamp, anonymous_id, integrations, message_id)
 
@@ -239,25 +266,25 @@ class Analytics:
         boundary: Boundary = MANUAL,
         level: str | int | None = None,
     ) -> str | None:
-        """Report *error*, or where None the exception being handled, to error tracking."""
+        """Report *error* to error tracking; None: the exception that is being handled."""
         return self.handler.capture_exception(
             error, boundary, distinct_id, properties, level=level
         )
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Try now, once, to send everything that waits; return whether nothing is left."""
+        """Make one attempt now for all that waits; return whether nothing is left."""
         return self.handler.flush(timeout)
 
     async def aflush(self, timeout: float | None = None) -> bool:
-        """Await a `flush`, while the event loop of asyncio or trio goes on."""
+        """Do as `flush` does, while the event loop of asyncio or trio goes on."""
         return await self.handler.aflush(timeout)
 
     def join(self) -> None:
-        """Deliver what waits: the older clients' name for `close`."""
+        """Deliver what waits: another name for `close`, as in other clients."""
         self.close()
 
     def shutdown(self) -> None:
-        """Deliver what waits: the older clients' name for `close`."""
+        """Deliver what waits: another name for `close`, as in other clients."""
         self.close()
 
     def close(self) -> None:
@@ -269,11 +296,11 @@ class Analytics:
         """What became of the events, by reason: see `PostHogHandler.counts`."""
         return self.handler.counts
 
-    def _in_place(self, call: str, category: Any, name: Any, properties: Any) -> Any:
+    def _sorted_out(self, call: str, category: Any, name: Any, properties: Any) -> Any:
         """
-        Return category, name and properties as they were meant.
+        Return *category*, *name* and *properties*, with mappings moved to the properties.
 
-        ``page("user-1", "Home", {…})`` is how posthog-python 1 has it, and what most expect.
+        ``page("user-1", "Home", {…})`` is the order of posthog-python 1, and what most expect.
         """
         given = [one for one in (category, name) if one is not None]
         mappings = [found for one in given if (found := mapping_in(one)) is not None]
@@ -299,7 +326,7 @@ class Analytics:
         integrations: Mapping[str, Any] | None = None,
         message_id: Any = None,
     ) -> str | None:
-        """Put Segment's words into the neutral model's and hand over."""
+        """Translate Segment's arguments into the keys of ``extra``, and send the event."""
         if timestamp is not None:
             fields["timestamp"] = timestamp
         if message_id is not None:

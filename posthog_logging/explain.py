@@ -181,7 +181,7 @@ def explain(
 
     Identity bound in `context` applies as it would to the log call.
     """
-    levelno = checks.level("level", level) or 0
+    levelno = checks.level("level", level)
     notes = [] if not isinstance(logger, str) or _is_known(logger) else [_UNKNOWN]
     found = logging.getLogger(logger) if isinstance(logger, str) else logger
     sights: list[Sight] = []

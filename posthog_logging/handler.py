@@ -631,7 +631,10 @@ def _make_logs(
         api_key, host: what the handler was given; beside a broker, which takes events only, they
             are the logs' alone.
     """
-    own = dict(given) if isinstance(given, Mapping) else {"level": checks.level("logs", given)}
+    if isinstance(given, Mapping):
+        own = dict(given)
+    else:
+        own = {"level": checks.threshold("logs", given, "True, False, a level or a mapping")}
     if own.get("level", 0) is None or not checks.api_key(own.get("api_key", options.api_key)):
         return None
     shared = {name: getattr(options, name) for name in _SHARED_WITH_LOGS}

@@ -143,7 +143,7 @@ class PostHogLogsHandler(DeliveryHandler):
         self._scrubber = Scrubber.of(scrub, pseudonyms.rule if pseudonyms is not None else None)
         self._fails_open = checks.boolean("fail_open", fail_open)
         self._most = checks.whole("rate_cap", rate_cap, -(2**63))
-        self._window = float(rate_window)
+        self._window = checks.number("rate_window", rate_window)
         capped = self._most > 0 and self._window > 0
         self._cap = Bucket(self._most, self._window, self._most) if capped else None
         dialect = LogsDialect(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -159,6 +160,34 @@ def test_properties_out_of_place(
     assert [named, named] == list(map(own, recorder.messages()))
     (warning,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert f"Analytics.{call} takes (user_id, category, name, properties)" in warning
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    {
+        "feature_enabled": "feature flags stay with the package posthog",
+        "get_all_flags": "feature flags stay with the package posthog",
+        "group_identify": "use group(user_id, group_id, traits, group_type=…)",
+        "set_once": "use set(distinct_id, set_once={…})",
+        "new_context": "use identity() and bind() of posthog_logging.context",
+        "debug": "see `posthog-logging docs migrate`",
+    }.items(),
+)
+def test_calls_of_other_clients_are_answered_with_a_hint(make: Any, name: str, hint: str) -> None:
+    """A call that only other clients have raises an AttributeError that says what to use."""
+    with pytest.raises(AttributeError, match=re.escape(f"{name!r}; {hint}")):
+        getattr(make(), name)
+    assert not hasattr(make(), "__array__")
+
+
+def test_properties_in_place_of_the_id_identify_nobody(make: Any, recorder: Recorder) -> None:
+    """``identify({…})`` is refused: the text of a dict is no person."""
+    analytics = make()
+
+    assert analytics.identify({"email": "a@example.org"}) is None
+    assert 1 == analytics.counts["no_distinct_id"]
+    assert analytics.flush(10.0)
+    assert [] == recorder.messages()
 
 
 @pytest.mark.parametrize("name", ["track", "identify", "page", "screen", "group"])

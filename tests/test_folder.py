@@ -330,6 +330,7 @@ def test_one_complaint_for_all_files_of_a_kind(folder: Path, make: Any, log: Log
     (text,) = log.texts
     assert f"{paths[0].name} is for another host or dialect; left alone, like 4 more" in text
     assert f"posthog-logging spool check {folder}" in text
+    assert f"posthog-logging spool drain {folder}" in text
 
 
 # Copies

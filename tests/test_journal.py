@@ -309,9 +309,7 @@ def test_foreign_files(content: bytes, folder: Path, make: Any, told: Told) -> N
     assert lines_from(0, 5) == take_all(spool)
     assert content == foreign.read_bytes()
     (text,) = told.texts
-    assert text.startswith(
-        "spool file 1-1-1.ndjson is no segment of a spool; left alone; to look "
-    )
+    assert text.startswith("spool file 1-1-1.ndjson is no segment of a spool; left alone. To do: ")
 
 
 def test_odd_files(folder: Path, make: Any, told: Told) -> None:

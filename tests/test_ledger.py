@@ -187,7 +187,7 @@ def test_a_trouble_is_told_once_until_it_is_over(caplog: pytest.LogCaptureFixtur
         sentence("oversized", 1, "played, 9 bytes"),
         sentence("queue_full", 2),
     ]
-    end = " Further cases are counted, not logged."
+    end = " Logged once; further losses are counted."
     assert [f"{text}{end}" for text in expected] == caplog.messages
 
 

@@ -616,7 +616,9 @@ def test_no_rate_cap(most: int, window: float, make_logs: MakeLogs, make_log: Ma
 @pytest.mark.parametrize(
     "options",
     [
+        {"level": "LOUD"},
         {"rate_cap": "many"},
+        {"rate_window": "long"},
         {"batch_size": 0},
         {"before_send": 7},
         {"resource_attributes": ["a"]},

@@ -18,6 +18,7 @@ import types
 import uuid
 import weakref
 
+from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
@@ -245,6 +246,33 @@ def test_an_id_that_names_nobody_is_none(name: str, change: Callable[[str], str]
 def test_a_value_that_names_nobody_is_none(odd: Any) -> None:
     """The values whose text is an illegal id, or that have no text, name nobody either."""
     assert False is built(distinct_id=odd).properties["$process_person_profile"]
+
+
+class Pair(tuple[str, str]):
+    """A container with a text of its own."""
+
+    def __str__(self) -> str:
+        return ":".join(self)
+
+
+@pytest.mark.parametrize(
+    "container",
+    [{"email": "a@example.org"}, UserDict(a=1), ["u"], ("u", 1), {"u"}, frozenset()],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_container_is_no_id(container: Any) -> None:
+    """Properties or a row in place of an id count as missing; their text would be a person."""
+    assert False is built(distinct_id=container).properties["$process_person_profile"]
+    assert ["illegal distinct_id"] == topics(distinct_id=container)
+    with pytest.raises(Refused, match="no_distinct_id"):
+        built(distinct_id=container, event="$identify")
+    with pytest.raises(Refused, match="no_group"):
+        built(event="$groupidentify", properties={"$group_type": "c", "$group_key": container})
+
+
+def test_a_container_with_a_text_of_its_own_is_an_id() -> None:
+    """A class that says what its text is may be an id."""
+    assert "acme:1" == built(distinct_id=Pair(("acme", "1"))).distinct_id
 
 
 def test_no_id_makes_the_event_personless() -> None:

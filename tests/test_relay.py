@@ -209,7 +209,7 @@ def queue() -> Address:
 USAGE = {
     "no broker": ([], "no broker"),
     "no key": (["--broker", "memory://x"], "no key"),
-    "scheme": (["--broker", "http://u:pa55word@h"], "broker: a URL"),
+    "scheme": (["--broker", "http://u:pa55word@h"], "broker: must be a URL"),
     "host": (["--broker", "memory://x", "--api-key", "k", "--host", "x"], "host"),
     "listen": (["--listen", "9464"], "a host and a port"),
     "port": (["--listen", "127.0.0.1:99999"], "a host and a port"),

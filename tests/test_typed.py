@@ -433,7 +433,7 @@ def test_a_name_from_an_enum() -> None:
 
 def test_not_a_class() -> None:
     """What cannot be called makes no instances."""
-    with pytest.raises(TypeError, match="event 'e': a class"):
+    with pytest.raises(TypeError, match="event 'e': must be a class"):
         event("e")(5)  # type: ignore[type-var]
 
 

@@ -87,7 +87,7 @@ def address(url: str, queue: str | None = None) -> Address:
         fine = False
     if not fine or parts.scheme not in SCHEMES:
         raise ValueError(
-            f"broker: a URL that begins with {', '.join(f'{name}://' for name in SCHEMES)}"
+            f"broker: must be a URL that begins with {', '.join(f'{name}://' for name in SCHEMES)}"
         )
     # A "/", "?" or "#" in a password ends the host's part: what follows would be shown.
     if "@" in f"{parts.path}{parts.query}" or parts.fragment:
@@ -107,5 +107,5 @@ def address(url: str, queue: str | None = None) -> Address:
 
 def _queue(name: str) -> str:
     if not name.isprintable() or not 0 < len(name.encode()) <= 200:
-        raise ValueError("broker: a queue's name has 1 to 200 bytes, all of them printable")
+        raise ValueError("broker: a queue's name must have 1 to 200 bytes, all of them printable")
     return name

@@ -138,10 +138,9 @@ def _import(name: str) -> None:
 
 def _level(text: str) -> int:
     try:
-        found = checks.level("--level", int(text) if text.isdecimal() else text.upper())
+        return checks.level("--level", int(text) if text.isdecimal() else text.upper())
     except ValueError as error:
         raise CommandError(str(error)) from None
-    return found or logging.NOTSET
 
 
 def _extra(text: str | None) -> Mapping[str, Any] | None:

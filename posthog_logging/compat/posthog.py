@@ -388,7 +388,7 @@ def _dialect(capture_mode: Any) -> str:
     """Return the dialect of ``"v0"``, ``"v1"`` or the old client's ``CaptureMode``."""
     version = str(getattr(capture_mode, "value", capture_mode)).lower().removeprefix("analytics_")
     if version not in ("v0", "v1"):
-        raise ValueError(f"capture_mode: 'v0' or 'v1', not {capture_mode!r}")
+        raise ValueError(f"capture_mode: must be 'v0' or 'v1', not {capture_mode!r}")
     return f"posthog-{version}"
 
 

@@ -1,5 +1,5 @@
 """
-What a constructor is given, checked: an error names the parameter, what came and what may.
+Checks of constructor arguments: an error names the parameter, what was given and what is allowed.
 
 Values are never quoted where they may be secret: a key, a header, a host with a password.
 """
@@ -11,7 +11,7 @@ import os
 import re
 import threading
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,12 +34,14 @@ __all__ = [
     "level",
     "mapping",
     "names",
+    "number",
     "one_of",
     "optional",
     "proxies",
     "rate",
     "seconds",
     "spool",
+    "threshold",
     "trust",
     "whole",
 ]
@@ -50,33 +52,46 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110, 
 def whole(name: str, value: Any, least: int) -> int:
     """Return *value* if it is a whole number of at least *least*."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: a whole number, not {_kind(value)}")
+        raise TypeError(f"{name}: must be a whole number, not {_kind(value)}")
     if value < least:
-        raise ValueError(f"{name}: {value} is less than {least}")
+        raise ValueError(f"{name}: must be at least {least}, not {value}")
+    return value
+
+
+def number(name: str, value: Any) -> float:
+    """Return *value* if it is a number of seconds, of any size."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: must be a number of seconds, not {_kind(value)}")
     return value
 
 
 def seconds(name: str, value: Any) -> float:
-    """Return *value* if it is a number of seconds, 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: a number of seconds, not {_kind(value)}")
-    if not 0 <= value <= threading.TIMEOUT_MAX:  # what a wait takes: 292 years
-        raise ValueError(f"{name}: {value} is not a number of seconds; give 0 or more")
+    """Return *value* if it is a number of seconds that one can wait: 0 or more."""
+    longest = threading.TIMEOUT_MAX  # 292 years
+    if not 0 <= number(name, value) <= longest:
+        raise ValueError(f"{name}: must be from 0 to {longest:.0f} seconds, not {value}")
     return float(value)
 
 
-def level(name: str, value: Any) -> int | None:
-    """Return the lowest level that *value* stands for: NOTSET for True, None for False."""
-    if isinstance(value, bool):
-        return logging.NOTSET if value else None
+def level(name: str, value: Any) -> int:
+    """Return the number of the level *value*, which is a name or a number."""
     found = logging.getLevelName(value) if isinstance(value, str) else value
     if isinstance(value, str) and not isinstance(found, int):
         raise ValueError(
             f"{name}: {value!r} is not a level; give a name such as 'INFO', or a number"
         )
-    if not isinstance(found, int):
-        raise TypeError(f"{name}: True, False or a level, not {_kind(value)}")
+    if isinstance(found, bool) or not isinstance(found, int):
+        raise TypeError(f"{name}: must be the name or number of a level, not {_kind(value)}")
     return found
+
+
+def threshold(name: str, value: Any, allowed: str = "True, False or a level") -> int | None:
+    """Return the lowest level that *value* switches on: NOTSET for True, None for False."""
+    if isinstance(value, bool):
+        return logging.NOTSET if value else None
+    if not isinstance(value, (int, str)):
+        raise TypeError(f"{name}: must be {allowed}, not {_kind(value)}")
+    return level(name, value)
 
 
 def rate(name: str, value: Any) -> tuple[int, float] | None:
@@ -84,23 +99,26 @@ def rate(name: str, value: Any) -> tuple[int, float] | None:
     if value is None:
         return None
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise TypeError(f"{name}: how many at once and how many a second, not {_kind(value)}")
+        raise TypeError(
+            f"{name}: must be how many at once and how many a second, not {_kind(value)}"
+        )
     return whole(name, value[0], 1), seconds(name, value[1])
 
 
 def boolean(name: str, value: Any) -> bool:
     """Return *value* if it is True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name}: True or False, not {_kind(value)}")
+        raise TypeError(f"{name}: must be True or False, not {_kind(value)}")
     return value
 
 
-def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
+def one_of(name: str, value: Any, allowed: Sequence[str | None]) -> str | None:
     """Return *value* if it is one of *allowed*."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: a string, not {_kind(value)}")
+    if not isinstance(value, (str, type(None)) if None in allowed else str):
+        raise TypeError(f"{name}: must be a string, not {_kind(value)}")
     if value not in allowed:
-        raise ValueError(f"{name}: {value!r} is not one of {', '.join(allowed)}")
+        *others, last = map(repr, allowed)
+        raise ValueError(f"{name}: must be {', '.join(others)} or {last}, not {value!r}")
     return value
 
 
@@ -112,7 +130,7 @@ def optional(name: str, value: Any, check: Callable[..., Any], *more: Any) -> An
 def hook(name: str, value: Any) -> Callable[..., Any] | None:
     """Return *value* if it can be called, or is None."""
     if value is not None and not callable(value):
-        raise TypeError(f"{name}: a callable, not {_kind(value)}")
+        raise TypeError(f"{name}: must be a callable, not {_kind(value)}")
     found: Callable[..., Any] | None = value
     return found
 
@@ -121,7 +139,7 @@ def proxies(name: str, value: Any) -> dict[str, str] | None:
     """Return *value* if it maps schemes to URLs, as in ``requests``; None is the environment's."""
     found = None if value is None else dict(mapping(name, value))
     if found and not all(url is None or isinstance(url, str) for url in found.values()):
-        raise TypeError(f"{name}: a mapping of schemes to URLs or None, and one is neither")
+        raise TypeError(f"{name}: must map schemes to URLs or None, and one value is neither")
     return found
 
 
@@ -130,7 +148,7 @@ def certificate(name: str, value: Any) -> str | tuple[str, str] | None:
     if isinstance(value, (list, tuple)) and len(value) == 2:
         return str(os.fspath(value[0])), str(os.fspath(value[1]))
     if value is not None and not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name}: a path, or two of them, not {_kind(value)}")
+        raise TypeError(f"{name}: must be a path, or two of them, not {_kind(value)}")
     return None if value is None else str(os.fspath(value))
 
 
@@ -139,14 +157,14 @@ def trust(name: str, value: Any) -> bool | str | None:
     if value is None or isinstance(value, bool):
         return value
     if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name}: True, False or a path, not {_kind(value)}")
+        raise TypeError(f"{name}: must be True, False or a path, not {_kind(value)}")
     return str(os.fspath(value))
 
 
 def having(name: str, value: Any, verb: str) -> Any:
-    """Return *value* if it is None or has *verb*."""
+    """Return *value* if it is None or has the method *verb*."""
     if value is not None and not callable(getattr(value, verb, None)):
-        raise TypeError(f"{name}: an object with {verb}(), not {_kind(value)}")
+        raise TypeError(f"{name}: must be an object with {verb}(), not {_kind(value)}")
     return value
 
 
@@ -155,19 +173,19 @@ def mapping(name: str, value: Any) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name}: a mapping, not {_kind(value)}")
+        raise TypeError(f"{name}: must be a mapping, not {_kind(value)}")
     if not all(isinstance(key, str) for key in value):
-        raise TypeError(f"{name}: a mapping whose keys are strings")
+        raise TypeError(f"{name}: all keys of the mapping must be strings")
     return {key: value[key] for key in value}  # by key: so dictConfig's resolve ext://
 
 
 def names(name: str, value: Any) -> tuple[str, ...]:
     """Return *value* as a tuple if it is an iterable of strings."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}: a list of strings, not {_kind(value)}")
+        raise TypeError(f"{name}: must be a list of strings, not {_kind(value)}")
     found = tuple(value)
     if not all(isinstance(one, str) and one for one in found):
-        raise TypeError(f"{name}: a list of strings, and not all of the list are")
+        raise TypeError(f"{name}: all members of the list must be strings that are not empty")
     return found
 
 
@@ -176,7 +194,7 @@ def headers(value: Any) -> Mapping[str, str]:
     given = mapping("headers", value)
     for name, text in given.items():
         if not isinstance(text, str):
-            raise TypeError(f"headers: {name!r} is {_kind(text)}, not a string")
+            raise TypeError(f"headers: {name!r} must be a string, not {_kind(text)}")
         clean = text.isascii() and text.isprintable() and text == text.strip()
         if not clean or not _HEADER_NAME.fullmatch(name):
             raise ValueError(f"headers: {name!r} has a character that HTTP does not allow")
@@ -189,12 +207,12 @@ def hooks(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
         return ()
     several = (value,) if callable(value) else value
     if isinstance(several, (str, bytes)) or not isinstance(several, Iterable):
-        raise TypeError(f"{name}: a callable or a list of them, not {_kind(value)}")
+        raise TypeError(f"{name}: must be a callable or a list of them, not {_kind(value)}")
     if isinstance(several, list):  # by number: that is how dictConfig's lists resolve ext://
         several = [several[number] for number in range(len(several))]
     found = tuple(several)
     if not all(map(callable, found)):
-        raise TypeError(f"{name}: a callable or a list of them, and not all of the list are")
+        raise TypeError(f"{name}: all members of the list must be callables")
     return found
 
 
@@ -208,24 +226,26 @@ def api_key(value: Any) -> str:
     if value is None:
         value = os.environ.get("POSTHOG_PROJECT_TOKEN") or os.environ.get("POSTHOG_API_KEY", "")
     if not isinstance(value, str):
-        raise TypeError(f"api_key: a string, not {_kind(value)}")
+        raise TypeError(f"api_key: must be a string, not {_kind(value)}")
     key = value.strip()
     if not key.isascii() or not key.isprintable():
-        raise ValueError("api_key: a key has only printable ASCII characters")
+        raise ValueError("api_key: must have only printable ASCII characters")
     if key.startswith("phx_"):
-        raise ValueError("api_key: a personal key (phx_…) cannot send events, a project key can")
+        raise ValueError(
+            "api_key: a personal key (phx_…) cannot send events; give the project's (phc_…)"
+        )
     return key
 
 
-def host(value: Any, default: str) -> str:
+def host(value: Any, default: str, name: str = "host") -> str:
     """Return the base URL without a slash at its end; the environment's, else *default*."""
     if value is None:
         value = os.environ.get("POSTHOG_HOST", "")
     if not isinstance(value, str):
-        raise TypeError(f"host: a URL, not {_kind(value)}")
+        raise TypeError(f"{name}: must be a URL, not {_kind(value)}")
     url = value.strip().rstrip("/") or default
     if not url:
-        raise ValueError("host: this dialect has no default, a URL is needed")
+        raise ValueError(f"{name}: this dialect has no default; give a URL")
     try:
         parts = urlsplit(url)
         fine = url.isprintable() and " " not in url and parts.port != 0
@@ -233,10 +253,11 @@ def host(value: Any, default: str) -> str:
         fine = False
     if not fine or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(
-            "host: it must begin with http:// or https://, such as https://eu.i.posthog.com"
+            f"{name}: must be a URL that begins with http:// or https://, such as "
+            "https://eu.i.posthog.com, and its port, if any, a number from 1 to 65535"
         )
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("host: a URL without a user, a password, a query or a fragment")
+        raise ValueError(f"{name}: must be a URL without a user, password, query or fragment")
     return url
 
 
@@ -245,23 +266,23 @@ def broker(name: str, value: Any) -> str | None:
     if value is None:
         value = os.environ.get("POSTHOG_BROKER", "")
     if not isinstance(value, str):
-        raise TypeError(f"{name}: a URL, not {_kind(value)}")
+        raise TypeError(f"{name}: must be a URL, not {_kind(value)}")
     return value.strip() or None
 
 
 def coding(value: Any, dialect: Dialect) -> str | None:
     """Return the content coding if *dialect* and this machine have it."""
-    if value is None:
-        return None
-    one_of("compression", value, sorted(dialect.codings))
-    require(value)
-    return str(value)
+    coding = one_of("compression", value, [*sorted(dialect.codings), None])
+    require(coding)
+    return coding
 
 
 def spool(value: Any) -> Spool:
-    """Return *value* if it has the verbs of a `Spool`."""
+    """Return *value* if it has the methods of a `Spool`."""
     if not isinstance(value, Spool):
-        raise TypeError(f"spool: a folder, or an object with a Spool's verbs, not {_kind(value)}")
+        raise TypeError(
+            f"spool: must be a folder or an object with a Spool's methods, not {_kind(value)}"
+        )
     return value
 
 

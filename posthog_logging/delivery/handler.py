@@ -75,6 +75,7 @@ class DeliveryHandler(logging.Handler):
         finish: Callable[[list[Any]], list[bytes]] = no_drafts,
         on_open: Callable[[], object] = bool,
     ) -> None:
+        lowest = checks.level("level", level)
         self._dialect = options.dialect
         self._ledger = ledger
         self._sends = options.send
@@ -108,7 +109,7 @@ class DeliveryHandler(logging.Handler):
         self._silenced = _why_silent(options)
         self._opted_out = bool(self._silenced)
         # Last: a handler that `logging` knows is flushed and closed by it, so it must be whole.
-        super().__init__(level)
+        super().__init__(lowest)
         # A handler that nobody holds any more closes: it has a thread, files and connections.
         weakref.finalize(self, self._pipeline.leave_to_close).atexit = False
         if not self._in_memory and not self._silenced:

@@ -583,9 +583,13 @@ class JournalSpool:
             ours = [path.name for path in paths if self._folder.owns(path)]
             if ours:
                 others = f", like {len(ours) - 1} more" if len(ours) > 1 else ""
-                advice = f"to look into it: posthog-logging spool check {self._folder.path}"
-                text = f"spool file {ours[0]} {problem}; left alone{others}; {advice}"
-                self._warn(f"spool: {problem}", text)
+                folder = self._folder.path
+                self._warn(
+                    f"spool: {problem}",
+                    f"spool file {ours[0]} {problem}; left alone{others}. "
+                    f"To do: `posthog-logging spool check {folder}` shows what it is, "
+                    f"`posthog-logging spool drain {folder}` delivers what can be delivered",
+                )
 
 
 def _most_open() -> int:

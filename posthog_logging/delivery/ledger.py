@@ -7,7 +7,6 @@ What became of every event: the counts by reason, and telling of a loss once.
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 
 from collections import Counter, defaultdict, deque
@@ -115,7 +114,8 @@ class Ledger:
     def warn_of(self, reason: str, count: int = 1, detail: str = "") -> None:
         """Log what was lost and what to do about it, once per *reason* until `recovered`."""
         if reason not in _INTENDED:
-            self.warn(reason, sentence(reason, count, detail))
+            text = sentence(reason, count, detail)
+            self.warn(reason, text, "Logged once; further losses are counted.")
 
     def give_up(self, most: int) -> None:
         """Call *most* of what waits ``shutdown`` until it is known what became of it."""
@@ -124,14 +124,13 @@ class Ledger:
         if left:
             self.warn_of("shutdown", left)
 
-    def warn(self, topic: str, text: str, level: int = logging.WARNING) -> None:
-        """Log *text* on the library's own logger, once per *topic* until `recovered`."""
+    def warn(self, topic: str, text: str, end: str = "Logged once.") -> None:
+        """Warn with *text* on the library's own logger, once per *topic* until `recovered`."""
         mine = object()
         if self._warned.setdefault(topic, mine) is mine:  # atomic: of two threads, one tells
             # `dictConfig` and `fileConfig` switch off every logger that they do not name.
             logger.disabled = False
-            end = "" if text.endswith(".") else "."
-            logger.log(level, "%s%s Further cases are counted, not logged.", text, end)
+            logger.warning("%s. %s", text.removesuffix("."), end)
 
     def recovered(self) -> None:
         """Forget what was logged: the outage is over, and the next one is logged again."""

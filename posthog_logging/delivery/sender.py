@@ -34,7 +34,7 @@ from .parcel import Budget, Parcel
 from .policy import LONGEST_PAUSE, SHORTEST_BACKOFF, Outcome, Schedule, backoff, judge
 from .spool import RECEIPT, Kept, Spool
 from .transport import Transport
-from .wording import advice, cleaned, listed, summary
+from .wording import advice, cleaned, listed, remedy, summary
 
 
 __all__ = ["DeliveryError", "OnError", "Sender", "Settings"]
@@ -510,17 +510,23 @@ class Sender:
     def _warn_of_trouble(
         self, parcel: Parcel, answer: Answer, trouble: _Trouble, why: str
     ) -> None:
-        cause = summary(answer.response)
+        response = answer.response
         if parcel.apart and not self._in_trouble:
+            cause = summary(response)
             self._ledger.warn(
                 "apart", f"an event fails alone, {cause}, while others get through; it waits apart"
             )
         elif trouble in (_Trouble.KEY, _Trouble.ADDRESS):
-            why = self._protocol.trouble() or advice(answer.response)
-            self._ledger.warn("paused", f"{why}, {cause}; sending is paused, events wait")
+            self._warn("paused", advice(response), response, "sending is paused, events wait")
         else:
-            why = self._protocol.trouble() or why or "cannot deliver"
-            self._ledger.warn("outage", f"{why}, {cause}; events wait for the next try")
+            why = why or "cannot deliver"
+            self._warn("outage", why, response, "events wait for the next try")
+
+    def _warn(self, topic: str, why: str, response: Response, then: str) -> None:
+        """Log what keeps events from *host*, what happens to them *then*, and what to do."""
+        trouble = self._protocol.trouble() or f"{self.host}: {why}"
+        text = f"{trouble}, {summary(response)}; {then}. To do: {remedy(self.host)}"
+        self._ledger.warn(topic, text)
 
     def _keep(self, parcel: Parcel, answer: Answer, trouble: _Trouble, now: float) -> None:
         """Put *parcel* behind all others, or apart, where it has a time of its own."""
@@ -609,8 +615,7 @@ class Sender:
             self._in_trouble = True
         if most is not None and parcel.failures > most:
             return self._reject(parcel, answer)
-        why = self._protocol.trouble() or advice(answer.response)
-        self._ledger.warn("paused", f"{why}, {summary(answer.response)}; events wait")
+        self._warn("paused", advice(answer.response), answer.response, "events wait")
         return [parcel.with_(not_before=paused.not_before)]
 
     def _oversized(self, parcel: Parcel, answer: Answer) -> list[Parcel]:

@@ -1,5 +1,5 @@
 """
-What an answer amounts to in words: what is wrong, and what to do about it.
+The words for an answer: what is wrong, and what to do about it.
 
 A server's own text may hold anything: it is cleaned, cut, and the key in it is masked.
 """
@@ -12,7 +12,7 @@ from ..wire import Response
 from ..wire.answers import PAGE, is_page
 
 
-__all__ = ["advice", "cleaned", "listed", "summary"]
+__all__ = ["advice", "cleaned", "listed", "remedy", "summary"]
 
 _LONGEST = 200
 _MOST = 5
@@ -40,6 +40,12 @@ def advice(response: Response) -> str:
     if is_page(response) and status not in _ADVICE:
         return PAGE
     return _ADVICE.get(status, _FORM)
+
+
+def remedy(host: str) -> str:
+    """Return what to do where nothing gets through to *host*, a server or a broker."""
+    options = "" if host.startswith("http") else " --broker"
+    return f"`posthog-logging doctor{options}` looks for the cause"
 
 
 def summary(response: Response) -> str:

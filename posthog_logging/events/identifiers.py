@@ -14,7 +14,7 @@ import os
 import time
 import uuid
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from .proxies import unwrapped
@@ -31,6 +31,7 @@ __all__ = [
     "is_plain",
     "shortened",
     "stamp",
+    "text_of",
     "text_of_id",
 ]
 
@@ -119,7 +120,8 @@ def clean_id(given: Any, warn: Warn) -> str | None:
         text = clean_text(text)
     text = text.strip()
     if text.lower() in _NOBODY:
-        warn("illegal distinct_id", f"distinct_id: {text!r} names nobody and counts as missing")
+        shown = repr(text) if text or type(given) is str else f"a {type(given).__name__}"
+        warn("illegal distinct_id", f"distinct_id: {shown} names nobody and counts as missing")
         return None
     if len(text) > LONGEST // 4 and len(text.encode()) > LONGEST:
         warn("long distinct_id", f"a distinct_id of {len(text)} characters was shortened")
@@ -209,7 +211,19 @@ if hasattr(os, "register_at_fork"):
 
 
 def text_of_id(value: Any) -> str:
-    """Return an id of any type as text; "" if its ``__str__`` raises."""
+    """Return the id of a person or a group as text; "" for a container such as a dict."""
+    # The properties in place of the id, or a row; a class with a text of its own may be an id.
+    kind: Any = type(value := unwrapped(value))
+    if kind.__str__ is object.__str__ and issubclass(kind, _CONTAINERS):
+        return ""
+    return text_of(value)
+
+
+_CONTAINERS = (Mapping, list, tuple, set, frozenset)
+
+
+def text_of(value: Any) -> str:
+    """Return *value*, of any type, as text; "" if its ``__str__`` raises."""
     try:
         value = unwrapped(value)
         value = value.value if isinstance(value, enum.Enum) else value

@@ -23,6 +23,7 @@ from .identifiers import (
     cut,
     shortened,
     stamp,
+    text_of,
     text_of_id,
 )
 from .kinds import mapping_in
@@ -319,7 +320,7 @@ def _given_ids(
 ) -> tuple[str, str]:
     """Return the ``uuid`` and ``timestamp`` in *fields*, or those in *ids* for missing ones."""
     name, timestamp = ids
-    given = text_of_id(fields["uuid"]) if fields.get("uuid") is not None else ""
+    given = text_of(fields["uuid"]) if fields.get("uuid") is not None else ""
     if given:  # "" means absent, as for V0 (1.4)
         name = (shortened(clean_text(given)) or name) if any_id else as_uuid(given, warn)
     if fields.get("timestamp") is not None:

@@ -66,24 +66,25 @@ def _pairs(given: Any) -> Iterable[tuple[Any, Any]]:
     elif isinstance(given, (tuple, list)) and len(given) == 2:
         names, key = given[0], given[1]
         if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
-            raise TypeError("pseudonymise: names and one key: the names are a list of strings")
+            raise TypeError("pseudonymise: the names beside one key must be a list of strings")
         pairs = [(name, key) for name in names]
     else:
         raise TypeError(
-            "pseudonymise: a mapping of names to keys, or a pair of names and one key,"
+            "pseudonymise: must be a mapping of names to keys, or a pair of names and one key,"
             f" not a value of type {type(given).__name__}"
         )
     if not pairs:
-        raise ValueError("pseudonymise: at least one name")
+        raise ValueError("pseudonymise: needs at least one name")
     return pairs
 
 
 def _checked(name: Any, key: Any) -> Key:
     if not isinstance(name, str) or not _form_of(name):
-        raise TypeError("pseudonymise: each name is a string with a letter or a digit in it")
+        raise TypeError("pseudonymise: each name must be a string with a letter or a digit in it")
     if not isinstance(key, (str, bytes)):
         raise TypeError(
-            f"pseudonymise: the key of {name!r} is a string or bytes, not {type(key).__name__}"
+            f"pseudonymise: the key of {name!r} must be a string or bytes, not a value of type "
+            f"{type(key).__name__}"
         )
     if not key.strip():
         raise ValueError(f"pseudonymise: the key of {name!r} is empty")

@@ -84,11 +84,11 @@ class Sampler:
             return cls({}, given)
         if not isinstance(given, Mapping):
             raise TypeError(
-                "sample: a mapping of names to rates, or a callable,"
+                "sample: must be a mapping of names to rates, or a callable,"
                 f" not a value of type {type(given).__name__}"
             )
         if not all(isinstance(name, str) for name in given):
-            raise TypeError("sample: a mapping whose keys are names of events")
+            raise TypeError("sample: all keys of the mapping must be names of events")
         return cls({name: rate(f"sample: {name!r}", given[name]) for name in given})
 
 
@@ -148,17 +148,17 @@ class Ceiling:
             return None
         if not isinstance(given, (tuple, list)) or len(given) != 2:
             raise TypeError(
-                "person_rate: how many events at once and how many a second,"
+                "person_rate: must be how many events at once and how many a second,"
                 f" not a value of type {type(given).__name__}"
             )
         burst, per_second = given
         if isinstance(burst, bool) or not isinstance(burst, int):
-            raise TypeError("person_rate: how many at once is a whole number")
+            raise TypeError("person_rate: how many at once must be a whole number")
         if isinstance(per_second, bool) or not isinstance(per_second, (int, float)):
-            raise TypeError("person_rate: how many a second is a number")
+            raise TypeError("person_rate: how many a second must be a number")
         if burst < 1 or not 0 < per_second < math.inf:  # also not a number
             raise ValueError(
-                f"person_rate: {burst} at once and {per_second} a second:"
-                " at least 1, and more than 0"
+                "person_rate: must be at least 1 at once and more than 0 a second,"
+                f" not {burst} and {per_second}"
             )
         return cls(burst, per_second)

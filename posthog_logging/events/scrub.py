@@ -206,14 +206,14 @@ class Scrubber:
         names = [given] if isinstance(given, str) else given
         if not isinstance(names, Iterable) or isinstance(names, (bytes, Mapping)):
             raise TypeError(
-                "scrub: True, False, further names or a callable,"
+                "scrub: must be True, False, further names or a callable,"
                 f" not a value of type {type(given).__name__}"
             )
         names = list(names)
         if not all(isinstance(name, str) for name in names):
-            raise TypeError("scrub: the further names are strings, and not all of these are")
+            raise TypeError("scrub: all further names must be strings")
         if not all("".join(words_of(name)) for name in names):
-            raise ValueError("scrub: each name has a letter or a digit in it")
+            raise ValueError("scrub: each name must have a letter or a digit in it")
         return cls(names, rules=rules)
 
     def is_harmless(self, properties: Mapping[str, Any]) -> bool:

@@ -159,13 +159,17 @@ def event(
     texts = {"description": description, "since": since, "deprecated": deprecated}
     for parameter, text in texts.items():
         if not isinstance(text, str):
-            raise TypeError(f"{parameter}: a string, not a value of type {type(text).__name__}")
+            raise TypeError(
+                f"{parameter}: must be a string, not a value of type {type(text).__name__}"
+            )
     share = None if sample is None else rate("sample", sample)
     frame = sys._getframe(1)
 
     def declare(kind: _Declared) -> _Declared:
         if not callable(kind):
-            raise TypeError(f"event {name!r}: a class, or a function that returns a TypedDict")
+            raise TypeError(
+                f"event {name!r}: must be a class, or a function that returns a TypedDict"
+            )
         declaration = Declaration(
             name,
             kind,
@@ -227,9 +231,11 @@ def rate(name: str, value: Any) -> float:
     Raises ``TypeError`` or ``ValueError`` that name the parameter *name*.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: a rate from 0 to 1, not a value of type {type(value).__name__}")
+        raise TypeError(
+            f"{name}: must be a rate from 0 to 1, not a value of type {type(value).__name__}"
+        )
     if not 0 <= value <= 1:  # also not a number
-        raise ValueError(f"{name}: {value} is not a rate from 0 to 1")
+        raise ValueError(f"{name}: must be a rate from 0 to 1, not {value}")
     return float(value)
 
 
@@ -238,11 +244,13 @@ def _checked_name(name: Any) -> str:
         name = name.value
     if not isinstance(name, str):
         raise TypeError(
-            f"name: a string, not {getattr(name, '__name__', type(name).__name__)}:"
+            f"name: must be a string, not {getattr(name, '__name__', type(name).__name__)}:"
             ' write @event("movie played")'
         )
     if not name.strip() or not name.isprintable() or len(name.encode()) > _LONGEST:
-        raise ValueError(f"name: {name!r:.60} is not 1 to {_LONGEST} bytes of printable text")
+        raise ValueError(
+            f"name: must be 1 to {_LONGEST} bytes of printable text, not {name!r:.60}"
+        )
     return str.__str__(name)
 
 

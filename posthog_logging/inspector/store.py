@@ -169,7 +169,7 @@ class Store:
     def __init__(self, capacity: int, planned: Planned | None = None) -> None:
         self._planned = planned
         if type(capacity) is not int or capacity < 1:
-            raise ValueError(f"capacity: a whole number from 1 on, not {capacity!r}")
+            raise ValueError(f"capacity: must be a whole number from 1 on, not {capacity!r}")
         self.capacity = capacity
         self.mask = Mask()
         self._keys: OrderedDict[str, None] = OrderedDict()

@@ -279,5 +279,5 @@ class Served:
 
 def _callable(name: str, value: Any) -> Any:
     if value is not None and not callable(value):
-        raise TypeError(f"{name}: a callable, not a value of type {type(value).__name__}")
+        raise TypeError(f"{name}: must be a callable, not a value of type {type(value).__name__}")
     return value

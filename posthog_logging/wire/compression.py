@@ -65,7 +65,7 @@ def decompress(body: bytes, coding: str | None, largest: int = LARGEST) -> bytes
 def require(coding: str | None) -> None:
     """Raise ``ValueError`` if *coding* is unknown or its package is not installed."""
     if coding is not None and coding not in CODINGS:
-        raise ValueError(f"compression: {coding!r} is not one of {', '.join(CODINGS)} or None")
+        raise ValueError(f"compression: must be {', '.join(CODINGS)} or None, not {coding!r}")
     package = {"zstd": _ZSTD, "br": "brotli"}.get(coding or "")
     if package is not None:
         try:

@@ -62,10 +62,11 @@ def find_dialect(dialect: str | Dialect) -> Dialect:
     """
     if isinstance(dialect, str):
         if dialect not in DIALECTS:
-            raise ValueError(f"dialect: {dialect!r} is not one of {', '.join(DIALECTS)}")
+            raise ValueError(f"dialect: must be one of {', '.join(DIALECTS)}, not {dialect!r}")
         return DIALECTS[dialect](dialect)
     if not isinstance(dialect, Dialect):
         raise TypeError(
-            f"dialect: a name or a posthog_logging.wire.Dialect, not {type(dialect).__name__}"
+            f"dialect: must be a name or a posthog_logging.wire.Dialect, not a value of type "
+            f"{type(dialect).__name__}"
         )
     return dialect
