@@ -260,9 +260,17 @@ def coding(value: Any, dialect: Dialect) -> str | None:
 
 def spool(value: Any) -> Spool:
     """Return *value* if it has the verbs of a `Spool`."""
-    if not isinstance(value, Spool):
-        raise TypeError(f"spool: a folder, or an object with a Spool's verbs, not {_kind(value)}")
-    return value
+    missing = [name for name in _OF_A_SPOOL if not hasattr(value, name)]
+    if missing:
+        raise TypeError(
+            f"spool: a folder, or an object with all that Spool in posthog_logging.delivery.spool "
+            f"has, not {_kind(value)} without {', '.join(missing)}"
+        )
+    found: Spool = value
+    return found
+
+
+_OF_A_SPOOL = ["__len__", *(name for name in vars(Spool) if not name.startswith("_"))]
 
 
 def _kind(value: Any) -> str:
