@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from servers import KafkaMock, RabbitMQ, Redis, running
 
 from posthog_logging import PostHogHandler
-from posthog_logging.broker.address import Address, address
+from posthog_logging.broker.address import FORMS, SCHEMES, Address, address
 from posthog_logging.broker.dialect import NEUTRAL
 from posthog_logging.broker.doctor import examine
 from posthog_logging.broker.engine import BrokerError, Intake, engine_for
@@ -74,9 +74,18 @@ def kafka() -> Iterator[KafkaMock]:
         yield server
 
 
+# The URL of each broker that is held to the contract; a new one needs one line here, and a fixture
+# if it has a server. Whoever is not in this process is tried with forks and exits, too.
+BROKERS: dict[str, Callable[[pytest.FixtureRequest], str]] = {
+    "memory": lambda request: "memory://tests",
+    "redis": lambda request: str(request.getfixturevalue("redis").url),
+    "rabbitmq": lambda request: str(request.getfixturevalue("rabbitmq").url),
+    "kafka": lambda request: str(request.getfixturevalue("kafka").url),
+}
 # To join a group takes Kafka's mock seconds each time.
-KAFKA = pytest.param("kafka", marks=pytest.mark.matrix)
-ENGINES = ["memory", "redis", "rabbitmq", KAFKA]
+SLOW = {"kafka": pytest.mark.matrix}
+ENGINES = [pytest.param(name, marks=SLOW.get(name, ())) for name in BROKERS]
+OUTSIDE = [one for one in ENGINES if one.values != ("memory",)]
 
 
 @pytest.fixture
@@ -84,8 +93,7 @@ def make_queue(request: pytest.FixtureRequest) -> Callable[[str], Address]:
     """A maker of addresses of a queue that nobody else has, in the broker of a name."""
 
     def make(engine: str) -> Address:
-        url = "memory://tests" if engine == "memory" else request.getfixturevalue(engine).url
-        return address(url, f"q{uuid.uuid4().hex[:12]}")
+        return address(BROKERS[engine](request), f"q{uuid.uuid4().hex[:12]}")
 
     return make
 
@@ -193,6 +201,24 @@ def test_bad_addresses_are_refused_without_their_secrets(url: str) -> None:
     assert "s3cret" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("scheme", sorted({*SCHEMES} - {"amqps", "rediss", "memory"}))
+def test_every_scheme_is_documented(scheme: str) -> None:
+    """A broker that can be used is in the messages, the helps and the guides."""
+    guides = Path(HERE, "posthog_logging", "docs")
+    options, hosts = (
+        (guides / f"{one}.md").read_text("utf-8") for one in ("options", "many-hosts")
+    )
+    places = {
+        "FORMS in broker/address.py": FORMS,
+        "broker: in the docstring of PostHogHandler": PostHogHandler.__doc__ or "",
+        "the guide options (python -m tests.reference writes it)": options,
+        "the guide many-hosts": hosts,
+    }
+    missing = [place for place, text in places.items() if f"{scheme}://" not in text]
+
+    assert [] == missing, f"name {scheme}:// in these"
 
 
 def test_a_password_may_come_from_elsewhere() -> None:
@@ -418,6 +444,7 @@ class TestEngine:
         found = sorted(fetch(first, 2), key=lambda one: lines_in(one)[0] != neutral(1))
         revision = first.revision
         first.ack([found[0].token])
+        first.ack([found[0].token])  # what is not held any more is left out
         assert first.holds(found[1].token)
         assert not first.holds(found[0].token)
         first.close()
@@ -426,6 +453,21 @@ class TestEngine:
         assert first.revision > revision
         (again,) = fetch(consumers(where))
         assert [b'{"event":"raw"}'] == lines_in(again)
+        assert again.before or engine == "kafka", "a message that came before says how often"
+
+    def test_a_fetch_of_none_takes_none(
+        self, engine: str, make_queue: Any, consumers: Any, publishers: Any
+    ) -> None:
+        """Where there is no room, or after `pause`, the queue keeps what is in it."""
+        where = make_queue(engine)
+        consumer = consumers(where)
+        consumer.fetch(0, 0.05)
+        publishers(where).publish([envelope(neutral(1))], 10.0)
+
+        assert [] == consumer.fetch(0, 0.2)
+        consumer.pause()
+        assert [] == consumer.fetch(0, 0.05)
+        assert 1 == len(fetch(consumer))
 
     def test_the_dead_are_kept_apart(
         self, engine: str, make_queue: Any, consumers: Any, publishers: Any
@@ -750,7 +792,7 @@ log.info("parent last", extra={"distinct_id": "u"})
 """
 
 
-@pytest.mark.parametrize("engine", ["rabbitmq", "redis", KAFKA])
+@pytest.mark.parametrize("engine", OUTSIDE)
 def test_forks_have_connections_of_their_own(
     engine: str, make_queue: Any, consumers: Any, run_script: Any
 ) -> None:
@@ -777,7 +819,7 @@ log.info("last words", extra={"distinct_id": "u"})
 """
 
 
-@pytest.mark.parametrize("engine", ["rabbitmq", "redis", KAFKA])
+@pytest.mark.parametrize("engine", OUTSIDE)
 def test_an_exit_delivers(engine: str, make_queue: Any, consumers: Any, run_script: Any) -> None:
     """A short script needs no flush: a first connection can be made while it ends."""
     where = make_queue(engine)

@@ -127,6 +127,22 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "exit status" in shown.lower()
 
 
+def test_help_needs_no_files_of_unix(run_script: Any) -> None:
+    """
+    The help imports every command, also on Windows, which has neither flock nor limits.
+
+    What needs them is imported in a command's `run`, as `spool` does.
+    """
+    done = run_script("""
+import sys
+sys.modules.update(dict.fromkeys(["fcntl", "resource"]))
+from posthog_logging.cli import main
+sys.exit(main(["--help"]))
+""")
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
 @pytest.mark.parametrize("command", _COMMANDS)
 def test_every_option_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """No option is left unexplained: each is followed by its help, on its line or the next."""

@@ -473,7 +473,8 @@ def run_row(name: str, **names: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("guide", TABLES)
 def test_generated_tables(guide: str) -> None:
     """Options and counts are what the code has: `python -m tests.reference` writes them."""
-    assert written(guide) == (DOCS / f"{guide}.md").read_text(encoding="utf-8")
+    found = (DOCS / f"{guide}.md").read_text(encoding="utf-8")
+    assert written(guide) == found, "run python -m tests.reference"
 
 
 def test_dialects() -> None:
@@ -481,14 +482,16 @@ def test_dialects() -> None:
     expected = {name: find_dialect(name).default_host for name in DIALECTS}
     rows = table(section(GUIDES["servers"], "## Dialects"))
 
-    assert expected == {code(row[0])[0]: "".join(code(row[1])) for row in rows}
+    found = {code(row[0])[0]: "".join(code(row[1])) for row in rows}
+    assert expected == found, "give each dialect a row in the table of docs/servers.md"
 
 
 def test_keys_of_extra() -> None:
     """The table of keys has every key with a meaning."""
     rows = table(section(GUIDES["events"], "## What makes a record an event"))
 
-    assert set(_KNOWN) == {key for row in rows for key in code(row[0])}
+    found = {key for row in rows for key in code(row[0])}
+    assert set(_KNOWN) == found, "give each key a row in docs/events.md"
 
 
 def test_extras_of_the_package() -> None:
@@ -497,7 +500,8 @@ def test_extras_of_the_package() -> None:
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     rows = table(section(GUIDES["options"], "## Extras of the package"))
 
-    assert list(setup["options.extras_require"]) == [code(row[0])[0] for row in rows]
+    found = [code(row[0])[0] for row in rows]
+    assert list(setup["options.extras_require"]) == found, "give each a row in docs/options.md"
 
 
 def test_environment() -> None:
@@ -511,7 +515,8 @@ def test_environment() -> None:
     }
     rows = table(section(GUIDES["options"], "## Environment"))
 
-    assert found == {code(row[0])[0] for row in rows}
+    listed = {code(row[0])[0] for row in rows}
+    assert found == listed, "give each variable a row under Environment in docs/options.md"
 
 
 @pytest.mark.parametrize(
@@ -562,7 +567,8 @@ def test_every_command_is_mentioned(commands: dict[str, str]) -> None:
     """The table of commands is the parser's list, in its order."""
     rows = table(section(GUIDES["command-line"], "## Commands"))
 
-    assert list(commands) == [code(row[0])[0].split()[1] for row in rows]
+    found = [code(row[0])[0].split()[1] for row in rows]
+    assert list(commands) == found, "give each a row in docs/command-line.md, in order"
 
 
 @pytest.mark.parametrize("page", ["README", *GUIDES])
@@ -582,7 +588,8 @@ def test_every_mentioned_option_exists(commands: dict[str, str]) -> None:
         text = commands[code(row[0])[0].split()[1]]
         options = [one.split()[0] for one in code(row[1]) if one.startswith("--")]
 
-        assert [] == [one for one in [*options, "--json"] if one not in text]
+        missing = [one for one in [*options, "--json"] if one not in text]
+        assert [] == missing, f"{code(row[0])[0]}: add these options, or do not mention them"
 
 
 @pytest.mark.parametrize("topic", GUIDES)

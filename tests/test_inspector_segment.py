@@ -10,14 +10,15 @@ import urllib.request
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from posthog_logging.events.message import Message
 from posthog_logging.inspector import Answer, Inspector
 from posthog_logging.inspector.rules import Asked, Judged, find_judge
-from posthog_logging.wire import Batch, Endpoint, Request, find_dialect
-from posthog_logging.wire.segment import SINGLE_PATHS
+from posthog_logging.wire import DIALECTS, Batch, Endpoint, Request, find_dialect
+from posthog_logging.wire.segment import SINGLE_PATHS, SegmentDialect
 
 
 ID = "01890b5c-2a3b-7c4d-8e5f-0123456789ab"
@@ -69,12 +70,15 @@ def post(server: Inspector, request: Request) -> tuple[int, bytes]:
             return error.code, error.read()
 
 
-@pytest.mark.parametrize(
-    "name", ["segment", "metarouter", "rudderstack", "jitsu", "customerio", "hightouch", "june"]
-)
+FAMILY = [name for name in DIALECTS if isinstance(find_dialect(name), SegmentDialect)]
+
+
+@pytest.mark.parametrize("name", FAMILY)
 def test_every_dialect_is_understood(server: Inspector, name: str) -> None:
     """What each vendor is sent arrives as good events, in PostHog's words, without a warning."""
     dialect = find_dialect(name)
+    path = urlsplit(dialect.request(Batch([], "r", NOW), Endpoint("http://h", ""), NOW).url).path
+    assert find_judge(path), f"add {path} to _SEGMENT_PATHS in inspector/rules.py"
     sent = [
         Message("played", "user-1", {"movie": 1}, ID, NOW),
         Message("$identify", "user-1", {"$set": {"a": 1}}, ID[:-1] + "c", NOW),
@@ -93,9 +97,20 @@ def test_every_dialect_is_understood(server: Inspector, name: str) -> None:
     assert [] == server.bad
 
 
-@pytest.mark.parametrize("path", ["/v1/batch", "/v1/batch/", "/v1/import", "/sdk/batch", "/b"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/batch",
+        "/v1/batch/",
+        "/v1/import",
+        "/sdk/batch",
+        "/b",
+        "/acme/v1/batch",
+        "/a/b/v1/import/",
+    ],
+)
 def test_batches_come_by_many_paths(path: str) -> None:
-    """Each path of a batch is judged by the same rules."""
+    """Each path of a batch is judged by the same rules, also below a base path."""
 
     assert ["x"] == [one.event for one in judged(batch(GOOD), path).good]
 

@@ -15,6 +15,7 @@ import pytest
 
 import posthog_logging
 
+from posthog_logging.broker.address import SCHEMES
 from posthog_logging.version import VERSION
 
 
@@ -59,7 +60,7 @@ CODECS = frozenset({"brotli", "isal", "orjson", "zstandard"})
 HEAVY = frozenset({"asyncio", "http.server", "sqlite3"})
 #: The plugin is pytest's to load, and an engine the URL's scheme; importing the package is what
 #: all the others do.
-ENGINES = frozenset({"broker.kafka", "broker.rabbitmq", "broker.redis_streams"})
+ENGINES = frozenset(f"broker.{name}" for name in SCHEMES.values()) - {"broker.memory"}
 NOT_ALONE = frozenset({"__init__", "pytest_plugin"}) | ENGINES
 
 

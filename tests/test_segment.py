@@ -43,7 +43,12 @@ from posthog_logging.wire.segment import (
 
 ID = "01890b5c-2a3b-7c4d-8e5f-0123456789ab"
 NOW = "2024-01-02T03:04:05.678901Z"
-PROFILES = [SEGMENT, METAROUTER, RUDDERSTACK, JITSU, CUSTOMERIO, HIGHTOUCH, JUNE]
+# Every vendor that has a name is held to the rules for all of them.
+PROFILES = [
+    one
+    for name in DIALECTS
+    if isinstance(one := find_dialect(name), SegmentDialect) and one.name == name
+]
 profiles = pytest.mark.parametrize("dialect", PROFILES, ids=lambda dialect: dialect.name)
 
 

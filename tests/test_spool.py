@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from posthog_logging.delivery import checks
 from posthog_logging.delivery.journal import JournalSpool
 from posthog_logging.delivery.spool import RECEIPT, MemorySpool, Spool
 
@@ -30,11 +33,17 @@ def taken(spool: Spool, count: int = 10_000) -> list[bytes]:
 
 
 # What is made for every test of the contract, from an empty folder of its own. A spool that makes
-# lines safe by itself (`admit` returns `RECEIPT`) keeps them when it is made again there.
+# lines safe by itself (`admit` returns `RECEIPT`) keeps them when it is made again there. A new
+# spool needs one line here.
 SPOOLS: dict[str, Callable[[Path], Spool]] = {
     "memory": lambda folder: MemorySpool(),
     "journal": lambda folder: JournalSpool(folder, dialect="posthog", host="http://x"),
 }
+
+
+def another(request: Any, folder: Path) -> Spool:
+    """Return a second spool of the test's kind on the same folder, as another process has it."""
+    return SPOOLS[request.node.callspec.params["spool"]](folder)
 
 
 @pytest.fixture(name="spool", params=SPOOLS)
@@ -48,7 +57,8 @@ class TestEverySpool:
     """What the sender may rely on, whatever spool it is given."""
 
     def test_it_is_a_spool(self, spool: Spool) -> None:
-        """A spool has every verb of the protocol."""
+        """A spool has every verb of the protocol; what is missing is named."""
+        assert spool is checks.spool(spool)
         assert isinstance(spool, Spool)
 
     def test_it_begins_empty(self, spool: Spool) -> None:
@@ -236,12 +246,83 @@ class TestEverySpool:
         safe = spool.admitted
         spool.close()
 
-        following = SPOOLS[request.node.callspec.params["spool"]](tmp_path)
+        following = another(request, tmp_path)
         following.append([])
 
         assert (lines[3:] if safe else []) == taken(following)
         assert 0 == following.admitted
+        assert (7 if safe else 0) == following.adopted, "it counts in `adopted` what it took over"
         following.close()
+
+    def test_its_own_is_not_adopted(self, spool: Spool) -> None:
+        """What it left itself and finds again, after `close`, was counted when it was admitted."""
+        fill(spool, lines_from(0, 10))
+        spool.close()
+        fill(spool, lines_from(10, 1))
+        spool.append([])
+
+        assert 0 == spool.adopted
+
+    def test_two_at_once(self, request: Any, spool: Spool, tmp_path: Path) -> None:
+        """Two processes may share a place: a line is with one of them only, while both live."""
+        other = another(request, tmp_path)
+        fill(spool, lines_from(0, 10))
+        fill(other, lines_from(10, 10))
+        spool.append([])
+        other.append([])
+
+        assert lines_from(0, 10) == taken(spool), "it took what another spool holds"
+        assert lines_from(10, 10) == taken(other), "it took what another spool holds"
+        assert 0 == spool.adopted + other.adopted
+        other.close()
+
+    def test_many_threads_admit(self, spool: Spool) -> None:
+        """`admit` is called from any thread, while one other takes and acknowledges."""
+        items: list[Any] = []
+
+        def admit(first: int) -> None:
+            items.extend(map(spool.admit, lines_from(first, 300)))
+
+        callers = [threading.Thread(target=admit, args=(1000 * n,)) for n in range(4)]
+        for one in callers:
+            one.start()
+        found: list[bytes] = []
+        while any(one.is_alive() for one in callers):
+            kept = spool.take(50, 2**62)
+            spool.ack(kept)
+            found += [one.line for one in kept]
+        for one in callers:
+            one.join()
+        spool.append([one for one in items if one is not None and one is not RECEIPT])
+        found += taken(spool)
+
+        assert sorted(found) == [line for n in range(4) for line in lines_from(1000 * n, 300)]
+        assert spool.admitted in (0, 1200)
+
+    def test_the_ledger_adds_up(
+        self, request: Any, spool: Spool, tmp_path: Path, make_handler: Any, make_log: Any
+    ) -> None:
+        """
+        Behind a handler: an outage, an end, and another process that delivers what was left.
+
+        Where `waiting` falls below zero the spool hands out what it counts in neither `admitted`
+        nor `adopted`; where `flush` does nothing, its `rest` is None though others leave lines.
+        """
+        away = make_handler(host="http://127.0.0.1:9", spool=spool, shutdown_timeout=0.2)
+        log = make_log(away)
+        for number in range(7):
+            log.info("event %d", number, extra={"distinct_id": "user-1"})
+        away.close()
+        left = away.counts["waiting"]
+        here = make_handler(spool=another(request, tmp_path))
+        log.handlers[:] = [here]
+        flushed = here.flush(10.0)
+        log.info("the last", extra={"distinct_id": "user-1"})
+        flushed = flushed and here.flush(10.0)
+
+        assert left == (7 if spool.admitted else 0)
+        assert (True, 0) == (flushed, here.counts["waiting"])
+        assert left + 1 == here.counts["accepted"] == here.counts["delivered"]
 
     def test_rest_is_a_time_or_for_ever(self, spool: Spool) -> None:
         """`rest` says for how long nothing needs to be looked after."""

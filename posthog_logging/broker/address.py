@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 
-__all__ = ["DEFAULT_QUEUE", "SCHEMES", "Address", "address"]
+__all__ = ["DEFAULT_QUEUE", "FORMS", "SCHEMES", "Address", "address"]
 
-#: Each scheme and the module here that speaks it.
+#: What a URL looks like, for messages and helps; ``memory://`` is for tests.
+FORMS = "amqp://user@host/vhost, redis://host/0 or kafka://host"
+
+#: Each scheme and the module here that speaks it: an `engine.Engine`.
 SCHEMES = {
     "amqp": "rabbitmq",
     "amqps": "rabbitmq",
@@ -87,7 +90,8 @@ def address(url: str, queue: str | None = None) -> Address:
         fine = False
     if not fine or parts.scheme not in SCHEMES:
         raise ValueError(
-            f"broker: must be a URL that begins with {', '.join(f'{name}://' for name in SCHEMES)}"
+            f"broker: must be a URL such as {FORMS}, without blanks: it begins with one of "
+            f"{', '.join(f'{name}://' for name in SCHEMES)} and has a host"
         )
     # A "/", "?" or "#" in a password ends the host's part: what follows would be shown.
     if "@" in f"{parts.path}{parts.query}" or parts.fragment:

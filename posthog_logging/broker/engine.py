@@ -2,6 +2,7 @@
 What a broker must be able to do: `Publisher` and `Consumer` are the seam, four engines fill it.
 
 Everything here belongs to one thread of one process: whoever uses it has made it.
+``tests/test_broker.py`` is the contract: an engine that is in its table `BROKERS` is held to it.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class Publisher(Protocol):
         """
         Publish within *timeout* seconds; return for each what is wrong, None where it is safe.
 
-        Raises `BrokerError` where there is no connection.
+        Raises `BrokerError` where there is no connection. A queue that is missing is an error,
+        too: the event waits in the program until a relay has made it.
         """
 
     def close(self) -> None:
@@ -142,7 +144,11 @@ class Consumer(Protocol):
 
 
 class Engine(Protocol):
-    """One kind of broker: a module with these functions."""
+    """
+    One kind of broker: a module with these functions.
+
+    `engine_for` imports it when a URL has its scheme, so it may import the client library.
+    """
 
     def publisher(self, address: Address, timeout: float) -> Publisher:
         """Return what publishes; nothing is connected yet."""

@@ -58,7 +58,7 @@ class BrokerSpool:
     """
 
     rest = None
-    admitted = 0
+    admitted = adopted = 0  # `_take_in` counts what comes, by message
 
     def __init__(
         self,

@@ -6,14 +6,12 @@ from __future__ import annotations
 
 import argparse
 
-from ..broker.address import Address, address
+from ..broker.address import FORMS, Address, address
 from ..delivery import checks
 from .command import CommandError
 
 
 __all__ = ["add_arguments", "address_of", "secret_in"]
-
-_FORMS = "amqp://user@host/vhost, redis://host/0 or kafka://host"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="URL",
-        help=f"the broker (default POSTHOG_BROKER): {_FORMS}",
+        help=f"the broker (default POSTHOG_BROKER): {FORMS}",
     )
     parser.add_argument(
         "--broker-password-file", metavar="FILE", help="a file with nothing but its password"
@@ -40,7 +38,7 @@ def address_of(options: argparse.Namespace) -> Address:
     try:
         url = checks.broker("--broker", options.broker or None)
         if url is None:
-            raise CommandError(f"no broker: give --broker, or set POSTHOG_BROKER: {_FORMS}")
+            raise CommandError(f"no broker: give --broker, or set POSTHOG_BROKER: {FORMS}")
         where = address(url, options.queue)
     except ValueError as error:
         raise CommandError(str(error)) from None

@@ -1,7 +1,10 @@
 """
 The commands of ``posthog-logging``, one module each; a table in `cli` names them.
 
-A module has `HELP`, one line; `add_arguments`; and `run`, which returns an exit status.
+A module has `HELP`, one line; `add_arguments`; and `run`, which returns an exit status. Its
+docstring is the help of the command. It may have a `USAGE_LINE`, an `EPILOG` for exit statuses of
+its own, and a positional ``words``, which takes what follows ``--``. ``posthog-logging --help``
+imports every command, so friends, and what not every system has, are imported in `run`.
 """
 
 from __future__ import annotations

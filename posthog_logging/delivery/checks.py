@@ -279,11 +279,17 @@ def coding(value: Any, dialect: Dialect) -> str | None:
 
 def spool(value: Any) -> Spool:
     """Return *value* if it has the methods of a `Spool`."""
-    if not isinstance(value, Spool):
+    missing = [name for name in _OF_A_SPOOL if not hasattr(value, name)]
+    if missing:
         raise TypeError(
-            f"spool: must be a folder or an object with a Spool's methods, not {_kind(value)}"
+            f"spool: must be a folder or an object with the methods of posthog_logging.delivery."
+            f"spool.Spool, not {_kind(value)} without {', '.join(missing)}"
         )
-    return value
+    found: Spool = value
+    return found
+
+
+_OF_A_SPOOL = ["__len__", *(name for name in vars(Spool) if not name.startswith("_"))]
 
 
 def _kind(value: Any) -> str:

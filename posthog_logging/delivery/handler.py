@@ -271,6 +271,5 @@ def _make_spool(options: Options, ledger: Ledger) -> Spool:
         warn=ledger.warn,
         lose=ledger.lose,
         refuse=ledger.refuse,
-        adopt=ledger.adopt,
         duplicate=partial(ledger.add, "duplicates"),
     )

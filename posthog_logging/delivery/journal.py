@@ -31,6 +31,7 @@ from .interpreter import has_lock
 from .lock import Lock
 from .segment import Segment, header_line, is_faked
 from .spool import RECEIPT, Kept, MemorySpool, View, fitting, lines_of
+from .voice import logger
 
 
 __all__ = ["JournalSpool", "SegmentInfo", "segments_in"]
@@ -74,7 +75,6 @@ class JournalSpool:
         warn: called with a topic and a text for what the user should know.
         lose: called with a reason and the number of lines that were dropped.
         refuse: called with a reason where a line was not even taken in.
-        adopt: called with the number of events that were found in orphans.
         duplicate: called with the number of those that a copy of a segment had once more.
     """
 
@@ -90,7 +90,6 @@ class JournalSpool:
         warn: Callable[[str, str], None] = lambda topic, text: None,
         lose: Callable[[str, int], None] = lambda reason, count: None,
         refuse: Callable[[str], None] = lambda reason: None,
-        adopt: Callable[[int], None] = lambda count: None,
         duplicate: Callable[[int], None] = lambda count: None,
     ) -> None:
         if not os.fspath(path):
@@ -104,11 +103,12 @@ class JournalSpool:
         self._warn = warn
         self._lose = lose
         self._refuse = refuse
-        self._adopted = adopt
         self._duplicate = duplicate
         self._begin()
 
     def _begin(self) -> None:
+        #: How many events were found in orphans, ever.
+        self.adopted = 0
         self._lock = Lock()  # for all but a write into the active segment
         self._memory = MemorySpool()
         self._segments: deque[Segment] = deque()  # oldest first; the active one, the next one last
@@ -572,8 +572,9 @@ class JournalSpool:
 
     def _report(self, found: Counter[str], problems: dict[str, list[Path]]) -> None:
         """Count what was found; say which files cannot be delivered and what to do."""
-        if found["adopted"]:
-            self._adopted(found["adopted"])
+        if adopted := found["adopted"]:
+            self.adopted += adopted
+            logger.info("adopted %d event(s) that another process left in the spool", adopted)
         if found["broken"]:
             self._lose("broken", found["broken"])
         if found["duplicates"]:

@@ -36,7 +36,8 @@ class Ledger:
     Count what happened to each event, exactly, from any thread, without a lock for callers.
 
     ``accepted`` is derived: what stands in the *queue*, what the thread took out of it
-    (`came`), what a spool wrote down itself (`admitted`), and what was refused at the door.
+    (`came`), what a spool wrote down itself (`admitted`) or found (`adopted`), and what was
+    refused at the door.
     Each of these changes in one step, so a log call that is thrown out of anywhere has either
     taken its event in or has not. ``d[key] += n`` of a ``defaultdict(int)`` is one such step:
     there is no call between load and store, so neither a thread nor a signal comes between.
@@ -45,6 +46,8 @@ class Ledger:
     def __init__(self) -> None:
         #: How many lines a spool has made safe by itself, ever.
         self.admitted: Callable[[], int] = int
+        #: How many lines of other processes a spool has taken over, ever.
+        self.adopted: Callable[[], int] = int
         # Without the interpreter's lock two threads could lose each other's counts.
         self._counting = None if has_lock() else Lock()
         self.reset()
@@ -101,11 +104,6 @@ class Ledger:
         if bound is not None and REPORTED in bound.properties:
             self._of_the_hook[reason] += 1
 
-    def adopt(self, count: int) -> None:
-        """Take in hand *count* events that another process had accepted."""
-        self.add("adopted", count)
-        logger.info("adopted %d event(s) that another process left in the spool", count)
-
     def lose(self, reason: str, count: int = 1, detail: str = "") -> None:
         """Count a loss, and log the first one of its reason since `recovered`."""
         self.add(reason, count)
@@ -142,6 +140,8 @@ class Ledger:
         # Outcomes first: what is accepted, or has an outcome, meanwhile waits in this account.
         counts, refused = Counter(self._counts), dict(self._refused)
         delivered, retried = counts.pop("delivered", 0), counts.pop("retried", 0)
+        if adopted := self.adopted():
+            counts["adopted"] += adopted
         accepted = counts.get("adopted", 0) + self.admitted() + sum(refused.values())
         counts.update(refused)
         while True:  # until nothing moved meanwhile: a lock could stay locked by an interrupt

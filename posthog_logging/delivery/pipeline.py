@@ -87,6 +87,7 @@ class Pipeline:
         self._synchronous = synchronous
         self.shutdown_timeout = shutdown_timeout
         ledger.admitted = lambda: getattr(sender.spool, "admitted", 0)
+        ledger.adopted = lambda: getattr(sender.spool, "adopted", 0)
         self._room = Room(
             ledger,
             max_queue_size,

@@ -1,9 +1,11 @@
 """
 Where lines wait for the server: `Spool` is the seam, `MemorySpool` the one without a disk.
 
-Callers use `Spool.admit`, and anybody may ask `Spool.admitted` and ``len``; all else belongs to
-the one thread that delivers. A spool keeps what it hands out until it is acknowledged: a batch
-is a view, not a transfer.
+Callers use `Spool.admit`; anybody may ask for ``len``, `Spool.admitted`, `Spool.adopted` and
+`Spool.rest`. All else belongs to the one thread that delivers. A spool keeps what it hands out
+until it is acknowledged: a batch is a view, not a transfer.
+
+``tests/test_spool.py`` is the contract: a spool that is in its table `SPOOLS` is held to it.
 """
 
 from __future__ import annotations
@@ -89,11 +91,20 @@ def lines_of(kept: Sequence[Kept]) -> list[bytes]:
 
 @runtime_checkable
 class Spool(Protocol):
-    """A place where lines wait until the server has answered for them."""
+    """
+    A place where lines wait until the server has answered for them.
+
+    It may have one more verb, ``lost(kept, reason, status)``: it is called with what will never
+    be delivered, before `ack` is. Where it raises, the lines are handed out again.
+    """
 
     @property
     def rest(self) -> float | None:
-        """How long the thread may sleep while nothing waits, in seconds; None: for ever."""
+        """
+        How long the thread may sleep while nothing waits, in seconds, until its next `append`.
+
+        None: for ever, because no line comes by another way than `admit` and `append`.
+        """
 
     def __len__(self) -> int:
         """Return how many lines wait that were not taken."""
@@ -108,7 +119,11 @@ class Spool(Protocol):
         """
 
     def append(self, items: Sequence[Any]) -> None:
-        """Add lines that wait in memory, in order; called often, also with none."""
+        """
+        Add lines that wait in memory, in order.
+
+        Called often, also with none: the time to look for what other processes have left.
+        """
 
     def take(self, count: int, size: int) -> Sequence[Kept]:
         """Hand out the oldest lines: at most *count*, at most *size* bytes but one at least."""
@@ -126,6 +141,10 @@ class Spool(Protocol):
     @property
     def admitted(self) -> int:
         """How many lines `admit` has made safe, ever, in this process."""
+
+    @property
+    def adopted(self) -> int:
+        """How many lines of other processes it took over, ever: they count as accepted here."""
 
     def evict(self, count: int) -> list[bytes]:
         """Drop and return the oldest lines that only memory has and nobody took, or *count*."""
@@ -155,8 +174,8 @@ class MemorySpool:
     def __init__(self) -> None:
         self.renew()
 
-    #: A line is safe when the thread has it, not before.
-    admitted = 0
+    #: A line is safe when the thread has it, not before; and no other process leaves one.
+    admitted = adopted = 0
 
     def renew(self) -> None:
         """Begin with nothing."""

@@ -132,6 +132,8 @@ _SEGMENT_PATHS = """/v1/batch /v1/import /sdk/batch /b /v1/b /v1/batch/b /api/s/
     /v1/identify /v1/track /v1/page /v1/screen /v1/group /v1/alias
     /v1/i /v1/t /v1/p /v1/g /v1/a""".split()
 
+_SEGMENT = (".rules_segment", "SEGMENT")
+
 #: Where the judge of each path lives; one slash at a path's end makes no difference.
 ROUTES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -144,14 +146,18 @@ ROUTES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "/i/v1/ai/events": (".rules_posthog_v1", "AI"),
         "/i/v1/analytics/events": (".rules_posthog_v1", "V1"),
         "/i/v1/logs": (".rules_otlp", "LOGS"),
-        **dict.fromkeys(_SEGMENT_PATHS, (".rules_segment", "SEGMENT")),
+        **dict.fromkeys(_SEGMENT_PATHS, _SEGMENT),
     }
 )
+
+# What a vendor's base path may stand before: ``dataclasses.replace(SEGMENT, path=...)``.
+_BATCHES = ("/v1/batch", "/v1/import")
 
 
 def find_judge(path: str) -> Judge | None:
     """Return who judges requests to *path*, or None where that is no ingestion path."""
-    route = ROUTES.get(path.removesuffix("/"))
+    path = path.removesuffix("/")
+    route = ROUTES.get(path) or (_SEGMENT if path.endswith(_BATCHES) else None)
     if route is None:
         return None
     module, name = route

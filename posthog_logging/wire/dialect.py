@@ -95,7 +95,12 @@ class Results(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """The most bytes of one line, and the most bytes and lines of one uncompressed request."""
+    """
+    The most bytes of one line, and the most bytes and lines of one uncompressed request.
+
+    Of ``batch_bytes`` 1 KiB is kept for what `Dialect.request` puts around the lines; a dialect
+    that adds to each line in `Dialect.request` must give less than the server takes.
+    """
 
     event_bytes: int
     batch_bytes: int
@@ -145,7 +150,20 @@ class Rules:
 
 @runtime_checkable
 class Dialect(Protocol):
-    """One wire protocol. Methods are pure: they do no I/O, and ``now`` comes as an argument."""
+    """
+    One wire protocol. Methods are pure: they do no I/O, and ``now`` comes as an argument.
+
+    It may have more, each of which is asked for where it is there:
+
+    - ``family``: the name under which a spool keeps its lines, if it shares them with others;
+    - ``any_id``: True if the caller's id is sent as it is, also where it is no UUID;
+    - ``may_travel_together(lines)``: False if these must not share a request;
+    - ``lane_of(line)``: which route the line takes, "" for the usual one;
+    - ``fitted(line)``: the line, cut to what this route takes;
+    - ``templates(constants)``: what makes lines faster than ``line``, which must agree with it.
+
+    `posthog_logging.wire.posthog` has all but ``any_id``, which is Segment's.
+    """
 
     @property
     def name(self) -> str:
