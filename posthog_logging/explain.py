@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from .delivery import checks
 from .delivery.handler import DeliveryHandler, Description
-from .delivery.own_records import is_ours
+from .delivery.own_log import is_ours
 from .delivery.reasons import LOSSES, Reason
 from .events import jsonable
 from .events.message import Message, Refused

@@ -26,12 +26,11 @@ from .delivery.gate import Gate
 from .delivery.handler import DeliveryHandler
 from .delivery.ledger import Ledger
 from .delivery.options import EventOptions
-from .delivery.own_records import is_ours, working
+from .delivery.own_log import is_ours, logger, working
 from .delivery.pipeline import Pipeline, is_configuring
 from .delivery.sender import DeliveryError, OnError
 from .delivery.spool import Spool
 from .delivery.transport import Transport
-from .delivery.voice import logger
 from .errors.exception_list import MANUAL, Boundary, without_owned
 from .errors.frames import in_app_rule
 from .errors.hooks import ExceptHooks

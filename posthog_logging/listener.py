@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, NamedTuple
 
-from .delivery.ledger import logger
 from .delivery.lock import Lock
+from .delivery.own_log import logger
 from .events import jsonable
 from .events.faults import faults
 from .events.identifiers import stamp

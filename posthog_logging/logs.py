@@ -20,9 +20,9 @@ from typing import Any
 from .context import Bound
 from .delivery import checks
 from .delivery.handler import DeliveryHandler
-from .delivery.ledger import Ledger, logger
+from .delivery.ledger import Ledger
 from .delivery.options import Options
-from .delivery.own_records import is_ours
+from .delivery.own_log import is_ours, logger
 from .delivery.sender import OnError
 from .delivery.spool import Spool
 from .delivery.transport import Transport

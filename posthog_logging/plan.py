@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from .delivery.ledger import logger
+from .delivery.own_log import logger
 from .events.jsonable import jsonable
 from .events.message import Message
 from .events.schema import Problem, problems

@@ -368,7 +368,7 @@ def _staying(stay: bool) -> Iterator[None]:
 def _end(live: bool, before: weakref.WeakSet[Pipeline]) -> None:
     """Close the handlers that the session has made, quietly: logging's streams may be gone."""
     from .delivery.exits import opened
-    from .delivery.ledger import logger
+    from .delivery.own_log import logger
     from .delivery.transport import MemoryTransport, use
 
     left = [pipeline for pipeline in opened() if pipeline not in before]

@@ -20,7 +20,7 @@ from functools import partial
 from itertools import accumulate
 
 from ..delivery.ledger import Ledger
-from ..delivery.own_records import working
+from ..delivery.own_log import working
 from ..delivery.sender import Sender, Settings
 from ..delivery.transport import RequestsTransport, Transport
 from ..wire import Dialect, Endpoint, Request, Response

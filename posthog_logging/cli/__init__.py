@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
-from ..delivery.ledger import logger
+from ..delivery.own_log import logger
 from ..version import LIBRARY, VERSION
 from .command import FAILED, OK, USAGE, CommandError
 from .output import harmless

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..delivery import checks
-from ..delivery.ledger import logger
 from ..delivery.options import is_disabled
+from ..delivery.own_log import logger
 from ..handler import PostHogHandler
 from ..wire import DIALECTS
 from .command import CommandError, seconds

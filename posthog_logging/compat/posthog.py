@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .. import context as contexts
 from ..analytics import Analytics
-from ..delivery.ledger import logger
+from ..delivery.own_log import logger
 from ..version import VERSION
 from . import settings
 from .calls import forward

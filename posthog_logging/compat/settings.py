@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..delivery.ledger import logger
+from ..delivery.own_log import logger
 
 
 __all__ = ["changed", "missing", "options_of"]

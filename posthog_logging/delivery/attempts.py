@@ -11,12 +11,11 @@ from ..events.timestamps import rfc3339
 from ..wire import Batch, Dialect, Endpoint, Response, Results
 from ..wire.posthog_protocol import Protocol
 from .ledger import Ledger
-from .own_records import working
+from .own_log import logger, working
 from .parcel import Parcel
 from .policy import parse_retry_after
 from .spool import lines_of
 from .transport import Transport
-from .voice import logger
 from .wording import summary
 
 

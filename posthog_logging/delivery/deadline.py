@@ -29,7 +29,7 @@ from requests.models import PreparedRequest
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from .own_records import working
+from .own_log import working
 
 
 __all__ = ["BoundedAdapter", "aside", "time_left", "until"]

@@ -29,7 +29,7 @@ from ..events.typed import RATE, expand
 from ..wire import Dialect
 from .gate import Gate
 from .ledger import Ledger
-from .own_records import others
+from .own_log import others
 
 
 __all__ = ["BeforeSend", "Draft", "Encoder"]

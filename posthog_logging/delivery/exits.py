@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from .clock import monotonic
-from .own_records import working
+from .own_log import working
 
 
 __all__ = [

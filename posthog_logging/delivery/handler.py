@@ -20,11 +20,11 @@ from . import checks
 from .exits import close_together
 from .ledger import Ledger
 from .options import Options, is_disabled
+from .own_log import enable_debug
 from .pipeline import Pipeline, no_drafts
 from .sender import Sender
 from .spool import MemorySpool, Spool
 from .transport import RequestsTransport, diverted
-from .voice import speak_up
 from .waiting import in_thread
 
 
@@ -103,7 +103,7 @@ class DeliveryHandler(logging.Handler):
             synchronous=options.sync_mode,
         )
         if options.debug:
-            speak_up()
+            enable_debug()
         self._debugs = options.debug
         #: Why nothing is taken, whatever `opt_in` says; "" where something is.
         self._silenced = _why_silent(options)

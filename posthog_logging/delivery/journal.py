@@ -27,8 +27,7 @@ from typing import Any, NamedTuple
 
 from . import segment as segments
 from .folder import Folder, SegmentInfo, segments_in
-from .interpreter import has_lock
-from .lock import Lock
+from .lock import Lock, has_gil
 from .segment import Segment, header_line, is_faked
 from .spool import RECEIPT, Kept, MemorySpool, View, fitting, lines_of
 from .voice import logger
@@ -607,7 +606,7 @@ def _most_open() -> int:
 
 def _writes_are_one_step() -> bool:
     """Return whether two threads' writes into a map stay whole: always under the GIL."""
-    return has_lock() or sys.version_info >= (3, 14)
+    return has_gil() or sys.version_info >= (3, 14)
 
 
 def _nowhere(text: bytes) -> int:

@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..context import current
-from .interpreter import has_lock
-from .lock import Lock
+from .lock import Lock, has_gil
+from .own_log import logger
 from .reasons import sentence
-from .voice import logger
 
 
-__all__ = ["NOT_LOSSES", "REPORTED", "Ledger", "logger"]
+__all__ = ["NOT_LOSSES", "REPORTED", "Ledger"]
 
 #: The property of events that ``on_error`` logs.
 REPORTED = "$on_error"
@@ -49,7 +48,7 @@ class Ledger:
         #: How many lines of other processes a spool has taken over, ever.
         self.adopted: Callable[[], int] = int
         # Without the interpreter's lock two threads could lose each other's counts.
-        self._counting = None if has_lock() else Lock()
+        self._counting = None if has_gil() else Lock()
         self.reset()
 
     def reset(self) -> None:

@@ -20,9 +20,8 @@ from typing import Any
 from ..events.faults import faults
 from . import exits
 from .clock import monotonic
-from .interpreter import has_lock
 from .ledger import Ledger
-from .lock import Lock
+from .lock import Lock, has_gil
 from .request import DeliveryRequest
 from .room import AROUND_DRAFT, Room
 from .sender import Sender
@@ -97,7 +96,7 @@ class Pipeline:
             lambda: self._worker.is_this_thread,
         )
         # Without the interpreter's lock two threads could lose each other's bytes.
-        self._counting = None if has_lock() else Lock()
+        self._counting = None if has_gil() else Lock()
         self._begin()
         exits.made.add(self)
 

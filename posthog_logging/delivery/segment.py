@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..events import jsonable
-from .interpreter import has_lock
-from .lock import Lock
+from .lock import Lock, has_gil
 
 
 __all__ = [
@@ -199,7 +198,7 @@ class Segment:
         """Take no more lines; whoever has just loaded the map's ``write`` gets ValueError."""
         view = self.map
         if view is not None:
-            self.ended = _fill(view) if _is_free_threaded() else view.tell()
+            self.ended = view.tell() if has_gil() else _fill(view)
             with _gate:
                 self.map = None
                 view.close()
@@ -447,10 +446,6 @@ def _allocate(fd: int, size: int) -> None:
         os.posix_fallocate(fd, 0, size)
     elif os.pwrite(fd, b"\0" * size, 0) < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _is_free_threaded() -> bool:
-    return not has_lock()
 
 
 def _fill(view: mmap.mmap) -> int:
