@@ -611,9 +611,9 @@ def test_an_isolated_event_does_not_keep_its_batch_in_memory(rig: Any) -> None:
         run(it, 10.0)
 
     assert 1 == it.sender.waiting
-    (batch,) = it.sender.spool._out.values()
-    assert sum(map(len, batch.lines)) < 1000
-    assert (1, 1) == (it.sender.spool.held[0], len(batch.unsettled()))
+    (lease,) = it.sender.spool._leases.values()
+    assert sum(map(len, lease.lines)) < 1000
+    assert (1, 1) == (it.sender.spool.held[0], len(lease.unsettled()))
 
 
 @pytest.mark.parametrize("dialect", [V0, V1], ids=lambda one: one.name)

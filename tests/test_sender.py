@@ -933,9 +933,9 @@ class Outages(RuleBasedStateMachine):
         super().__init__()
         from conftest import Clock, FakeTransport
 
-        self.it = Rig(FakeTransport(), Clock(), self.dialect, flush_at=3, flush_interval=1.0)
+        limits = {"flush_at": 3, "flush_interval": 1.0, "max_retries": 4}
+        self.it = Rig(FakeTransport(), Clock(), self.dialect, **limits)
         self.it.transport.default = self.answer
-        self.it.sender._settings = Settings(flush_at=3, flush_interval=1.0, max_retries=4)
         self.put_in: list[str] = []
         self.confirmed: Counter[str] = Counter()
         self.status: int | None = 200

@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any
 
 from ..delivery.ledger import Ledger
-from ..delivery.spool import Kept
+from ..delivery.spool import Entry
 from ..events.timestamps import rfc3339
 from .engine import Consumer
 from .envelope import Delivery, Envelope
@@ -157,9 +157,9 @@ class BrokerSpool:
         self._ledger.lose(reason, 1, detail)
         self._consumer.ack([delivery.token])
 
-    def take(self, count: int, size: int) -> Sequence[Kept]:
+    def take(self, count: int, size: int) -> Sequence[Entry]:
         """Hand out the oldest lines; those of a message that came too often by themselves."""
-        taken: list[Kept] = []
+        taken: list[Entry] = []
         count = min(count, self._batch)
         while self._ready and len(taken) < count:
             held, at = self._ready[0]
@@ -171,7 +171,7 @@ class BrokerSpool:
                     if size < 0 and taken:
                         self._ready[0] = held, at
                         return taken
-                    taken.append(Kept((held, at), held.lines[at]))
+                    taken.append(Entry((held, at), held.lines[at]))
                     self._count -= 1
                 at += 1
             if at < len(held.lines):
@@ -182,10 +182,10 @@ class BrokerSpool:
                 break
         return taken
 
-    def ack(self, kept: Sequence[Kept]) -> None:
+    def ack(self, entries: Sequence[Entry]) -> None:
         """Settle lines; acknowledge each message of which none is open."""
         touched: dict[int, _Held] = {}
-        for (held, at), _ in kept:
+        for (held, at), _ in entries:
             held.settle(at)
             touched[id(held)] = held
         done = [held for held in touched.values() if not held.left]
@@ -194,9 +194,9 @@ class BrokerSpool:
         if done:
             self._consumer.ack([held.token for held in done])
 
-    def lost(self, kept: Sequence[Kept], reason: str, status: int | None) -> None:
+    def lost(self, entries: Sequence[Entry], reason: str, status: int | None) -> None:
         """Put lines that will never be delivered with the dead, before they are settled."""
-        for _, members in groupby(kept, lambda one: id(one.token[0])):
+        for _, members in groupby(entries, lambda one: id(one.token[0])):
             tokens = [one.token for one in members]
             held = tokens[0][0]
             if self._consumer.holds(held.token):  # else it comes again, and is found again

@@ -1,4 +1,4 @@
-"""One attempt: a batch becomes a request in the protocol of its host, and then an answer."""
+"""One attempt: a batch becomes a request in the protocol of its host, and gets an answer."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ __all__ = ["Answer", "Attempts"]
 
 
 class Answer(NamedTuple):
-    """A response, who can read it, and for how many seconds the server asks to be left alone."""
+    """A response, the dialect that reads it, and for how many seconds the server asks to wait."""
 
     response: Response
     dialect: Dialect
     wait: float = 0.0
 
     def results(self) -> Results:
-        """Return what a 2xx says of single events."""
+        """Return what a 2xx says about single events."""
         try:
             return self.dialect.results(self.response)
-        except Exception as error:  # of a foreign dialect
+        except Exception as error:  # a user's dialect may raise
             return Results(error=type(error).__name__)
 
 
 class Attempts:
     """
-    Make attempts at *endpoint*.
+    Make attempts to deliver to *endpoint*.
 
     Args:
-        protocol: chooses the dialect of each, and learns from the answers.
-        timeout: how long one may take, in seconds.
+        protocol: chooses the dialect of each attempt, and learns from the answers.
+        timeout: how long an attempt may take, in seconds.
         clock: returns seconds that only go forward.
-        wall: returns epoch seconds; each attempt is stamped with it.
+        wall: returns epoch seconds, which are sent with each attempt.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Attempts:
         self._wall = wall
 
     def make(self, parcel: Parcel, timeout: float | None = None) -> Answer:
-        """Send *parcel*, and once more where the protocol of the host must be found out."""
+        """Send *parcel*, and again where the answer shows that the host knows another protocol."""
         limit = self._timeout if timeout is None else min(timeout, self._timeout)
         end, protocol = self._clock() + limit, self._protocol
         dialect = protocol.choose(parcel.lane, self._clock())
@@ -81,12 +81,14 @@ class Attempts:
                 break
             response, dialect = second, other
         if news := protocol.news():
-            self._ledger.warn(f"protocol: {news}", news)  # of two kinds, each once
+            self._ledger.warn(
+                f"protocol: {news}", news
+            )  # there are two kinds; each is logged once
         asked = parse_retry_after(response.headers.get("retry-after"), self._wall()) or 0.0
         return Answer(response, dialect, min(asked, dialect.rules.longest_retry_after))
 
     def _send(self, parcel: Parcel, dialect: Dialect, limit: float) -> Response:
-        """Encode and send; what a foreign dialect or transport raises is an answer like any."""
+        """Encode and send; what a user's dialect or transport raises becomes an answer."""
         me = threading.get_ident()
         working.add(me)
         try:
@@ -112,7 +114,7 @@ class Attempts:
 
 
 def _fitted(parcel: Parcel, dialect: Dialect) -> list[bytes]:
-    """Return the lines; those of another lane as they fit where they go."""
-    lines = lines_of(parcel.kept)
+    """Return the lines of *parcel*, on another lane in the form that this lane takes."""
+    lines = lines_of(parcel.entries)
     fit: Callable[[bytes], bytes] | None = getattr(dialect, "fitted", None)
     return [fit(line) for line in lines] if parcel.lane and fit is not None else lines

@@ -28,9 +28,9 @@ from typing import Any, NamedTuple
 from . import segment as segments
 from .folder import Folder, SegmentInfo, segments_in
 from .lock import Lock, has_gil
+from .own_log import logger
 from .segment import Segment, header_line, is_faked
-from .spool import RECEIPT, Kept, MemorySpool, View, fitting, lines_of
-from .voice import logger
+from .spool import RECEIPT, Entry, LeaseView, MemorySpool, fitting, lines_of
 
 
 __all__ = ["JournalSpool", "SegmentInfo", "segments_in"]
@@ -58,7 +58,7 @@ class _Place(NamedTuple):
 
 # `_make` of each, without its call in Python: this is done for every event.
 _place: Callable[[tuple[Segment, int, int]], _Place] = partial(tuple.__new__, _Place)
-_kept: Callable[[tuple[_Place, bytes]], Kept] = partial(tuple.__new__, Kept)
+_entry: Callable[[tuple[_Place, bytes]], Entry] = partial(tuple.__new__, Entry)
 
 
 class JournalSpool:
@@ -240,9 +240,9 @@ class JournalSpool:
                 self._force(segment)
         self._speak()
 
-    def take(self, count: int, size: int) -> Sequence[Kept]:
+    def take(self, count: int, size: int) -> Sequence[Entry]:
         """Hand out the oldest lines on disk, then those in memory."""
-        taken: list[Kept] = []
+        taken: list[Entry] = []
         with self._lock:
             for segment in list(self._segments):
                 found = self._take_from(segment, count - len(taken), size, not taken)
@@ -254,15 +254,15 @@ class JournalSpool:
         self._speak()
         return taken or self._memory.take(count, size)
 
-    def ack(self, kept: Sequence[Kept]) -> None:
+    def ack(self, entries: Sequence[Entry]) -> None:
         """Forget lines: write down how far each segment is settled, delete those that are done."""
-        if isinstance(kept, View):
-            self._memory.ack(kept)
+        if isinstance(entries, LeaseView):
+            self._memory.ack(entries)
             return
-        self._memory.ack([one for one in kept if not isinstance(one.token, _Place)])
+        self._memory.ack([one for one in entries if not isinstance(one.token, _Place)])
         with self._lock:
             touched = set()
-            for segment, start, stop in _runs(t for t, _ in kept if isinstance(t, _Place)):
+            for segment, start, stop in _runs(t for t, _ in entries if isinstance(t, _Place)):
                 if not segment.released:
                     segment.settle(start, stop)
                     touched.add(segment)
@@ -332,9 +332,9 @@ class JournalSpool:
 
     # Handing out
 
-    def _take_from(self, segment: Segment, count: int, size: int, first: bool) -> list[Kept]:
+    def _take_from(self, segment: Segment, count: int, size: int, first: bool) -> list[Entry]:
         """Hand out lines of one segment while there is room; one at least if it is the *first*."""
-        found: list[Kept] = []
+        found: list[Entry] = []
         chunk = _CHUNK
         while len(found) < count and segment.taken < segment.end:
             try:
@@ -356,14 +356,14 @@ class JournalSpool:
                 break
         return found
 
-    def _hand_out(self, segment: Segment, lines: list[bytes]) -> Iterable[Kept]:
+    def _hand_out(self, segment: Segment, lines: list[bytes]) -> Iterable[Entry]:
         """Return the next *lines* of *segment* with their places."""
         stops = [*accumulate((len(line) + 1 for line in lines), initial=segment.taken)]
         segment.taken = stops[-1]
         segment.left -= len(lines)
         self._gone += len(lines)
         places = map(_place, zip(repeat(segment), stops, stops[1:], strict=False))
-        return map(_kept, zip(places, lines, strict=True))
+        return map(_entry, zip(places, lines, strict=True))
 
     def _lose_rest(self, segment: Segment, reason: str) -> None:
         """Give up the lines of *segment* that were not handed out."""

@@ -1,9 +1,9 @@
 """
-Who is next: parcels in order, and apart from them those that may be at fault.
+Which batch is next: a queue of batches, and beside it, isolated, those that may be at fault.
 
-Nobody waits behind one event. A parcel that failed goes behind all others; one that keeps
-failing while others get through leaves the row, and is tried when nothing else is due, or
-after `_COURTESY` batches of others at the latest.
+Nothing waits behind one event. A batch that failed goes to the end of the queue; one that keeps
+failing while others get through is isolated, and is tried when nothing else is due, or after
+`_COURTESY` batches of others at the latest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .parcel import Budget, Parcel
 
 __all__ = ["Lineup"]
 
-# How many batches of others may go first while one that failed is due again.
+# How many new batches may go first while one that failed is due again.
 _COURTESY = 10
 
 
@@ -26,52 +26,56 @@ class Lineup:
     """The batches that were made of lines and are not settled yet."""
 
     def __init__(self) -> None:
-        self._row: deque[Parcel] = deque()
-        self._apart: list[Parcel] = []
-        self._apart_from = 0.0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all parcels."""
+        self._queue: deque[Parcel] = deque()
+        self._isolated: list[Parcel] = []
+        self._isolated_from = 0.0  # when isolated batches may be tried again
         self._courtesy = 0
 
     def __len__(self) -> int:
         """Return how many events wait here."""
-        return sum(map(len, self._row)) + sum(map(len, self._apart))
+        return sum(map(len, self._queue)) + sum(map(len, self._isolated))
 
     def __bool__(self) -> bool:
-        return bool(self._row or self._apart)
+        return bool(self._queue or self._isolated)
 
     @property
-    def size(self) -> int:
-        """Return how many parcels stand in the row."""
-        return len(self._row)
+    def queued(self) -> int:
+        """How many parcels are in the queue."""
+        return len(self._queue)
 
-    def failed_since(self, passed: int) -> int:
-        """Return how many of the row have failed since *passed* requests had got through."""
-        return sum(parcel.passed == passed for parcel in self._row)
+    def failed_after(self, successes: int) -> int:
+        """Return how many parcels in the queue failed when *successes* requests had succeeded."""
+        return sum(parcel.failed_after == successes for parcel in self._queue)
 
-    def first(self, parcels: Iterable[Parcel]) -> None:
+    def put_first(self, parcels: Iterable[Parcel]) -> None:
         """Put *parcels*, in their order, before all others."""
-        self._row.extendleft(reversed([*parcels]))
+        self._queue.extendleft(reversed([*parcels]))
 
-    def last(self, parcel: Parcel) -> None:
+    def put_last(self, parcel: Parcel) -> None:
         """Put *parcel* behind all others."""
-        self._row.append(parcel)
+        self._queue.append(parcel)
 
-    def apart(self, parcels: Iterable[Parcel]) -> None:
-        """Put *parcels* where nobody waits behind them."""
-        self._apart.extend(parcels)
+    def isolate(self, parcels: Iterable[Parcel]) -> None:
+        """Put *parcels* where nothing waits behind them."""
+        self._isolated.extend(parcels)
 
-    def rest_apart(self, until: float) -> None:
-        """Let nothing that stands apart be tried before *until*."""
-        self._apart_from = until
+    def pause_isolated(self, until: float) -> None:
+        """Let no isolated parcel be tried before *until*."""
+        self._isolated_from = until
 
     def due_at(self) -> float:
         """Return when the next parcel is due; infinity where none will be."""
-        row = min((parcel.not_before for parcel in self._row), default=math.inf)
-        apart = min((parcel.not_before for parcel in self._apart), default=math.inf)
-        return min(row, max(apart, self._apart_from))
+        queued = min((parcel.not_before for parcel in self._queue), default=math.inf)
+        isolated = min((parcel.not_before for parcel in self._isolated), default=math.inf)
+        return min(queued, max(isolated, self._isolated_from))
 
-    def yields(self, now: float) -> bool:
-        """Return whether other lines go before what stands here."""
-        if self._row and not self._row[0].failures:
+    def lets_new_go_first(self, now: float) -> bool:
+        """Return whether lines that are in no batch yet go before what waits here."""
+        if self._queue and not self._queue[0].failures:
             return False
         if self.due_at() > now:
             return True
@@ -79,49 +83,46 @@ class Lineup:
         return self._courtesy <= _COURTESY
 
     def next(self, now: float) -> Parcel | None:
-        """Take out what is due: the first of the row, else the smallest that stands apart."""
+        """Take out what is due: the first in the queue, else the smallest that is isolated."""
         self._courtesy = 0
-        for number, parcel in enumerate(self._row):
+        for number, parcel in enumerate(self._queue):
             if parcel.not_before <= now:
-                del self._row[number]
+                del self._queue[number]
                 return parcel
-        return self.next_apart(now) if self._apart_from <= now else None
+        return self.next_isolated(now) if self._isolated_from <= now else None
 
-    def next_in_row(self) -> Parcel:
-        """Take out the first of the row, due or not."""
-        return self._row.popleft()
+    def next_queued(self) -> Parcel:
+        """Take out the first in the queue, due or not."""
+        return self._queue.popleft()
 
-    def next_apart(self, now: float) -> Parcel | None:
+    def next_isolated(self, now: float) -> Parcel | None:
         """
-        Take out the smallest parcel apart that is due: it is the quickest to be cleared.
+        Take out the smallest isolated parcel that is due: it is settled soonest.
 
         An event that has failed alone comes last: it may fail for ever, and others need not.
         """
-        due = [parcel for parcel in self._apart if parcel.not_before <= now]
+        due = [parcel for parcel in self._isolated if parcel.not_before <= now]
         if not due:
             return None
         found = min(due, key=lambda parcel: (parcel.is_culprit, len(parcel)))
-        self._apart.remove(found)
+        self._isolated.remove(found)
         return found
 
     def rotate(self, count: int) -> None:
-        """Put the first *count* parcels of the row behind all others, in their order."""
-        self._row.rotate(-count)
+        """Put the first *count* parcels of the queue behind all others, in their order."""
+        self._queue.rotate(-count)
 
-    def hurry(self) -> None:
-        """Make all that stands apart due, except what waits for its budget."""
-        self._apart = [
-            parcel if parcel.is_held else parcel.with_(not_before=0.0) for parcel in self._apart
+    def make_isolated_due(self) -> None:
+        """Make every isolated parcel due, except those that wait for their budget."""
+        self._isolated = [
+            parcel if parcel.waits_for_budget else parcel.with_(not_before=0.0)
+            for parcel in self._isolated
         ]
 
-    def of(self, budget: Budget) -> list[Parcel]:
-        """Return the parcels apart that share *budget*."""
-        return [parcel for parcel in self._apart if parcel.budget is budget]
+    def isolated_with(self, budget: Budget) -> list[Parcel]:
+        """Return the isolated parcels that share *budget*."""
+        return [parcel for parcel in self._isolated if parcel.budget is budget]
 
-    def remove(self, parcel: Parcel) -> None:
-        """Take out *parcel*, which stands apart."""
-        self._apart.remove(parcel)
-
-    def clear(self) -> None:
-        """Forget all parcels."""
-        self.__init__()  # type: ignore[misc]
+    def remove_isolated(self, parcel: Parcel) -> None:
+        """Take out *parcel*, which is isolated."""
+        self._isolated.remove(parcel)

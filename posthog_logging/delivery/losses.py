@@ -14,7 +14,7 @@ from ..events.faults import faults
 from ..wire import Response
 from .ledger import REPORTED, Ledger
 from .reasons import LOSSES
-from .spool import Kept, Spool, lines_of
+from .spool import Entry, Spool, lines_of
 from .wording import summary
 
 
@@ -86,25 +86,25 @@ class Losses:
 
     def lose(
         self,
-        kept: Sequence[Kept],
+        entries: Sequence[Entry],
         reason: str,
         response: Response | None = None,
         detail: str = "",
     ) -> None:
         """
-        Give up *kept*.
+        Give up *entries*.
 
-        A spool with a verb ``lost(kept, reason, status)`` hears it first, before the lines
+        A spool with a verb ``lost(entries, reason, status)`` hears it first, before the lines
         are acknowledged: a broker's puts them among the dead letters. Where it raises,
         nothing is acknowledged and the lines are handed out again.
         """
-        if not kept:
+        if not entries:
             return
         lost = getattr(self._spool, "lost", None)
         if lost is not None:
-            lost(kept, reason, None if response is None else response.status)
-        lines = lines_of(kept)
-        self._spool.ack(kept)
+            lost(entries, reason, None if response is None else response.status)
+        lines = lines_of(entries)
+        self._spool.ack(entries)
         self.report(lines, reason, response, detail)
 
     def report(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from ..wire import Rules
 
 
-__all__ = ["Outcome", "Schedule", "backoff", "judge", "parse_retry_after"]
+__all__ = ["Outcome", "Schedule", "Settings", "backoff", "judge", "parse_retry_after"]
 
 #: The harness of PostHog wants no retry sooner than this.
 SHORTEST_BACKOFF = 0.1
@@ -101,6 +101,18 @@ def backoff(failures: int, longest: float, uniform: Callable[[float, float], flo
     """Return a wait with full jitter: up to 1, 2, 4 … *longest* seconds, 100 ms at least."""
     ceiling = min(longest, 2.0 ** min(failures - 1, 30))
     return max(SHORTEST_BACKOFF, uniform(0.0, ceiling))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """When a batch is due and when it is given up."""
+
+    flush_at: int = 100
+    flush_interval: float = 1.0
+    max_retries: int | None = None
+    max_age: float | None = None
+    timeout: float = 15.0
+    bisect: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """
 Where lines wait for the server: `Spool` is the seam, `MemorySpool` the one without a disk.
 
-Callers use `Spool.admit`; anybody may ask for ``len``, `Spool.admitted`, `Spool.adopted` and
-`Spool.rest`. All else belongs to the one thread that delivers. A spool keeps what it hands out
-until it is acknowledged: a batch is a view, not a transfer.
+Callers use `Spool.admit`; any thread may ask for ``len``, `Spool.admitted`, `Spool.adopted` and
+`Spool.rest`. Everything else belongs to the one thread that delivers. A spool keeps what it hands
+out until it is acknowledged: a batch is a view, not a transfer.
 
-``tests/test_spool.py`` is the contract: a spool that is in its table `SPOOLS` is held to it.
+``tests/test_spool.py`` is the contract, for every spool in its table `SPOOLS`.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from itertools import accumulate, compress, takewhile
 from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
 
-__all__ = ["RECEIPT", "Kept", "MemorySpool", "Spool", "View", "fitting", "lines_of"]
+__all__ = ["RECEIPT", "Entry", "LeaseView", "MemorySpool", "Spool", "fitting", "lines_of"]
 
 
-#: What `Spool.admit` returns for a line that is safe already.
+#: What `Spool.admit` returns for a line that is already safe.
 RECEIPT = True
 
 
-class Kept(NamedTuple):
-    """One line that waits for its answer, with the token under which the spool knows it."""
+class Entry(NamedTuple):
+    """One line that a spool handed out, with the token under which the spool knows it."""
 
     token: Any
     line: bytes
 
 
-class Batch:
-    """What a memory spool handed out at once: it is the spool's until all is acknowledged."""
+class _Lease:
+    """Lines that a memory spool handed out together, and keeps until all are acknowledged."""
 
     def __init__(self, lines: list[bytes]) -> None:
         self.lines = lines
@@ -61,11 +61,11 @@ class Batch:
         return list(compress(self.lines, self._open))
 
 
-class View(Sequence[Kept]):
-    """Lines of a `Batch`, each as `Kept` only when it is looked at: most never are."""
+class LeaseView(Sequence[Entry]):
+    """Lines of a lease, each made an `Entry` only when it is looked at: most never are."""
 
-    def __init__(self, batch: Batch, lines: list[bytes], start: int = 0) -> None:
-        self.batch = batch
+    def __init__(self, lease: _Lease, lines: list[bytes], start: int = 0) -> None:
+        self.lease = lease
         self.lines = lines
         self.start = start
 
@@ -73,20 +73,20 @@ class View(Sequence[Kept]):
         return len(self.lines)
 
     @overload
-    def __getitem__(self, at: int) -> Kept: ...
+    def __getitem__(self, at: int) -> Entry: ...
     @overload
-    def __getitem__(self, at: slice) -> View: ...
-    def __getitem__(self, at: int | slice) -> Kept | View:
+    def __getitem__(self, at: slice) -> LeaseView: ...
+    def __getitem__(self, at: int | slice) -> Entry | LeaseView:
         if isinstance(at, slice):
             start, _, _ = at.indices(len(self.lines))
-            return View(self.batch, self.lines[at], self.start + start)
+            return LeaseView(self.lease, self.lines[at], self.start + start)
         at = range(len(self.lines))[at]
-        return Kept((self.batch, self.start + at), self.lines[at])
+        return Entry((self.lease, self.start + at), self.lines[at])
 
 
-def lines_of(kept: Sequence[Kept]) -> list[bytes]:
-    """Return the lines of *kept*."""
-    return kept.lines if isinstance(kept, View) else [line for _, line in kept]
+def lines_of(entries: Sequence[Entry]) -> list[bytes]:
+    """Return the lines of *entries*."""
+    return entries.lines if isinstance(entries, LeaseView) else [line for _, line in entries]
 
 
 @runtime_checkable
@@ -94,8 +94,8 @@ class Spool(Protocol):
     """
     A place where lines wait until the server has answered for them.
 
-    It may have one more verb, ``lost(kept, reason, status)``: it is called with what will never
-    be delivered, before `ack` is. Where it raises, the lines are handed out again.
+    It may have one more method, ``lost(entries, reason, status)``, which is called with what will
+    never be delivered, before `ack` is. If it raises, the lines are handed out again.
     """
 
     @property
@@ -107,28 +107,28 @@ class Spool(Protocol):
         """
 
     def __len__(self) -> int:
-        """Return how many lines wait that were not taken."""
+        """Return how many lines were not handed out yet."""
 
     def admit(self, line: bytes) -> Any:
         """
-        Take in one line from any thread.
+        Take in one line, from any thread.
 
-        Returns `RECEIPT` where the line is safe now: that is the moment from which it counts as
-        accepted. *line* itself where it is to wait in memory: it comes back by `append`. None
-        where it was refused (and counted).
+        Returns `RECEIPT` if the line is safe now, and so counts as accepted; *line* itself if it
+        must wait in memory, from where it comes back by `append`; None if it was refused, and
+        counted.
         """
 
     def append(self, items: Sequence[Any]) -> None:
         """
-        Add lines that wait in memory, in order.
+        Add lines that waited in memory, in order.
 
-        Called often, also with none: the time to look for what other processes have left.
+        Called often, also without any: the time to look for what other processes have left.
         """
 
-    def take(self, count: int, size: int) -> Sequence[Kept]:
-        """Hand out the oldest lines: at most *count*, at most *size* bytes but one at least."""
+    def take(self, count: int, size: int) -> Sequence[Entry]:
+        """Hand out the oldest lines: at most *count* and *size* bytes, but at least one line."""
 
-    def ack(self, kept: Sequence[Kept]) -> None:
+    def ack(self, entries: Sequence[Entry]) -> None:
         """Forget lines that were delivered or lost; some may be forgotten already."""
 
     def rewind(self) -> None:
@@ -136,24 +136,24 @@ class Spool(Protocol):
 
     @property
     def held(self) -> tuple[int, int]:
-        """How many lines, and bytes, only memory has: what was handed out, too."""
+        """How many lines, and bytes, are in memory only, including what was handed out."""
 
     @property
     def admitted(self) -> int:
-        """How many lines `admit` has made safe, ever, in this process."""
+        """How many lines `admit` has made safe in this process, ever."""
 
     @property
     def adopted(self) -> int:
         """How many lines of other processes it took over, ever: they count as accepted here."""
 
     def evict(self, count: int) -> list[bytes]:
-        """Drop and return the oldest lines that only memory has and nobody took, or *count*."""
+        """Drop and return up to *count* of the oldest lines in memory that nobody has taken."""
 
     def forget(self) -> list[bytes]:
-        """Drop and return all that only memory has, also what was handed out."""
+        """Drop and return every line that is in memory only, including what was handed out."""
 
     def close(self) -> None:
-        """Give back files and locks; a later line opens it again, with what was left in it."""
+        """Give back files and locks; a later line opens them again, with what was left."""
 
     def renew(self) -> None:
         """Begin anew in a forked child, without what the parent has."""
@@ -161,54 +161,52 @@ class Spool(Protocol):
 
 class MemorySpool:
     """
-    Lines in memory; where they pile up, in compressed blocks: 60,000 events in 3 MB.
+    Keep lines in memory, compressed where they pile up: 60,000 events in 3 MB.
 
-    A pile is what grows while something that was handed out is not settled, and nothing else is
-    taken: the server is away.
+    They pile up while the server is away: what was handed out is not acknowledged, and nothing
+    more is taken.
     """
 
     rest = None
+    admitted = adopted = 0  # nothing is safe before the thread has it; no process leaves anything
 
     _BLOCK = 1000
 
     def __init__(self) -> None:
         self.renew()
 
-    #: A line is safe when the thread has it, not before; and no other process leaves one.
-    admitted = adopted = 0
-
     def renew(self) -> None:
         """Begin with nothing."""
-        # Oldest first: what is being taken from, sealed blocks, and what came last.
+        # Oldest first: the lines to take next, compressed blocks, and the newest lines.
         self._front: deque[bytes] = deque()
         self._blocks: deque[bytes] = deque()
         self._lines: deque[bytes] = deque()
-        self._out: dict[int, Batch] = {}  # what was handed out, oldest first
+        self._leases: dict[int, _Lease] = {}  # what was handed out, oldest first
         self._bytes = 0
         self._taken = True
 
     @property
     def held(self) -> tuple[int, int]:
-        """What waits, and what waits for an answer."""
-        return len(self) + sum(batch.left for batch in self._out.values()), self._bytes
+        """Everything: what waits to be taken, and what waits for an answer."""
+        return len(self) + sum(lease.left for lease in self._leases.values()), self._bytes
 
     def __len__(self) -> int:
         return len(self._front) + len(self._blocks) * self._BLOCK + len(self._lines)
 
     def admit(self, line: bytes) -> bytes:
-        """Return *line*: it waits in the queue until the thread comes."""
+        """Return *line*: it waits in the queue for the thread."""
         return line
 
     def append(self, items: Sequence[bytes]) -> None:
-        """Add lines; seal them into blocks where they pile up."""
+        """Add lines; compress the older ones where they pile up."""
         self._lines.extend(items)
         self._bytes += sum(map(len, items))
-        while self._out and not self._taken and len(self._lines) > 2 * self._BLOCK:
+        while self._leases and not self._taken and len(self._lines) > 2 * self._BLOCK:
             block = [self._lines.popleft() for _ in range(self._BLOCK)]
             self._blocks.append(zlib.compress(b"\n".join(block), 1))
         self._taken = False
 
-    def take(self, count: int, size: int) -> Sequence[Kept]:
+    def take(self, count: int, size: int) -> Sequence[Entry]:
         """Hand out the oldest lines."""
         self._taken = True
         lines: list[bytes] = []
@@ -223,29 +221,30 @@ class MemorySpool:
             size -= sum(map(len, more)) + len(more)
         if not lines:
             return []
-        batch = Batch(lines)
-        self._out[id(batch)] = batch
-        return View(batch, lines)
+        lease = _Lease(lines)
+        self._leases[id(lease)] = lease
+        return LeaseView(lease, lines)
 
-    def ack(self, kept: Sequence[Kept]) -> None:
+    def ack(self, entries: Sequence[Entry]) -> None:
         """Forget lines."""
-        if isinstance(kept, View):
-            self._settle(kept.batch, kept.start, kept.start + len(kept), kept.lines)
+        if isinstance(entries, LeaseView):
+            stop = entries.start + len(entries)
+            self._settle(entries.lease, entries.start, stop, entries.lines)
         else:
-            for (batch, at), line in kept:
-                self._settle(batch, at, at + 1, [line])
+            for (lease, at), line in entries:
+                self._settle(lease, at, at + 1, [line])
 
-    def _settle(self, batch: Batch, start: int, stop: int, lines: list[bytes]) -> None:
-        if id(batch) in self._out and batch.settle(start, stop):
+    def _settle(self, lease: _Lease, start: int, stop: int, lines: list[bytes]) -> None:
+        if id(lease) in self._leases and lease.settle(start, stop):
             self._bytes -= sum(map(len, lines))
-            if not batch.left:
-                del self._out[id(batch)]
+            if not lease.left:
+                del self._leases[id(lease)]
 
     def rewind(self) -> None:
         """Put what was handed out back in front, in order."""
-        for batch in reversed(list(self._out.values())):
-            self._front.extendleft(reversed(batch.unsettled()))
-        self._out.clear()
+        for lease in reversed(list(self._leases.values())):
+            self._front.extendleft(reversed(lease.unsettled()))
+        self._leases.clear()
 
     def evict(self, count: int) -> list[bytes]:
         """Drop the oldest lines."""
@@ -264,7 +263,7 @@ class MemorySpool:
         """Do nothing: memory goes with the process."""
 
     def _oldest(self) -> bool:
-        """Make sure that the oldest line stands in `_front`; return whether there is one."""
+        """Move the oldest lines into `_front` if it is empty; return whether there are any."""
         if not self._front:
             if self._blocks:
                 self._front.extend(zlib.decompress(self._blocks.popleft()).split(b"\n"))
@@ -274,7 +273,7 @@ class MemorySpool:
 
 
 def fitting(lines: list[bytes], size: int, first: bool) -> int:
-    """Return how many of *lines*, each with a comma, fit into *size* bytes; the *first* always."""
+    """Return how many of *lines*, with commas, fit into *size* bytes; at least one if *first*."""
     if sum(map(len, lines)) + len(lines) <= size:
         return len(lines)
     ends = accumulate(len(line) + 1 for line in lines)
