@@ -26,7 +26,7 @@ from .delivery.gate import Gate
 from .delivery.handler import DeliveryHandler
 from .delivery.ledger import Ledger
 from .delivery.options import EventOptions
-from .delivery.own_log import is_ours, logger, working
+from .delivery.own_log import is_ours, logger, sending_threads
 from .delivery.pipeline import Pipeline, is_configuring
 from .delivery.sender import DeliveryError, OnError
 from .delivery.spool import Spool
@@ -306,7 +306,7 @@ class PostHogHandler(DeliveryHandler):
                 self.filters
                 or _observers
                 or self._opted_out
-                or (working and record.thread in working)
+                or (sending_threads and record.thread in sending_threads)
             ):
                 draft = self._encoder.draft(record)
                 if draft is not None:

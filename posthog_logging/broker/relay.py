@@ -20,7 +20,7 @@ from functools import partial
 from itertools import accumulate
 
 from ..delivery.ledger import Ledger
-from ..delivery.own_log import working
+from ..delivery.own_log import sending_threads
 from ..delivery.sender import Sender, Settings
 from ..delivery.transport import RequestsTransport, Transport
 from ..wire import Dialect, Endpoint, Request, Response
@@ -207,7 +207,7 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         """Turn until somebody stops it; whatever goes wrong, it goes on."""
         while not self._stop_asked.is_set():
-            working.add(threading.get_ident())  # no record of this thread is an event
+            sending_threads.add(threading.get_ident())  # no record of this thread is an event
             try:
                 self._turn()
                 self._failures = 0
@@ -216,7 +216,7 @@ class _Worker(threading.Thread):
             except Exception as error:  # of a client library; its text may quote the URL
                 self._lose_broker(type(error).__name__)
         self._finish()
-        working.discard(threading.get_ident())  # which another thread may get
+        sending_threads.discard(threading.get_ident())  # which another thread may get
 
     def _turn(self) -> None:
         self.turned = time.monotonic()

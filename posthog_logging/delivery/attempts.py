@@ -11,7 +11,7 @@ from ..events.timestamps import rfc3339
 from ..wire import Batch, Dialect, Endpoint, Response, Results
 from ..wire.posthog_protocol import Protocol
 from .ledger import Ledger
-from .own_log import logger, working
+from .own_log import logger, sending_threads
 from .parcel import Parcel
 from .policy import parse_retry_after
 from .spool import lines_of
@@ -90,8 +90,8 @@ class Attempts:
     def _send(self, parcel: Parcel, dialect: Dialect, limit: float) -> Response:
         """Encode and send; what a user's dialect or transport raises becomes an answer."""
         me = threading.get_ident()
-        working.add(me)
         try:
+            sending_threads.add(me)
             created = rfc3339(parcel.created)
             lines = _fitted(parcel, dialect)
             batch = Batch(lines, parcel.request_id, created, parcel.attempts)
@@ -110,7 +110,7 @@ class Attempts:
             self._ledger.warn("broken part", f"dialect or transport raised {type(error).__name__}")
             return Response(None, error=type(error).__name__)
         finally:
-            working.discard(me)
+            sending_threads.discard(me)
 
 
 def _fitted(parcel: Parcel, dialect: Dialect) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The clock for waits and deadlines: one that a test's frozen time does not stop."""
+"""The clock for waits and deadlines, which goes on where a test freezes time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 __all__ = ["monotonic"]
 
-# freezegun and its like replace the functions of `time` that they find in any module, and a
-# wait that is measured with a clock at rest never ends.
+# freezegun and its like replace the functions of `time` in every module, and a wait that is
+# measured with a frozen clock never ends. They look only for functions, not into tuples.
 _now: tuple[Callable[[], float]] = (
     (lambda: time.clock_gettime(time.CLOCK_MONOTONIC),)
     if hasattr(time, "clock_gettime")

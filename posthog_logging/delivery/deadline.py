@@ -29,7 +29,7 @@ from requests.models import PreparedRequest
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from .own_log import working
+from .own_log import sending_threads
 
 
 __all__ = ["BoundedAdapter", "aside", "time_left", "until"]
@@ -68,13 +68,13 @@ def aside(work: Callable[[], _Result]) -> Future[_Result]:
 
     def run() -> None:
         me = threading.get_ident()
-        working.add(me)
         try:
+            sending_threads.add(me)
             future.set_result(work())
         except BaseException as error:
             future.set_exception(error)
         finally:
-            working.discard(me)
+            sending_threads.discard(me)
 
     try:
         threading.Thread(target=run, name="posthog-logging-aside", daemon=True).start()

@@ -1,10 +1,10 @@
 """
-`Encoder`: items of what was logged, on the caller's side; lines of items, in the thread.
+`Encoder` makes queue items of what was logged, in the caller, and lines of them, in the thread.
 
-The plain event has an id, properties and perhaps a name, nothing else on the record, nobody
-bound in the context, and no hook. Of it the caller takes a snapshot, a `Draft`, and the thread
-does the rest. Everything else becomes a `Message` and then a line before the log call returns.
-Both give the same line; a test compares them.
+A plain event has an id, properties and perhaps a name, and nothing else on its record; the
+context binds no identity, and there is no hook. The caller only takes a snapshot of it, a
+`Draft`, from which the thread makes the line. Any other event becomes a `Message` and then a
+line before the log call returns. Both ways make the same line; a test compares them.
 """
 
 from __future__ import annotations
@@ -29,39 +29,39 @@ from ..events.typed import RATE, expand
 from ..wire import Dialect
 from .gate import Gate
 from .ledger import Ledger
-from .own_log import others
+from .own_log import foreign_names
 
 
 __all__ = ["BeforeSend", "Draft", "Encoder"]
 
 BeforeSend = Callable[["dict[str, Any]"], "dict[str, Any] | None"]
 
-#: When it was logged, the event's name, the id, the uuid where a caller was given one, and the
-#: encoded properties without their first brace.
+#: When it was logged, the event's name, the person's id, the uuid if the caller was given one, and
+#: the encoded properties without their first brace.
 Draft = tuple[float, str, str, "str | None", bytes]
 
 (_DOLLAR,) = b"$"
 
-# What is on a record with an id and properties, and what may be there beside them: a name, and
-# what the formatters of other handlers leave.
+# How many attributes a record with an id and properties has, and what may be there beside them: a
+# name, and what the formatters of other handlers leave.
 _PLAINEST = STANDARD + 2
 _HARMLESS = ("event", "message", "asctime")
 
-# What is flat, and an id and a name that are plain, are shorter together.
+# Longer than any id, name and flat properties together.
 _LONGEST_PLAIN = 16 * 1024
 
 
 class Encoder:
     """
-    Make events of *dialect*.
+    Make events for *dialect*.
 
     Args:
-        ledger: counts what was refused in the thread, and logs what was mended.
-        defaults: properties of every event, which its own override.
+        ledger: counts what the thread refuses, and logs what was mended.
+        defaults: properties of every event; those of the event itself override them.
         owned: properties of every event that nothing overrides.
         flat: whether other extras of a record become properties.
-        hooks: ``before_send``.
-        gate: what may leave, and in which form; None: everything as it is.
+        hooks: the functions of ``before_send``.
+        gate: decides what may leave, and in which form; None: everything as it is.
     """
 
     def __init__(
@@ -85,15 +85,16 @@ class Encoder:
         self._hooks = hooks
         self._caller = threading.local()  # its `frame` is that of the hooks, while they run
         self._is_known = self._gate.is_known
-        whole = bool(hooks) or self._gate.wants_messages
-        self._template = None if whole else _template(dialect, {**defaults, **owned}, self._gate)
+        takes_all = not hooks and not self._gate.wants_messages
+        constants = {**defaults, **owned}
+        self._template = _template(dialect, constants, self._gate) if takes_all else None
 
     @property
     def takes_drafts(self) -> bool:
-        """Whether the plain event has a shorter way."""
+        """Whether plain events may become drafts."""
         return self._template is not None
 
-    # The general case: before the log call returns
+    # Any event, before the log call returns
 
     def message(
         self,
@@ -104,14 +105,15 @@ class Encoder:
         warn: Warn | None = None,
     ) -> Message:
         """
-        Return the event that *fields* amount to, after the hooks; raises `Refused`.
+        Return the event that *fields* describe, after the hooks; raises `Refused`.
 
         Args:
-            fields: what a log call would take as ``extra``.
-            name: the event's name where *fields* have none; or a typed event.
+            fields: what a log call takes as ``extra``.
+            name: the event's name if *fields* have none; or a typed event.
             created: epoch seconds.
             bound: the identity and properties of the context.
-            warn: is called with what was mended; the ledger's where None.
+            warn: is called with what was mended, of an event that does not count; None: the
+                ledger's, and the event counts.
         """
         count = warn is None
         warn = warn or self._ledger.warn
@@ -132,12 +134,12 @@ class Encoder:
             any_id=self._any_id,
             warn=warn,
         )
-        if self._hooks and not self._is_in_hook():  # else a hook that logs would call itself
+        if self._hooks and not self._is_in_hook():  # a hook that logs would call itself
             message = self._hooked(message, warn)
         return self._gate.passed(message, warn, count, rate)
 
     def _is_in_hook(self) -> bool:
-        """Return whether a hook called: a frame, unlike a flag, survives no interruption."""
+        """Return whether a hook is the caller, by its frame: a flag could be left set."""
         outer = getattr(self._caller, "frame", None)
         frame: FrameType | None = sys._getframe() if outer is not None else None
         while frame is not None and frame is not outer:
@@ -167,10 +169,10 @@ class Encoder:
                 raise Refused("before_send_failed", type(error).__name__) from None
         return message
 
-    # The plain case: a snapshot on the caller's side, a line in the thread
+    # Plain events: a snapshot in the caller, a line in the thread
 
     def draft(self, record: logging.LogRecord) -> Draft | None:
-        """Return the draft of a plain event; None where *record* is not as plain as that."""
+        """Return the draft of a plain event; None if *record* is not one."""
         if current() is not None:
             return None
         attributes = record.__dict__
@@ -192,17 +194,17 @@ class Encoder:
                 and type(distinct_id) is str
                 and type(name) is str
                 and type(created) is float
-                and attributes["name"] in others  # else it may be our own
+                and attributes["name"] in foreign_names  # else it may be our own
                 and (self._is_known(properties) or self._gate.is_plain(properties))
             ):
                 # The slice lets go of orjson's buffer, which is many times larger than the text.
                 return created, name, distinct_id, None, snapshot(properties)[1:]
-        except faults():  # no id, or arguments that do not fit: the general case knows
+        except faults():  # no id, or arguments that do not fit: `message` deals with it
             pass
         return None
 
     def draft_of(self, distinct_id: Any, name: Any, properties: Any) -> Draft | None:
-        """Return the draft of a plain event that is no record, with its uuid; else None."""
+        """Return the draft of a plain event that was not logged, with its uuid; else None."""
         if not (type(distinct_id) is str and type(name) is str and type(properties) is dict) or (
             current() is not None
             or name in IDENTITY_EVENTS
@@ -228,7 +230,7 @@ class Encoder:
         return self.dialect.line(self.message(fields, name, created))
 
     def lines(self, drafts: Sequence[Draft]) -> list[bytes]:
-        """Return the lines of *drafts*, fewer where some were refused, which the ledger counts."""
+        """Return the lines of *drafts*, without those that were refused, which are counted."""
         template = self._template
         lines = template.fill_all(drafts) if template is not None else None
         return lines if lines is not None else [*filter(None, map(self._counted_line, drafts))]
@@ -245,10 +247,10 @@ class Encoder:
 
 class _Template:
     """
-    A line with five holes: uuid, name, id, time and properties.
+    A line with places for uuid, name, id, time and properties.
 
-    It must not be filled where a property would contradict one of *constants*, the properties
-    of every event, nor where anything needs to be mended.
+    It fits no event with a property that is among *constants*, the properties of every event,
+    nor one in which anything must be mended.
     """
 
     def __init__(
@@ -260,19 +262,19 @@ class _Template:
     ) -> None:
         self._gate = gate
         self._with_properties, self._without = templates
-        self._taken = [
+        self._constant_keys = [
             b'"%b":' % jsonable.encode(key)[1:-1] for key in constants if not key.startswith("$")
         ]
         self._largest = dialect.limits.event_bytes
 
     def fill(self, draft: Draft) -> bytes | None:
-        """Return the line of *draft*; None where it is not as plain as it seemed."""
+        """Return the line of *draft*; None if it is not as plain as it seemed."""
         created, name, distinct_id, uuid, rest = draft
         try:
             if (
                 not is_plain(name, distinct_id)
                 or not (is_flat(rest, len(rest)) or within_limits(rest))
-                or ((_DOLLAR in rest or self._taken) and not self._is_free(rest))
+                or ((_DOLLAR in rest or self._constant_keys) and self._clashes(rest))
                 or self._gate.has_secret(rest)
             ):
                 return None
@@ -285,15 +287,15 @@ class _Template:
                 (created - since) * 1_000_000,
                 rest,
             )
-        except faults():  # an impossible time: the general case knows what to do
+        except faults():  # an impossible time: `Encoder.message` deals with it
             return None
         return line if len(line) <= self._largest else None
 
     def fill_all(self, drafts: Sequence[Draft]) -> list[bytes] | None:
         """
-        Return the lines of *drafts*; None where not all of them are plain.
+        Return the lines of *drafts*; None if not all of them are plain.
 
-        What is asked of one can be asked of all of them at once, which costs no call for each.
+        Each check of `fill` is made on all of them at once, which saves the calls.
         """
         times, names, people, _, rests = zip(*drafts, strict=True)
         since, head, day = stamp.second(times[0])
@@ -303,7 +305,7 @@ class _Template:
             or max(times) >= since + 1.0
             or not are_plain(names, people)
             or not is_flat(whole, max(map(len, rests)))
-            or not self._is_free(whole)
+            or self._clashes(whole)
             or self._gate.may_have_secret(whole)
         ):
             return None
@@ -322,14 +324,14 @@ class _Template:
             for created, name, distinct_id, uuid, rest in drafts
         ]
 
-    def _is_free(self, rest: bytes) -> bool:
-        """Return whether no property is special, nor contradicts a constant."""
-        special = _DOLLAR in rest and b'"$' in rest
-        return not special and not any(key in rest for key in self._taken)
+    def _clashes(self, rest: bytes) -> bool:
+        """Return whether a property is one of PostHog's own, or one of the constants."""
+        is_special = _DOLLAR in rest and b'"$' in rest
+        return is_special or any(key in rest for key in self._constant_keys)
 
 
 def _template(dialect: Dialect, constants: Mapping[str, Any], gate: Gate) -> _Template | None:
-    """Return the template of *dialect*; None where it has none, or takes too little."""
+    """Return the template of *dialect*; None if it has none, or takes only short lines."""
     find = getattr(dialect, "templates", None)
     templates = find(constants) if find is not None else None
     if templates is None or len(templates[0]) + _LONGEST_PLAIN > dialect.limits.event_bytes:
@@ -338,7 +340,7 @@ def _template(dialect: Dialect, constants: Mapping[str, Any], gate: Gate) -> _Te
 
 
 def _checked(event: Any, before: Message) -> Message:
-    """Return what a hook made of the event; raises for what is not one. Its ids stay."""
+    """Return what a hook made of the event, with its uuid and time; raises if it is no event."""
     name, distinct_id, properties = event["event"], event["distinct_id"], event["properties"]
     if not (isinstance(name, str) and name and isinstance(distinct_id, str) and distinct_id):
         raise TypeError("an event has a name and a distinct_id")

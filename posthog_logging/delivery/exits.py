@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from .clock import monotonic
-from .own_log import working
+from .own_log import sending_threads
 
 
 __all__ = [
@@ -112,7 +112,7 @@ def _close_at_celerys_exit() -> None:
 
 
 def _after_fork() -> None:
-    working.clear()
+    sending_threads.clear()
     _ends_at.clear()
     for pipeline in list(made):
         pipeline.after_fork()

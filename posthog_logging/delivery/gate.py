@@ -1,9 +1,9 @@
 """
-`Gate`: what of an event may leave, and in which form.
+`Gate`: which events may leave, and in which form.
 
-In this order: is it in the sample, is its person below the ceiling, is it as planned; then
-secrets and pseudonyms are replaced. This is after ``before_send``, and before queue, disk and
-broker.
+First come the checks: is the event in the sample, is its person below the ceiling, is it as
+planned. Then secrets and pseudonyms are replaced. All this is after ``before_send``, and before
+queue, disk and broker.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Gate:
     Args:
         ledger: counts what was scrubbed.
         scrubber: replaces secrets and pseudonyms; None: nothing is replaced.
-        pseudonyms: replaces the event's own ``distinct_id``, too, where that is named.
-        sampler: says which share of the people is kept; None: what declarations say.
+        pseudonyms: replaces the event's own ``distinct_id``, too, if it names that.
+        sampler: says which share of the people is kept; None: what typed events declare.
         ceiling: how much one person may send.
-        watch: is shown what is sent.
+        watch: is called with each event that passes.
     """
 
     def __init__(
@@ -54,23 +54,23 @@ class Gate:
         self._watch = watch
         self._for_person = pseudonyms.for_person if pseudonyms is not None else None
         self.scrubber = scrubber
-        #: The quick half of `is_plain`, a call of C: only its yes is certain.
+        #: A quick form of `is_plain`, in C: if it returns False, `is_plain` may still be true.
         self.is_known: Callable[[Mapping[str, Any]], bool] = (
             bool if scrubber is None else scrubber.harmless.issuperset
         )
 
     @property
     def wants_messages(self) -> bool:
-        """Whether every event must be seen as a whole before the log call returns."""
+        """Whether every event must become a message before the log call returns."""
         given = self._sampler, self._ceiling, self._watch, self._for_person
         return any(one is not None for one in given)
 
     def is_plain(self, properties: Mapping[str, Any]) -> bool:
-        """Return whether no key of an event's names a secret: only its values are left to see."""
+        """Return whether no key of *properties* names a secret; values may still be secret."""
         return self.scrubber is None or self.scrubber.is_harmless(properties)
 
     def may_have_secret(self, chunk: bytes) -> bool:
-        """Return whether values in the encoded properties of some events may be secret."""
+        """Return whether a value in the encoded properties of several events may be secret."""
         return self.scrubber is not None and self.scrubber.may_have_secret(chunk)
 
     def has_secret(self, rest: bytes) -> bool:
@@ -78,7 +78,7 @@ class Gate:
         return self.scrubber is not None and self.scrubber.has_secret(rest)
 
     def clean(self, properties: Mapping[str, Any]) -> dict[str, Any]:
-        """Return properties without secrets, uncounted: those of the handler itself."""
+        """Return the handler's own *properties* without secrets, which are not counted."""
         found = dict(properties)
         return found if self.scrubber is None else self.scrubber.scrubbed(found)[0]
 
@@ -86,16 +86,16 @@ class Gate:
         self, message: Message, warn: Warn, count: bool = True, rate: float | None = None
     ) -> Message:
         """
-        Return *message* as it may leave; raises `Refused` for one that may not.
+        Return *message* as it may leave; raises `Refused` if it may not.
 
         Args:
             message: the event, after the hooks.
-            warn: is called with what goes wrong on the way.
-            count: whether the event counts, for the ledger and for its person's ceiling.
-            rate: the share of the people that its declaration keeps.
+            warn: is called with what goes wrong.
+            count: whether the event counts, in the ledger and for its person's ceiling.
+            rate: the share of the people that a typed event declares to keep.
         """
         message = self._sampled(message, warn, rate)
-        if count and self._ceiling is not None and not self._is_below_ceiling(message):
+        if count and not self._is_below_ceiling(message):
             raise Refused("person_limited")
         if self._watch is not None:
             self._watch(message)
@@ -104,8 +104,8 @@ class Gate:
     def _sampled(self, message: Message, warn: Warn, declared: float | None) -> Message:
         if (self._sampler is None and declared is None) or is_exempt(message.event):
             return message
-        rate = None if self._sampler is None else self._sampler.rate_of(message._asdict(), warn)
-        rate = declared if rate is None else rate
+        found = None if self._sampler is None else self._sampler.rate_of(message._asdict(), warn)
+        rate = declared if found is None else found
         if rate is None:
             return message
         if not is_in_sample(message.distinct_id, rate):
@@ -113,11 +113,11 @@ class Gate:
         return message._replace(properties={**message.properties, "$sample_rate": rate})
 
     def _is_below_ceiling(self, message: Message) -> bool:
-        """Return whether there is room; an event of nobody in particular has no ceiling."""
+        """Return whether the person may send more; events without a person have no ceiling."""
         if self._ceiling is None or is_exempt(message.event):
             return True
-        nobody = message.distinct_id == message.uuid
-        return nobody or self._ceiling.allow(message.distinct_id, time.monotonic())
+        is_personless = message.distinct_id == message.uuid
+        return is_personless or self._ceiling.allow(message.distinct_id, time.monotonic())
 
     def _scrubbed(self, message: Message, count: bool) -> Message:
         if self.scrubber is None:
@@ -127,8 +127,6 @@ class Gate:
             self._ledger.add("scrubbed", scrubbed)
         if self._for_person is not None:
             message = message._replace(distinct_id=self._for_person(message.distinct_id))
-        return (
-            message
-            if properties is message.properties
-            else message._replace(properties=properties)
-        )
+        if properties is message.properties:
+            return message
+        return message._replace(properties=properties)

@@ -21,7 +21,7 @@ from .exits import close_together
 from .ledger import Ledger
 from .options import Options, is_disabled
 from .own_log import enable_debug
-from .pipeline import Pipeline, no_drafts
+from .pipeline import Pipeline
 from .sender import Sender
 from .spool import MemorySpool, Spool
 from .transport import RequestsTransport, diverted
@@ -72,8 +72,8 @@ class DeliveryHandler(logging.Handler):
         level: int | str,
         options: Options,
         ledger: Ledger,
-        finish: Callable[[list[Any]], list[bytes]] = no_drafts,
-        on_open: Callable[[], object] = bool,
+        finish: Callable[[list[Any]], list[bytes]] = list,
+        on_open: Callable[[], object] = lambda: None,
     ) -> None:
         lowest = checks.level("level", level)
         self._dialect = options.dialect

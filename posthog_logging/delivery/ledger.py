@@ -1,5 +1,5 @@
 """
-What became of every event: the counts by reason, and telling of a loss once.
+What became of every event: the counts by reason, and one warning for each kind of loss.
 
 ``accepted == delivered + waiting + every loss`` at any time.
 """
@@ -24,9 +24,9 @@ __all__ = ["NOT_LOSSES", "REPORTED", "Ledger"]
 #: The property of events that ``on_error`` logs.
 REPORTED = "$on_error"
 
-#: The keys of `Ledger.counts` that are no loss; every other key is a reason for one.
+#: The keys of `Ledger.counts` that are no losses; every other key is the reason for one.
 NOT_LOSSES = frozenset({"accepted", "adopted", "delivered", "waiting", "retried", "scrubbed"})
-# Losses that were asked for: nobody needs to be warned of them.
+# Losses that the user asked for, so they need no warning.
 _INTENDED = frozenset({"sampled"})
 
 
@@ -34,28 +34,27 @@ class Ledger:
     """
     Count what happened to each event, exactly, from any thread, without a lock for callers.
 
-    ``accepted`` is derived: what stands in the *queue*, what the thread took out of it
-    (`came`), what a spool wrote down itself (`admitted`) or found (`adopted`), and what was
-    refused at the door.
-    Each of these changes in one step, so a log call that is thrown out of anywhere has either
-    taken its event in or has not. ``d[key] += n`` of a ``defaultdict(int)`` is one such step:
-    there is no call between load and store, so neither a thread nor a signal comes between.
+    ``accepted`` is derived: what is in the `queue`, what the thread took out of it (`came`), what
+    a spool has made safe (`admitted`) or found (`adopted`), and what log calls were refused. Each
+    of these changes in one step, so wherever a log call is interrupted, its event was accepted or
+    was not. ``d[key] += n`` on a ``defaultdict(int)`` is one such step: there is no call between
+    load and store, so neither a thread nor a signal comes between.
     """
 
     def __init__(self) -> None:
-        #: How many lines a spool has made safe by itself, ever.
-        self.admitted: Callable[[], int] = int
-        #: How many lines of other processes a spool has taken over, ever.
-        self.adopted: Callable[[], int] = int
+        #: Returns how many lines the spool has made safe, ever.
+        self.admitted: Callable[[], int] = lambda: 0
+        #: Returns how many lines of other processes the spool has taken over, ever.
+        self.adopted: Callable[[], int] = lambda: 0
         # Without the interpreter's lock two threads could lose each other's counts.
         self._counting = None if has_gil() else Lock()
         self.reset()
 
     def reset(self) -> None:
         """Begin at nothing: counts are per process."""
-        #: What was accepted and not drained yet.
+        #: What was accepted and the thread has not taken yet.
         self.queue: deque[Any] = deque()
-        #: How many were drained, and whether some are being drained that it does not count yet.
+        #: How many the thread has taken, and whether it is taking some that are not counted yet.
         self.came = 0
         self.moving = False
         self._counts: defaultdict[str, int] = defaultdict(int)
@@ -66,16 +65,16 @@ class Ledger:
         self._warned: dict[str, object] = {}
 
     def accept(self) -> None:
-        """Take in hand an event that stands in no queue (for spools that cannot count)."""
+        """Count an event as accepted that was never in the queue."""
         self.came += 1
 
     def add(self, reason: str, count: int = 1) -> None:
-        """Count *count* events, accepted before, under *reason*."""
+        """Count *count* accepted events under *reason*."""
         if count:
             self._counts[reason] += count
 
     def refuse(self, reason: str, detail: str = "", warn: bool = True) -> None:
-        """Count an event that was lost before it was accepted: as both, in one step."""
+        """Count an event that was lost before it was queued: as accepted and lost, in one step."""
         if self._counting is None:
             self._refused[reason] += 1
         else:
@@ -86,19 +85,19 @@ class Ledger:
             self.warn_of(reason, 1, detail)
 
     def drop_oldest(self) -> Any:
-        """Take the oldest event out of the queue and count it lost, in one step of C."""
+        """Take the oldest event out of the queue and count it as lost, in one step of C."""
         dropped = next(zip(iter(self.queue.popleft, None), self._dropped, strict=False))[0]
         self._note_the_hooks("queue_full")
         return dropped
 
     def lost(self, reason: str) -> int:
-        """Return how many were lost for *reason*, but by what ``on_error`` itself logs."""
+        """Return how many were lost for *reason*, without those that ``on_error`` logged."""
         counts = (self._counts, self._refused)
         lost = sum(count.get(reason, 0) for count in counts) - self._of_the_hook.get(reason, 0)
         return lost + self._have_dropped() if reason == "queue_full" else lost
 
     def _note_the_hooks(self, reason: str) -> None:
-        """Note a loss of what ``on_error`` logs, of which it hears nothing: else without end."""
+        """Note the loss of an event that ``on_error`` logged: calling it again might never end."""
         bound = current()
         if bound is not None and REPORTED in bound.properties:
             self._of_the_hook[reason] += 1
@@ -115,7 +114,7 @@ class Ledger:
             self.warn(reason, text, "Logged once; further losses are counted.")
 
     def give_up(self, most: int) -> None:
-        """Call *most* of what waits ``shutdown`` until it is known what became of it."""
+        """Count *most* waiting events, at most, as ``shutdown`` until their outcome is known."""
         self._given_up = most
         left = self.counts.get("shutdown", 0)
         if left:
@@ -124,32 +123,27 @@ class Ledger:
     def warn(self, topic: str, text: str, end: str = "Logged once.") -> None:
         """Warn with *text* on the library's own logger, once per *topic* until `recovered`."""
         mine = object()
-        if self._warned.setdefault(topic, mine) is mine:  # atomic: of two threads, one tells
-            # `dictConfig` and `fileConfig` switch off every logger that they do not name.
+        if self._warned.setdefault(topic, mine) is mine:  # atomic: of two threads, one logs
+            # `dictConfig` and `fileConfig` disable every logger that they do not name.
             logger.disabled = False
             logger.warning("%s. %s", text.removesuffix("."), end)
 
     def recovered(self) -> None:
-        """Forget what was logged: the outage is over, and the next one is logged again."""
+        """Forget what was logged: the outage is over, and the next one will be logged."""
         self._warned.clear()
 
     @property
     def counts(self) -> Mapping[str, int]:
         """Return the counts by reason, as a new dict that adds up."""
-        # Outcomes first: what is accepted, or has an outcome, meanwhile waits in this account.
+        # Outcomes first: what is accepted, or has an outcome, meanwhile counts as waiting.
         counts, refused = Counter(self._counts), dict(self._refused)
         delivered, retried = counts.pop("delivered", 0), counts.pop("retried", 0)
         if adopted := self.adopted():
             counts["adopted"] += adopted
         accepted = counts.get("adopted", 0) + self.admitted() + sum(refused.values())
         counts.update(refused)
-        while True:  # until nothing moved meanwhile: a lock could stay locked by an interrupt
-            dropped, came = self._have_dropped(), self.came
-            queued = len(self.queue)
-            if not self.moving and (dropped, came) == (self._have_dropped(), self.came):
-                break
-            time.sleep(0)
-        accepted += dropped + queued + came
+        dropped, passed = self._through_the_queue()
+        accepted += dropped + passed
         if dropped:
             counts["queue_full"] += dropped
         lost = sum(n for reason, n in counts.items() if reason not in NOT_LOSSES)
@@ -166,6 +160,15 @@ class Ledger:
             **counts,
         }
 
+    def _through_the_queue(self) -> tuple[int, int]:
+        """Return how many events gave way to others, and how many others were ever queued."""
+        while True:  # until nothing moved meanwhile: an interruption could leave a lock locked
+            dropped, came = self._have_dropped(), self.came
+            queued = len(self.queue)
+            if not self.moving and (dropped, came) == (self._have_dropped(), self.came):
+                return dropped, queued + came
+            time.sleep(0)
+
     def _have_dropped(self) -> int:
-        """Return how many gave way to others: the text is the one way to look at a count."""
+        """Return how many gave way to others; only its ``repr`` shows the state of a count."""
         return int(repr(self._dropped)[len("count(") : -1])

@@ -1,4 +1,4 @@
-"""What becomes of events that will never be delivered: noted, acknowledged, counted, reported."""
+"""Lose events that will never be delivered: acknowledge, count and report them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ __all__ = ["DeliveryError", "Losses", "OnError"]
 
 _REPORTED = b'"%b"' % REPORTED.encode()
 
-# What events are lost for where nobody can hand them over: they were turned away, or cannot be
-# read. A loss that was asked for, or a call that made no event, is not among them.
+# Reasons of losses without events to hand to ``on_error``: they were not accepted, or cannot be
+# read. Not among them: losses that the user asked for, and calls that made no event.
 _UNSEEN = (
     "queue_full",
     "spool_full",
@@ -37,13 +37,13 @@ _UNSEEN = (
 
 class DeliveryError(Exception):
     """
-    Why events were lost: what ``on_error`` is called with.
+    Why events were lost: the first argument of ``on_error``.
 
     Args:
         reason: the key of the handler's ``counts``.
-        status: the HTTP status of the answer, None where there was none.
+        status: the HTTP status of the answer; None if there was none.
         detail: more about it, in words.
-        count: how many events were lost; the list beside it may hold fewer, or none.
+        count: how many events were lost; the second argument may hold fewer, or none.
     """
 
     def __init__(
@@ -63,15 +63,14 @@ OnError = Callable[[DeliveryError, "list[dict[str, Any]]"], None]
 
 class Losses:
     """
-    Lose events, and say so: to the spool, the ledger and ``on_error``, in this order.
+    Lose events, and report it to the spool, the ledger and ``on_error``, in this order.
 
-    An event that ``on_error`` itself logs is an event like any. It bears the property
-    ``$on_error``, and when it is lost in its turn the hook is not called: else a server that
-    refuses everything, and a hook that logs, would feed each other for ever.
+    An event that ``on_error`` itself logs is sent like any other. It has the property
+    ``$on_error``, and if it is lost, too, the hook is not called: a server that refuses
+    everything and a hook that logs would feed each other for ever.
 
-    Events that were lost where nobody can hand them over, because there was no room for them,
-    are counted by the ledger alone. The hook hears of them in `catch_up`: of how many, and of
-    none in particular.
+    Events that were never accepted, as there was no room for them, are only counted, by the
+    ledger. `catch_up` tells the hook how many there were.
     """
 
     def __init__(self, spool: Spool, ledger: Ledger, on_error: OnError | None) -> None:
@@ -94,9 +93,9 @@ class Losses:
         """
         Give up *entries*.
 
-        A spool with a verb ``lost(entries, reason, status)`` hears it first, before the lines
-        are acknowledged: a broker's puts them among the dead letters. Where it raises,
-        nothing is acknowledged and the lines are handed out again.
+        If the spool has a method ``lost(entries, reason, status)``, it is called first: a broker's
+        puts the lines among the dead letters. If it raises, nothing is acknowledged, and the
+        lines are handed out again.
         """
         if not entries:
             return
@@ -114,26 +113,26 @@ class Losses:
         response: Response | None = None,
         detail: str = "",
     ) -> int:
-        """Count *lines* that no spool holds any more and call ``on_error``; return how many."""
+        """Count *lines* that are in no spool any more and call ``on_error``; return how many."""
         if not lines:
             return 0
         words = detail or (summary(response) if response is not None else "")
         self._ledger.lose(reason, len(lines), words)
         self._reported[reason] += len(lines)
         status = response.status if response is not None else None
-        others = [line for line in lines if _REPORTED not in line]
-        if others:
+        news = [line for line in lines if _REPORTED not in line]
+        if news:
             detail = words if status is None else detail
-            self._call(DeliveryError(reason, status, detail, len(others)), others)
+            self._call(DeliveryError(reason, status, detail, len(news)), news)
         return len(lines)
 
     @property
     def is_behind(self) -> bool:
-        """Whether ``on_error`` has to hear of losses yet."""
+        """Whether there are losses that ``on_error`` does not know of yet."""
         return self._on_error is not None and any(map(self._unreported, _UNSEEN))
 
     def catch_up(self) -> None:
-        """Let ``on_error`` know how many events were lost that were not at hand, by reason."""
+        """Call ``on_error`` for events that were only counted, once for each reason."""
         if self._on_error is None:
             return
         for reason in _UNSEEN:
@@ -152,13 +151,13 @@ class Losses:
             with identity(**{REPORTED: True}):
                 self._on_error(error, [jsonable.decode(line) for line in lines])
         except BaseException as raised:
-            if _is_the_programs(raised):
+            if _may_be_of_a_signal(raised):
                 raise
             self._ledger.warn("on_error", f"on_error raised {type(raised).__name__}")
 
 
-def _is_the_programs(raised: BaseException) -> bool:
-    """Return whether *raised* comes from a signal, which there is in the main thread alone."""
+def _may_be_of_a_signal(raised: BaseException) -> bool:
+    """Return whether a signal handler may have raised it, as happens in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         return False
     return not faults() or not isinstance(raised, (Exception, SystemExit))

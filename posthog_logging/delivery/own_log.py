@@ -18,14 +18,14 @@ from contextlib import suppress
 from types import FrameType
 
 
-__all__ = ["enable_debug", "is_ours", "logger", "others", "working"]
+__all__ = ["enable_debug", "foreign_names", "is_ours", "logger", "sending_threads"]
 
-#: The threads that send at this moment, by their identifiers.
-working: set[int] = set()
+#: The identifiers of the threads that send at this moment.
+sending_threads: set[int] = set()
 
-#: Names of loggers that are known not to be the library's.
-others: set[str] = set()
-_MOST_OTHERS = 10_000
+#: Names of loggers that are not the library's: a cache, which the encoder reads, too.
+foreign_names: set[str] = set()
+_MOST_FOREIGN = 10_000
 
 
 class _LastResort(logging.NullHandler):
@@ -70,12 +70,12 @@ def is_ours(record: logging.LogRecord) -> bool:
     Without this, where something stamps an id on every record, each request would be an event.
     """
     name = f"{record.name}"
-    if name not in others:
+    if name not in foreign_names:
         if name == "posthog_logging" or name.startswith("posthog_logging."):
             return True
-        if len(others) < _MOST_OTHERS:
-            others.add(name)
-    return bool(working) and threading.get_ident() in working and not _is_finalising()
+        if len(foreign_names) < _MOST_FOREIGN:
+            foreign_names.add(name)
+    return threading.get_ident() in sending_threads and not _is_finalising()
 
 
 def _is_finalising() -> bool:

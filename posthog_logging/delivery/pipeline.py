@@ -1,9 +1,9 @@
 """
-The queue and what the library's thread does with it: drain, send, answer who waits.
+The queue, and what the library's thread does with it: drain it, send, answer those who wait.
 
-Callers append to two deques, `queue` and `_requests`, and rouse the thread; each of these is
-one step. All else here, the sender, its spool and its transport, only the thread touches. The
-thread begins with the first event and ends with `close`, and begins again with the next event.
+Callers append to two deques, `queue` and `_requests`, and rouse the thread; each of these is one
+step. Only the thread touches the sender, its spool and its transport. The thread begins with the
+first event, ends with `close`, and begins again with the next event.
 """
 
 from __future__ import annotations
@@ -28,26 +28,21 @@ from .sender import Sender
 from .worker import Worker
 
 
-__all__ = ["Pipeline", "is_configuring", "no_drafts"]
+__all__ = ["Pipeline", "is_configuring"]
 
-# How many drafts are made lines at once: few while callers need the interpreter, many when the
-# thread has to catch up; and from how many on it has to.
+# How many drafts are made lines at once: few, so that callers soon get the interpreter; many if
+# the thread must catch up, as it must from `_BACKLOG` items on.
 _CHUNK = 25
 _LARGE_CHUNK = 500
 _BACKLOG = 2000
 
-# The longest sleep, in seconds: a caller that is thrown out of its log call between the append
-# and the rousing has woken nobody.
+# The longest sleep, in seconds: a caller that a signal interrupts between append and rouse has
+# woken nobody.
 _NAP = 1.0
 
-# Attempts of a close, and the seconds before the second and the third.
+# How many attempts a close may make, and the seconds before the second and the third.
 _TRIES = 3
 _PAUSES = (0.1, 0.4)
-
-
-def no_drafts(drafts: list[Any]) -> list[bytes]:
-    """Refuse *drafts*, where a pipeline is for lines only."""
-    raise TypeError("this pipeline takes lines only")
 
 
 class Pipeline:
@@ -55,20 +50,20 @@ class Pipeline:
     From `accept` to the sender.
 
     Args:
-        finish: makes lines of drafts in the thread; fewer where it refuses, and counts, some.
-        on_open: is called in a caller's thread, before a thread starts.
+        finish: makes lines of drafts, in the thread; it counts those it refuses.
+        on_open: called in a caller's thread before the library's thread starts.
         max_queue_size, max_queue_bytes, overflow, block_timeout: see `Room`.
-        linger: for how many seconds the thread sleeps after a first event, for more to come.
+        linger: for how many seconds the thread waits for more after a first event.
         shutdown_timeout: how many seconds `close` and the exit may take.
-        synchronous: wait until an event was attempted before `accept` returns.
+        synchronous: whether `accept` returns only after an attempt to deliver.
     """
 
     def __init__(
         self,
         sender: Sender,
         ledger: Ledger,
-        finish: Callable[[list[Any]], list[bytes]] = no_drafts,
-        on_open: Callable[[], object] = bool,
+        finish: Callable[[list[Any]], list[bytes]] = list,
+        on_open: Callable[[], object] = lambda: None,
         *,
         max_queue_size: int = 100_000,
         max_queue_bytes: int = 64 * 1024 * 1024,
@@ -85,8 +80,8 @@ class Pipeline:
         self._linger = linger
         self._synchronous = synchronous
         self.shutdown_timeout = shutdown_timeout
-        ledger.admitted = lambda: getattr(sender.spool, "admitted", 0)
-        ledger.adopted = lambda: getattr(sender.spool, "adopted", 0)
+        ledger.admitted = lambda: sender.spool.admitted
+        ledger.adopted = lambda: sender.spool.adopted
         self._room = Room(
             ledger,
             max_queue_size,
@@ -101,7 +96,7 @@ class Pipeline:
         exits.made.add(self)
 
     def _begin(self) -> None:
-        """Make what belongs to one process: a forked child inherits nothing."""
+        """Make what belongs to one process; a forked child makes its own."""
         self.queue = self._ledger.queue
         self._append = self.queue.append
         self._requests: deque[DeliveryRequest] = deque()
@@ -114,30 +109,30 @@ class Pipeline:
 
     def put(self, line: bytes) -> bool:
         """
-        Take over *line*, or count it as refused; return whether it came in.
+        Take over *line*, or count it as refused; return whether it was accepted.
 
-        Never raises, and blocks only as ``overflow="block"`` and `synchronous` want it.
+        Never raises, and blocks only for ``overflow="block"`` and *synchronous*.
         """
         try:
             item = self._sender.spool.admit(line)
-        except faults() as error:  # of a spool of the user's own
+        except faults() as error:  # a user's spool may raise
             self._ledger.refuse("internal_error", type(error).__name__)
-            self._worker.rouse()  # for `on_error` to hear of it
+            self._worker.rouse()  # it calls `on_error`
             return False
-        if item is line:  # it waits in memory, which is bounded; a disk has its own bounds
+        if item is line:  # it must wait in memory, which has bounds
             return self.accept(line)
         if item is None:
             return False
         if self._worker.idle or self._synchronous:
-            self._rouse()
+            self._notify()
         return True
 
     def accept(self, item: Any) -> bool:
         """
-        Queue a line, or a draft for the thread to finish; return whether it came in.
+        Queue a line, or a draft for the thread to finish; return whether it was accepted.
 
-        The append is what accepts it: before it there is nothing to take back, after it there
-        is nothing to lose, wherever a signal handler raises.
+        The append is what accepts it: wherever a signal handler raises, before the append there
+        is nothing to take back, and after it nothing to lose.
         """
         room = self._room
         # `size_of`, without its call.
@@ -147,13 +142,13 @@ class Pipeline:
         else:
             self._add_bytes(size)
         if (
-            len(self.queue) >= room.events or room.bytes_in > room.bytes_limit
+            len(self.queue) >= room.queue_limit or room.bytes_in > room.bytes_limit
         ) and not self._make_room():
             self._add_bytes(-size)
             return False
         self._append(item)
         if self._worker.idle or self._synchronous:
-            self._rouse()
+            self._notify()
         return True
 
     def _add_bytes(self, size: int) -> None:
@@ -164,20 +159,20 @@ class Pipeline:
             self._room.bytes_in += size
 
     def open(self) -> None:
-        """Start the thread before there is an event: a spool may hold those of another process."""
+        """Start the thread before the first event: another process may have left some."""
         self._worker.rouse()
 
     @property
     def is_open(self) -> bool:
-        """Whether a thread, files and connections are there, or about to be."""
+        """Whether there are a thread, files and connections, or soon will be."""
         return self in exits.open_now
 
     def flush(self, timeout: float) -> bool:
-        """Make one attempt for all that was put before; return whether nothing is left."""
+        """Make one attempt for everything that was put; return whether nothing is left."""
         return self.end_flush(self.begin_to_flush(timeout))
 
     def begin_to_flush(self, timeout: float) -> DeliveryRequest | None:
-        """Leave the request to flush, without waiting; None where nothing waits."""
+        """Leave a request to flush, without waiting for it; None if no event waits."""
         if self._is_at_rest() and self._sender.spool.rest is None:
             return None
         return self._leave(DeliveryRequest(exits.deadline_in(timeout)))
@@ -195,7 +190,7 @@ class Pipeline:
             self.end_close(request)
 
     def begin_to_close(self, timeout: float) -> DeliveryRequest | None:
-        """Leave the request to close, without waiting; None where nothing is open."""
+        """Leave a request to close, without waiting for it; None if nothing is open."""
         if self._is_at_rest() and not self._worker.is_coming:
             exits.open_now.discard(self)
             return None
@@ -204,26 +199,26 @@ class Pipeline:
 
     def leave_to_close(self) -> None:
         """
-        Let the thread deliver and close when it can; nobody will wait, nor use this again.
+        Let the thread deliver and close when it can; nobody waits for it.
 
-        For a finaliser, which may run in any thread: it asks nothing that takes a lock.
+        For a finaliser, which may run in any thread and at any time: this takes no lock.
         """
         if self._worker.is_coming:
             deadline = exits.deadline_in(self.shutdown_timeout)
             self._leave(DeliveryRequest(deadline, tries=_TRIES, closes=True))
 
     def end_close(self, request: DeliveryRequest) -> None:
-        """Wait until it is closed; what waits then counts as given up, until it is known."""
+        """Wait for the answer to *request*; without one, what waits counts as ``shutdown``."""
         if not self._may_wait():
             return
         if self._await(request):
-            self._worker.join(1.0)  # it is at its last lines
+            self._worker.join(1.0)  # it is about to end
         else:
             events, _ = self._held()
             self._ledger.give_up(events + len(self.queue))
 
     def after_fork(self) -> None:
-        """Begin anew in a forked child: what the parent has queued is the parent's to send."""
+        """Begin anew in a forked child: the parent sends what the parent has queued."""
         self._ledger.reset()
         self._sender.reset()
         self._begin()
@@ -235,7 +230,7 @@ class Pipeline:
         return request
 
     def _await(self, request: DeliveryRequest) -> bool:
-        """Wait for the answer, or find it here where no thread can; return whether it came."""
+        """Wait for the answer, or do the work here if no thread can; return whether it came."""
         while not self._worker.work_here(lambda: self._serve(bounded=True)):
             if not request.wait():
                 return False
@@ -245,7 +240,7 @@ class Pipeline:
         return True
 
     def _may_wait(self) -> bool:
-        """Return whether the caller may wait for the thread, which could not go on otherwise."""
+        """Return whether the caller may wait, as the thread does not need it to go on."""
         return not self._worker.is_this_thread and not is_configuring()
 
     def _is_at_rest(self) -> bool:
@@ -253,8 +248,8 @@ class Pipeline:
         is_still = not self._ledger.counts["waiting"] and not self._requests
         return is_still and not self._sender.has_news
 
-    def _rouse(self) -> None:
-        """Let the thread know; wait for it where that is asked for, or where the end is near."""
+    def _notify(self) -> None:
+        """Rouse the thread; wait for it if *synchronous*, or if the process is ending."""
         if exits.is_ending():
             self.close()  # in the time that is left
         elif self._synchronous:
@@ -271,13 +266,13 @@ class Pipeline:
     # What the thread does: see `worker.Task`
 
     def opened(self) -> None:
-        """Note that the exit has something to close."""
+        """Let the exit close this."""
         exits.open_now.add(self)
         exits.close_at_exit()
         self._on_open()
 
     def closed(self) -> None:
-        """Note that the exit has nothing to close."""
+        """Let the exit ignore this."""
         exits.open_now.discard(self)
 
     def is_wanted(self) -> bool:
@@ -285,8 +280,8 @@ class Pipeline:
         return bool(self.queue or self._requests)
 
     def round(self) -> bool:
-        """Sleep until something is due, answer who waits, send what is due."""
-        self._rest()
+        """Sleep until something is due, serve those who wait, send what is due."""
+        self._sleep()
         if self._serve():
             return True
         more = True
@@ -296,8 +291,8 @@ class Pipeline:
             self._note_room()
         return False
 
-    def contain(self, error: BaseException) -> None:
-        """Begin again with all that was not answered for, after an error nobody expected."""
+    def recover(self, error: BaseException) -> None:
+        """Begin again with all that was not answered for, after an unexpected error."""
         self._ledger.warn("contained", f"sending goes on after {type(error).__name__}")
         self.answer()
         self._sender.rewind()
@@ -308,13 +303,13 @@ class Pipeline:
             one.answer(one.result)
         self._serving.clear()
 
-    def forsake(self) -> None:
+    def wake_waiters(self) -> None:
         """Wake those who wait: one of them can do the work."""
         for one in list(self._requests):
             one.answer(None)
 
-    def _rest(self) -> None:
-        """Sleep until something is due; the first event ends the sleep, the rest find a linger."""
+    def _sleep(self) -> None:
+        """Sleep until something is due, and after a first event a little longer, for more."""
         worker = self._worker
         due = self._sender.due_in()
         if due is None:
@@ -322,21 +317,21 @@ class Pipeline:
         worker.idle = True
         roused = bool(self.queue)
         if not self.is_wanted() and due != 0.0:
-            self._room.settle()
+            self._room.forget_interrupted()
             self._note_room()
             roused = worker.sleep(_NAP if due is None else min(due, _NAP))
         worker.idle = False
         end = monotonic() + self._linger
-        # Not by the queue: what a spool made safe stands in none.
+        # Whether a caller roused says more than the queue: a journal's events are not in it.
         while roused and len(self.queue) < _BACKLOG and not self._requests and monotonic() < end:
             worker.sleep(self._linger / 4)
 
     def _serve(self, bounded: bool = False) -> bool:
         """
-        Do what was asked for; return whether that was to close.
+        Serve the requests; return whether one of them was to close.
 
-        An attempt keeps its own time-out, and callers merely stop waiting; *bounded*, it may
-        last no longer than they wait.
+        An attempt has its own time-out, and callers just stop waiting; if *bounded*, it also
+        lasts no longer than they wait.
         """
         # In one step of C: a request is always in one of the two lists.
         with suppress(IndexError):
@@ -350,12 +345,12 @@ class Pipeline:
             one.result = done
         if any(one.closes for one in self._serving):
             self._give_back()
-            return True  # answered when it is known whether the thread ends
+            return True  # the worker answers, when it knows whether it ends
         self.answer()
         return False
 
     def _give_back(self) -> None:
-        """Give up what only memory has, then connections, files and locks."""
+        """Give up what is in memory only; give back connections, files and locks."""
         self._sender.abandon("shutdown")
         self._sender.report()
         self._note_room()
@@ -367,10 +362,10 @@ class Pipeline:
 
     def _deliver(self, deadline: float, tries: int, bounded: bool) -> bool:
         """
-        Flush, and again after short waits where that is asked for and time allows.
+        Flush, and again after short waits if *tries* and time allow; return whether all is sent.
 
-        Nobody likes to wait at an exit for a server that is away: the waits do not grow, except
-        to what the server asked for. What is safe on disk is not waited for at all.
+        Nobody likes to wait at an exit for a server that is away: the waits grow only to what
+        the server asks for, and nothing waits for events that are safe on disk.
         """
         for pause in (*_PAUSES, None)[-tries:]:
             if self._sender.flush(deadline - monotonic(), bounded):
@@ -384,22 +379,22 @@ class Pipeline:
         return False
 
     def _drain(self, most: int | None = None) -> None:
-        """Move what is queued to the spool, as a line for every draft."""
+        """Move what is queued to the spool, drafts as lines."""
         hand = self._hand
         self._take_in_hand(most)
         self._note_room()  # before they are finished, which takes its time
         few = len(hand) < _BACKLOG and not self._serving
         if not hand:
-            self._sender.append([])  # a spool looks after its disk
+            self._sender.append([])  # lets a journal look after its disk
         while hand:
             for kind, group in groupby(hand[: _CHUNK if few else _LARGE_CHUNK], type):
                 members = list(group)
                 self._sender.append(self._finished(members) if kind is tuple else members)
-                del hand[: len(members)]  # a draft and its line need not both be there
+                del hand[: len(members)]  # so that drafts do not fill memory beside their lines
             if not (self._serving or self._room.is_half_full):
-                # Let go of the interpreter: a caller that wakes up must not wait for a whole
-                # batch, and callers that are busy not for 5 ms. Where the queue is filling up,
-                # that would cost the thread its chance to catch up.
+                # Let go of the interpreter, so that a caller that wakes up does not wait for a
+                # whole batch, or for CPython's 5 ms. Not while the queue fills up: the thread
+                # could not catch up.
                 time.sleep(0)
         self._note_room()
         if self._room.drops_oldest:
@@ -410,14 +405,14 @@ class Pipeline:
         hand, before = self._hand, len(self._hand)
         self._ledger.moving = True
         try:
-            # One step of C for each: what is not in the queue any more is in the hand.
+            # One step of C for each item: it leaves the queue and is in hand.
             hand.extend(islice(iter(self.queue.popleft, None), most))  # None is never put
         except IndexError:
             pass
         finally:
             self._ledger.came += len(hand) - before
             self._ledger.moving = False
-        self._room.taken_out(hand[before:] if before else hand)
+        self._room.note_taken(hand[before:] if before else hand)
 
     def _finished(self, drafts: list[Any]) -> list[bytes]:
         try:
@@ -427,18 +422,18 @@ class Pipeline:
             return []
 
     def _drop_oldest(self) -> None:
-        """Drop as many of the oldest events as there are too many."""
+        """Drop the oldest events while there are too many."""
         while excess := self._room.excess:
             if not self._sender.evict(excess, "queue_full"):
                 return
             self._note_room()
 
     def _note_room(self) -> None:
-        self._room.note(*self._held())
+        self._room.set_limits(*self._held())
 
     def _held(self) -> tuple[int, int]:
-        """Return how many events, and bytes, the thread has that only memory has."""
-        events, size = getattr(self._sender.spool, "held", (0, 0))
+        """Return how many events, and bytes, the thread has in memory only."""
+        events, size = self._sender.spool.held
         return events + len(self._hand), size
 
 
@@ -446,7 +441,7 @@ def is_configuring() -> bool:
     """
     Return whether this thread holds logging's own lock, as ``dictConfig`` does to close handlers.
 
-    The sending thread may need that lock, for urllib3 logs: to wait for it would be for ever.
+    It must not wait for the library's thread then, which may need that lock, as urllib3 logs.
     """
     owned = getattr(getattr(logging, "_lock", None), "_is_owned", None)
     return bool(owned and owned())

@@ -1,8 +1,8 @@
 """
 When to send, and what an answer means: pure functions of state, time and chance.
 
-Nothing here waits or sends. Backing off is a number, ``not_before``, and every change of
-a `Schedule` returns a new one.
+Nothing here waits or sends. Backing off is a number, ``not_before``, and whatever changes a
+`Schedule` returns a new one.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from ..wire import Rules
 
 __all__ = ["Outcome", "Schedule", "Settings", "backoff", "judge", "parse_retry_after"]
 
-#: The harness of PostHog wants no retry sooner than this.
+#: The shortest wait, in seconds: PostHog's test harness allows no earlier retry.
 SHORTEST_BACKOFF = 0.1
 
-#: The longest wait that is our own choice, in seconds; a server may ask for more.
+#: The longest wait, in seconds, unless the server asks for more.
 LONGEST_PAUSE = 15 * 60.0
 
 _FIRST_PAUSE = 60.0
@@ -33,15 +33,15 @@ _NOT_FOUND = frozenset({404, 405, 410})
 
 
 class Outcome(enum.Enum):
-    """What one answer means for the batch that it answers."""
+    """What an answer means for its batch."""
 
     DELIVERED = "delivered"
     RETRY = "retry"
-    PAUSE = "pause"  # the key, the bill or the address is the trouble: keep, stop hammering
-    REFUSED = "refused"  # a firewall speaks: of the address, or of one event
-    HALVE = "halve"  # too large as a whole
+    PAUSE = "pause"  # the key, the bill or the address is wrong: keep the events, send rarely
+    REFUSED = "refused"  # by a firewall, because of the address or of one event
+    HALVE = "halve"  # the batch is too large
     BISECT = "bisect"  # the endpoint cannot take one of the events
-    OVERSIZED = "oversized"
+    OVERSIZED = "oversized"  # one event is too large
     REJECTED = "rejected"
 
 
@@ -49,11 +49,11 @@ def judge(
     status: int | None, rules: Rules, count: int, *, page: bool = False, proven: bool = False
 ) -> Outcome:
     """
-    Return what *status* means for a batch of *count* events; None means that no answer came.
+    Return what *status* means for a batch of *count* events; a status of None is no answer.
 
     Args:
         page: whether the body is a web page, from something in front of the endpoint.
-        proven: whether the endpoint is known to be there, so that "not found" passes.
+        proven: whether the endpoint is known to exist, so that "not found" will pass.
     """
     if status is None or status < 200:
         return Outcome.RETRY
@@ -80,7 +80,7 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     """
     Return the seconds that a ``Retry-After`` asks for, in either form (RFC 9110, 10.2.3).
 
-    What lies in the past, is zero or unreadable asks for nothing: None.
+    None if it is in the past, zero or unreadable.
     """
     if not value:
         return None
@@ -98,7 +98,7 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
 
 
 def backoff(failures: int, longest: float, uniform: Callable[[float, float], float]) -> float:
-    """Return a wait with full jitter: up to 1, 2, 4 … *longest* seconds, 100 ms at least."""
+    """Return a wait with full jitter: up to 1, 2, 4 … *longest* seconds, at least 100 ms."""
     ceiling = min(longest, 2.0 ** min(failures - 1, 30))
     return max(SHORTEST_BACKOFF, uniform(0.0, ceiling))
 
@@ -117,25 +117,35 @@ class Settings:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the server fares: how often in a row it failed, when to try again, how much fits."""
+    """
+    When to try again, and with how many events.
+
+    Args:
+        most: how many events a batch may have.
+        limit: how many it may have now; 0: *most*.
+        failures: how many attempts failed in a row.
+        pauses: how often in a row sending was paused.
+        not_before: when the next attempt is allowed, on the monotonic clock.
+        asked: until when the server itself has asked to be left alone.
+    """
 
     most: int
     limit: int = 0
     failures: int = 0
     pauses: int = 0
     not_before: float = 0.0
-    asked: float = 0.0  # until when the server itself has asked to be left alone
+    asked: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.limit:
             object.__setattr__(self, "limit", self.most)
 
     def due_in(self, now: float) -> float:
-        """Return the seconds until the next attempt is allowed; 0 when it is."""
+        """Return the seconds until the next attempt is allowed; 0 if it is."""
         return max(0.0, self.not_before - now)
 
     def succeeded(self) -> Schedule:
-        """Return the schedule after a delivery: no back-off, a quarter more a batch."""
+        """Return the schedule after a delivery: no back-off, and batches grow by a quarter."""
         limit = min(self.most, self.limit + max(1, self.limit // 4))
         return Schedule(self.most, limit)
 
@@ -146,7 +156,7 @@ class Schedule:
         retry_after: float | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> Schedule:
-        """Return the schedule after a failure; *retry_after* is a floor, with a ceiling."""
+        """Return the schedule after a failure; it waits *retry_after* seconds at least."""
         failures = self.failures + 1
         asked = min(retry_after or 0.0, rules.longest_retry_after)
         wait = max(asked, backoff(failures, rules.longest_backoff, uniform))
@@ -155,7 +165,7 @@ class Schedule:
         )
 
     def paused(self, now: float, rules: Rules, retry_after: float | None = None) -> Schedule:
-        """Return the schedule after a refused key or a wrong address: a minute, then longer."""
+        """Return the schedule after a refused key or wrong address: a minute, then twice that."""
         asked = min(retry_after or 0.0, rules.longest_retry_after)
         wait = max(asked, min(LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self.pauses, 8)))
         return dataclasses.replace(

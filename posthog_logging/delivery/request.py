@@ -1,4 +1,4 @@
-"""What a caller leaves for the library's thread: deliver, perhaps close, and answer."""
+"""What a caller asks of the library's thread: deliver, perhaps close, and answer."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class DeliveryRequest:
     One `flush` or `close` of one caller, who waits for the answer until *deadline* at most.
 
     Args:
-        deadline: on the monotonic clock.
+        deadline: in seconds of the monotonic clock.
         tries: how many attempts each batch may have.
-        closes: whether the pipeline ends afterwards.
+        closes: whether the pipeline closes afterwards.
     """
 
     def __init__(self, deadline: float, *, tries: int = 1, closes: bool = False) -> None:
         self.deadline = deadline
         self.tries = tries
         self.closes = closes
-        #: Whether nothing was left; None where no thread was there to find out.
+        #: Whether nothing was left; None if there was no thread to find out.
         self.result: bool | None = False
-        # A raw lock: `Event.wait` and `Condition` leave theirs locked for ever where a signal
-        # handler raises into them.
+        # A raw lock, as a signal handler that raises leaves those of `Event` and `Condition`
+        # locked for ever.
         self._answered = threading.Lock()
         self._answered.acquire()
 

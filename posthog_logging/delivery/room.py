@@ -1,9 +1,9 @@
 """
-How many events, and bytes of events, may wait in memory, and which give way beyond that.
+How many events, and how many bytes of events, may wait in memory, and which give way beyond that.
 
-Callers add to `bytes_in` and compare; the thread alone moves the limits. Both the size of the
-queue and the bytes are bounds for what waits anywhere in memory: in the queue, in the thread's
-hand, in the spool, and in a batch that was not answered yet.
+Callers add to `bytes_in` and compare; only the thread moves the limits. Both limits are for
+everything in memory: the queue, what the thread has in hand, the spool, and batches that were not
+answered yet.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["AROUND_DRAFT", "OVERFLOWS", "Room", "size_of"]
 #: What may give way: the newest event, the oldest one, or the time of the caller.
 OVERFLOWS = ("drop_newest", "drop_oldest", "block")
 
-#: About how many bytes of its line a draft has beside its properties.
+#: About how many bytes a draft's line has beside its properties.
 AROUND_DRAFT = 250
 
 
@@ -38,8 +38,7 @@ class Room:
         most_bytes: how many bytes of events may wait.
         overflow: one of `OVERFLOWS`.
         block_timeout: for how many seconds ``"block"`` blocks a caller at most.
-        queue: what callers append to.
-        wait_is_futile: returns whether the caller is the thread that makes the room.
+        must_not_wait: returns whether the caller is the thread, which would wait for itself.
     """
 
     def __init__(
@@ -49,14 +48,14 @@ class Room:
         most_bytes: int,
         overflow: str,
         block_timeout: float,
-        wait_is_futile: Callable[[], bool],
+        must_not_wait: Callable[[], bool],
     ) -> None:
         self._ledger = ledger
         self._most = most
         self._most_bytes = most_bytes
         self._overflow = overflow
         self._block_timeout = block_timeout
-        self._wait_is_futile = wait_is_futile
+        self._must_not_wait = must_not_wait
         self.reset()
 
     def reset(self) -> None:
@@ -64,20 +63,20 @@ class Room:
         self._queue: deque[Any] = self._ledger.queue
         #: Bytes that callers have put, ever: an estimate, which the thread corrects.
         self.bytes_in = 0
-        self._bytes_out = 0
-        self._quiet_at = 0
-        self.note(0, 0)
+        self._bytes_out = 0  # bytes that the thread took out of the queue, ever
+        self._last_bytes_in = 0
+        self.set_limits(0, 0)
 
-    def note(self, events: int, size: int) -> None:
-        """Set the limits of the queue, where *events* of *size* bytes wait behind it."""
-        self.events = self._most - events
+    def set_limits(self, events: int, size: int) -> None:
+        """Set the limits of the queue, where *events* of *size* bytes wait elsewhere."""
+        self.queue_limit = self._most - events
         self.bytes_limit = self._bytes_out + self._most_bytes - size
 
     @property
     def excess(self) -> int:
-        """How many events are to give way now; at least one where there are too many bytes."""
-        too_many = -self.events
-        return max(too_many, 1) if self.bytes_limit < self._bytes_out else max(too_many, 0)
+        """How many events must give way now; at least one if there are too many bytes."""
+        least = 1 if self.bytes_limit < self._bytes_out else 0
+        return max(-self.queue_limit, least)
 
     @property
     def drops_oldest(self) -> bool:
@@ -86,14 +85,14 @@ class Room:
 
     @property
     def is_full(self) -> bool:
-        """Whether what was just put is too much."""
-        return len(self._queue) >= self.events or self.bytes_in > self.bytes_limit
+        """Whether there is no room for what a caller has just added to `bytes_in`."""
+        return len(self._queue) >= self.queue_limit or self.bytes_in > self.bytes_limit
 
     @property
     def is_half_full(self) -> bool:
-        """Whether the thread has to hurry, lest there be too little room soon."""
+        """Whether half of the room is taken, so that the thread must hurry."""
         return (
-            2 * len(self._queue) > self.events
+            2 * len(self._queue) > self.queue_limit
             or self.bytes_in + self.bytes_in - self._bytes_out > self.bytes_limit
         )
 
@@ -106,31 +105,32 @@ class Room:
         self._ledger.refuse("queue_full")
         return False
 
-    def taken_out(self, items: Sequence[Any]) -> None:
-        """Note that *items* left the queue."""
+    def note_taken(self, items: Sequence[Any]) -> None:
+        """Note that the thread took *items* out of the queue."""
         self._bytes_out += _sizes(items)
 
-    def settle(self) -> None:
+    def forget_interrupted(self) -> None:
         """
-        Forget what interrupted callers have added and not put.
+        Forget bytes that interrupted callers added for events they did not put.
 
-        Only where nothing was added between two calls, for callers may be on their way.
+        For an empty queue. Another caller may be about to put an event, so this acts only if
+        no bytes were added since the last call.
         """
-        if self.bytes_in == self._quiet_at:
+        if self.bytes_in == self._last_bytes_in:
             self._bytes_out = self.bytes_in
-        self._quiet_at = self.bytes_in
+        self._last_bytes_in = self.bytes_in
 
     def _wait(self) -> bool:
-        """Look every millisecond: an `Event` would lock out a signal handler that logs, too."""
+        """Look every millisecond: a signal handler that logs would deadlock on an `Event`."""
         deadline = monotonic() + self._block_timeout
         while self.is_full:
-            if self._wait_is_futile() or monotonic() >= deadline:
+            if self._must_not_wait() or monotonic() >= deadline:
                 return False
             time.sleep(0.001)
         return True
 
     def _drop_oldest(self) -> bool:
-        """Drop what stands first in the queue; what the thread has already, the thread drops."""
+        """Drop the first of the queue; what the thread already has, the thread drops."""
         with suppress(IndexError):
             while (
                 len(self._queue) >= self._most
@@ -143,7 +143,7 @@ class Room:
 
 
 def size_of(item: Any) -> int:
-    """Return the bytes of a line, or about as many as a draft's line will have."""
+    """Return the bytes of a line, or about how many a draft's line will have."""
     return len(item[-1]) + AROUND_DRAFT if type(item) is tuple else len(item)
 
 

@@ -1,9 +1,9 @@
 """
 The library's thread: it starts with the first work, sleeps while there is none, and ends.
 
-Any caller may `rouse` it, at any time and from a signal handler: that is one look and one
-step, takes no lock that an interruption could leave locked, and never waits. Everything
-else here is the thread's own.
+Any caller may `rouse` it, at any time and from a signal handler: that looks once, takes one step,
+never waits, and uses no lock that an interruption could leave locked. Everything else here
+belongs to the thread.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Task(Protocol):
     def is_wanted(self) -> bool:
         """Return whether there is more to do before the thread may end."""
 
-    def contain(self, error: BaseException) -> None:
-        """Put right what *error* left behind; the thread goes on."""
+    def recover(self, error: BaseException) -> None:
+        """Repair what *error* left behind; the thread goes on."""
 
     def answer(self) -> None:
         """Give the answers that are known."""
@@ -44,28 +44,28 @@ class Task(Protocol):
     def closed(self) -> None:
         """Note that the thread has ended because it may."""
 
-    def forsake(self) -> None:
-        """Let those who wait know that no thread will come, or that it died."""
+    def wake_waiters(self) -> None:
+        """Wake those who wait, as no thread will come, or it died."""
 
 
 class Worker:
     """
     One thread at a time for *task*.
 
-    Two numbers guard the start: after how many ended threads one was `summoned`, and how many
-    have `ended`. Where they are equal a thread was started and will come. A caller who is
-    interrupted between starting a thread and noting it lets a second one start, and of two
-    threads the one that cannot claim the work ends at once.
+    Two numbers guard the start: how many threads have `ended`, and how many had ended when the
+    last one was `summoned`. If they are equal, a thread was started and will come. If a caller is
+    interrupted between starting a thread and noting it, a second one may start; of the two, the
+    one that cannot claim the work ends at once.
     """
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        #: Whether the thread must be roused for what comes next; only the thread writes it.
+        #: Whether the thread must be roused for new work; only the thread writes it.
         self.idle = True
         self._alive = False
         self._ended = 0
         self._summoned = -1
-        self._claim = Lock()  # taken by who begins or ends to work; by no log call
+        self._claim = Lock()  # held to begin and to end work; no log call takes it
         self._wake = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ident = 0
@@ -77,7 +77,7 @@ class Worker:
         if self._alive:
             wake = self._wake
             if wake.locked():
-                with suppress(RuntimeError):  # another caller was quicker
+                with suppress(RuntimeError):  # another caller has just released it
                     wake.release()
         elif not self.is_coming:
             self._start()
@@ -93,14 +93,14 @@ class Worker:
         return self._ident == threading.get_ident()
 
     def join(self, timeout: float) -> None:
-        """Wait until a thread that has ended its work is gone; *timeout* is in seconds."""
+        """Wait until a thread that has ended its work is gone, *timeout* seconds at most."""
         thread = self._thread
         if not self._alive and thread is not None:
-            with suppress(RuntimeError):  # it is the next one already, and not started yet
+            with suppress(RuntimeError):  # it is already the next one, and not started yet
                 thread.join(timeout)
 
     def work_here(self, work: Callable[[], bool]) -> bool:
-        """Do the *work* in the calling thread where no thread can be had; return whether."""
+        """Do *work* in the calling thread if no other can be had; return whether it was done."""
         if self.is_coming:
             return False
         with self._claim:
@@ -117,13 +117,13 @@ class Worker:
         return True
 
     def _start(self) -> None:
-        # By a thread that starts the thread: `Thread.start` waits on an `Event`, which an
-        # interruption leaves locked.
-        ended = self._ended  # before: a thread that ends meanwhile makes room for the next
+        # Another thread starts the thread: `Thread.start` waits on an `Event`, which an
+        # interruption could leave locked.
+        ended = self._ended  # read first: if a thread ends meanwhile, another may start
         self._task.opened()
         try:
             _thread.start_new_thread(self._bring_up, ())
-        except RuntimeError:  # the interpreter is at its end, or the system has none to give
+        except RuntimeError:  # the interpreter is ending, or the system gives no thread
             return
         self._summoned = ended
 
@@ -132,14 +132,14 @@ class Worker:
         try:
             self._thread.start()
             return
-        except RuntimeError:  # Python 3.12 starts none at its end; this one is there already
+        except RuntimeError:  # Python 3.12 starts none while it ends, but this one runs already
             self._thread = None
         self._live()
 
     # What the thread does
 
     def sleep(self, timeout: float) -> bool:
-        """Sleep until a caller rouses, *timeout* seconds at most; return whether one did."""
+        """Sleep until a caller rouses, at most *timeout* seconds; return whether one did."""
         return self._wake.acquire(timeout=max(0.0, timeout))
 
     def _live(self) -> None:
@@ -154,17 +154,17 @@ class Worker:
                     if self._task.round() and self._may_end():
                         return
                 except (Exception, SystemExit) as error:
-                    self._task.contain(error)
-                    self.sleep(1.0)  # a part that is broken is not asked without a pause
+                    self._task.recover(error)
+                    self.sleep(1.0)  # a broken part must not keep the thread busy
         except BaseException as error:
-            self._task.contain(error)
+            self._task.recover(error)
             with self._claim:
                 self._end()
-            self._task.forsake()
+            self._task.wake_waiters()
             raise
 
     def _begin(self) -> None:
-        self._wake = threading.Lock()  # of the kind that there is now: gevent may have come
+        self._wake = threading.Lock()  # a new one, as gevent may have replaced the class
         self._wake.acquire()
         self._ident = threading.get_ident()
         self.idle = False
@@ -177,10 +177,10 @@ class Worker:
         self._task.answer()
 
     def _may_end(self) -> bool:
-        """End, unless something came meanwhile."""
+        """End, unless there is new work; return whether the thread ends."""
         with self._claim:  # a thread that is started meanwhile waits here
-            # In this order: who puts something after the look below finds no thread, and
-            # starts one.
+            # The order matters: a caller who puts something after `is_wanted` was asked finds
+            # no thread, and starts one.
             self._alive = False
             self._ended += 1
             self.idle = True
