@@ -1,10 +1,10 @@
 """
-One deadline for one attempt: name, every address, TLS, head and body share the time left.
+One deadline for an attempt: resolver, every address, TLS, head and body share the time left.
 
-``requests`` and urllib3 bound each wait by itself: each address, each piece of an answer.
-A server that drips, or a name with four dead addresses, takes many times that. Here each
-wait gets what is left. The only wait that cannot be cut short is the resolver's, inside C:
-it runs in a thread that is left behind.
+``requests`` and urllib3 bound each wait separately: each address, each piece of an answer. A
+server that drips, or a name with four dead addresses, takes many times as long. Here each wait
+gets what is left. Only the resolver's cannot be cut short, as it is inside C: it runs in a thread
+that is left behind.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import os
 import socket
 import sys
 import threading
-import time
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -29,6 +28,7 @@ from requests.models import PreparedRequest
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from .clock import monotonic
 from .own_log import sending_threads
 
 
@@ -46,7 +46,7 @@ _target: ContextVar[str] = ContextVar("target")
 
 @contextmanager
 def until(deadline: float) -> Iterator[None]:
-    """Give all that this thread waits for meanwhile one *deadline*, in `time.monotonic`."""
+    """Give all waits of this thread, within a ``with``, one *deadline* on the monotonic clock."""
     token = _deadline.set(deadline)
     try:
         yield
@@ -55,15 +55,15 @@ def until(deadline: float) -> Iterator[None]:
 
 
 def time_left() -> float:
-    """Return the seconds until the deadline; raises TimeoutError where none are left."""
-    seconds = _deadline.get() - time.monotonic()
+    """Return the seconds until the deadline; raises TimeoutError if none are left."""
+    seconds = _deadline.get() - monotonic()
     if seconds <= 0.0:
         raise TimeoutError("no answer within the time of one attempt")
     return seconds
 
 
 def aside(work: Callable[[], _Result]) -> Future[_Result]:
-    """Do *work* in a thread that may be left behind; here, where no thread can be had."""
+    """Do *work* in a thread that may be left behind; in this one if no other can be had."""
     future: Future[_Result] = Future()
 
     def run() -> None:
@@ -85,33 +85,33 @@ def aside(work: Callable[[], _Result]) -> Future[_Result]:
 
 class BoundedAdapter(HTTPAdapter):
     """
-    What `requests` sends with, under the deadline of `until`.
+    The adapter of a ``requests`` session whose waits end at the deadline of `until`.
 
-    urllib3 logs the target of each request at DEBUG. A query may hold a key, so urllib3 never
-    sees it: the connection puts it back.
+    urllib3 logs the target of each request at DEBUG. A query may hold a key, so urllib3 gets the
+    target without it, and the connection puts it back.
     """
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        """Make the pools, of bounded connections."""
+        """Make pools of bounded connections."""
         super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
-        """Return the pools of a proxy, of bounded connections where it speaks HTTP."""
+        """Return the pools of a proxy, with bounded connections if it is an HTTP proxy."""
         manager = super().proxy_manager_for(*args, **options)
         if manager.pool_classes_by_scheme.get("http") is HTTPConnectionPool:
             manager.pool_classes_by_scheme = _POOLS
         return manager
 
     def request_url(self, request: PreparedRequest, proxies: Any) -> str:
-        """Return what urllib3 may see of the target."""
+        """Return what urllib3 may see and log of the target."""
         target = super().request_url(request, proxies)
         _target.set(target)
         return target.partition("?")[0]
 
 
 class _Incoming(io.RawIOBase):
-    """What comes in over a socket: each wait for more lasts as long as the attempt may."""
+    """A socket's stream, in which each wait for more bytes ends at the deadline."""
 
     def __init__(self, raw: Any, connected: socket.socket) -> None:
         self._raw = raw
@@ -131,7 +131,7 @@ class _Incoming(io.RawIOBase):
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer that is read within the deadline; what comes before it (1xx) is passed over."""
+    """An answer that is read within the deadline; interim answers (1xx) are skipped."""
 
     def __init__(self, connected: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(connected, *args, **options)
@@ -140,13 +140,13 @@ class _Answer(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        while 100 <= self.status < 200:  # RFC 9110, 15.2: any number of them
+        while 100 <= self.status < 200:  # there may be any number of them (RFC 9110, 15.2)
             self.headers = self.msg = None  # type: ignore[assignment]
             super().begin()
 
 
 class _Bounded(HTTPConnection):
-    """A connection that gives each of its waits the time left."""
+    """A connection whose waits end at the deadline."""
 
     response_class = _Answer
 
@@ -168,7 +168,7 @@ class _Bounded(HTTPConnection):
                 made.setsockopt(*option)
             made.settimeout(seconds)
             made.connect(address)
-            made.settimeout(time_left())  # of the TLS handshake
+            made.settimeout(time_left())  # for the TLS handshake
             sys.audit("http.client.connect", self, self.host, self.port)
         except BaseException:
             made.close()
@@ -198,36 +198,36 @@ class _PoolTLS(HTTPSConnectionPool):
 
 _POOLS = {"http": _Pool, "https": _PoolTLS}
 
-# What the resolver has not answered yet: who asks again waits with the first, in one thread.
+# What the resolver has not answered yet: whoever asks again waits for the same thread.
 _lookups: dict[tuple[int, str, int], _Lookup] = {}
 
 
 def _addresses(host: str, port: int) -> Sequence[_Address]:
-    """Return where *host* can be reached; a name is looked up aside."""
+    """Return the addresses of *host*; a name is looked up in another thread."""
     host = host.strip("[]")
     family = _literal(host)
     if family is not None:
         address = (host, port) if family == socket.AF_INET else (host, port, 0, 0)
         return [(family, socket.SOCK_STREAM, 0, "", address)]
-    asked = (os.getpid(), host, port)
-    lookup = _lookups.get(asked)
+    key = (os.getpid(), host, port)
+    lookup = _lookups.get(key)
     if lookup is None:
-        lookup = _lookups[asked] = aside(
+        lookup = _lookups[key] = aside(
             lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         )
     try:
         return lookup.result(time_left())
     finally:
         if lookup.done():
-            _lookups.pop(asked, None)
+            _lookups.pop(key, None)
 
 
 def _literal(host: str) -> int | None:
-    """Return the family of an address that needs no resolver; None for a name."""
+    """Return the family of a literal address, which needs no resolver; None for a name."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return None
     if address.version == 4:
         return socket.AF_INET
-    return None if "%" in host else socket.AF_INET6  # a zone has a number, which must be looked up
+    return None if "%" in host else socket.AF_INET6  # the number of a zone must be looked up

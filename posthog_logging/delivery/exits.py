@@ -1,6 +1,4 @@
-"""
-How a process ends, and how it forks: every pipeline closes, within one deadline for all.
-"""
+"""How a process ends and forks: pipelines close within one deadline, and children begin anew."""
 
 from __future__ import annotations
 
@@ -18,53 +16,57 @@ from .own_log import sending_threads
 
 
 __all__ = [
+    "all_pipelines",
     "close_all",
     "close_at_exit",
     "close_together",
     "deadline_in",
     "is_ending",
-    "made",
-    "open_now",
+    "open_pipelines",
     "opened",
 ]
 
 
 class Closable(Protocol):
-    """What this module needs of a pipeline."""
+    """A pipeline, as far as this module needs it."""
 
     shutdown_timeout: float
 
     def begin_to_close(self, timeout: float) -> Any:
-        """Ask for the close, without waiting; return the request, None where nothing is open."""
+        """Leave a request to close, without waiting for it; None if nothing is open."""
 
     def end_close(self, request: Any) -> None:
-        """Wait for the close, until the request's own deadline at most."""
+        """Wait for the answer to *request*, until its deadline at most."""
 
     def after_fork(self) -> None:
-        """Begin anew in a child."""
+        """Begin anew in a forked child."""
 
 
 #: Every pipeline of this process, and those with a thread.
-made: weakref.WeakSet[Closable] = weakref.WeakSet()
-open_now: weakref.WeakSet[Closable] = weakref.WeakSet()
+all_pipelines: weakref.WeakSet[Closable] = weakref.WeakSet()
+open_pipelines: weakref.WeakSet[Closable] = weakref.WeakSet()
 
 _hooked_in: set[int] = set()
-_ends_at: list[float] = []  # the one deadline of an exit, once there is one
+_ends_at: list[float] = []  # the deadline of the exit, once it has begun
 
 
 def opened() -> list[Any]:
     """Return the pipelines of this process that are not closed."""
-    return list(open_now)
+    return list(open_pipelines)
 
 
 def close_all(final: bool = False) -> None:
     """
-    Close every pipeline at once, within the time that the slowest may take.
+    Close every pipeline at once, within the longest of their ``shutdown_timeout``.
 
-    *final* is for the end of the process: whatever comes later is sent in the time that is left.
+    Args:
+        final: whether the process ends; what is logged afterwards is sent in the time left.
     """
     pipelines = opened()
-    limit = max((one.shutdown_timeout for one in list(made if final else open_now)), default=0.0)
+    limit = max(
+        (one.shutdown_timeout for one in list(all_pipelines if final else open_pipelines)),
+        default=0.0,
+    )
     if final:
         _ends_at[:] = [monotonic() + limit]
     close_together(pipelines, limit)
@@ -79,12 +81,12 @@ def close_together(pipelines: Sequence[Closable], timeout: float) -> None:
 
 
 def is_ending() -> bool:
-    """Return whether the process is at its end, and nobody will wait for a thread again."""
+    """Return whether the process is ending, so that nothing will wait for a thread again."""
     return bool(_ends_at)
 
 
 def deadline_in(timeout: float) -> float:
-    """Return the moment *timeout* seconds from now, but not after the end of the process."""
+    """Return the time *timeout* seconds from now, but not after the deadline of the exit."""
     deadline = monotonic() + min(max(0.0, timeout), threading.TIMEOUT_MAX / 2)
     return min([deadline, *_ends_at])
 
@@ -101,11 +103,11 @@ def close_at_exit() -> None:
         if getattr(process.current_process(), "_parent_pid", None) is not None:
             util.Finalize(None, close_all, kwargs={"final": True}, exitpriority=10)
             _close_at_celerys_exit()
-    _hooked_in.add(os.getpid())  # last: a caller who is interrupted before comes again
+    _hooked_in.add(os.getpid())  # last, so that an interrupted caller tries again
 
 
 def _close_at_celerys_exit() -> None:
-    """Close when celery says that a worker ends: it does so by ``os._exit``."""
+    """Close when celery signals the end of a worker, which ends by ``os._exit``."""
     signals = sys.modules.get("celery.signals")
     if signals is not None:
         signals.worker_process_shutdown.connect(lambda **_: close_all(final=True), weak=False)
@@ -114,15 +116,15 @@ def _close_at_celerys_exit() -> None:
 def _after_fork() -> None:
     sending_threads.clear()
     _ends_at.clear()
-    for pipeline in list(made):
+    for pipeline in list(all_pipelines):
         pipeline.after_fork()
-    open_now.clear()
+    open_pipelines.clear()
 
 
-# `weakref` registers its hook with its first finaliser. Made here, it runs after ours: urllib3
-# closes its connections by one, and the last events still need them.
+# `weakref` registers its exit hook with its first finaliser. This one makes it run after ours: a
+# finaliser of urllib3 closes connections, which the last events still need.
 weakref.finalize(Closable, int)
-# Registered after logging's own hook, so it runs before: handlers are closed with events sent.
+# Registered after logging's own hook, so it runs before it: events are sent before handlers close.
 atexit.register(close_all, final=True)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -1,7 +1,7 @@
 """
-`DeliveryHandler`: a handler with a queue, a thread and a sender of its own, put together here.
+`DeliveryHandler`: a handler with its own queue, thread and sender, which are put together here.
 
-What it makes of a log record is a subclass's affair, and so is every default.
+Its subclasses decide what becomes of a log record, and have the defaults.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from .waiting import in_thread
 
 __all__ = ["DeliveryHandler", "Description"]
 
-# For how long, in seconds, the thread sleeps after a first event. Each request costs the
-# interpreter half a millisecond, in which a caller that wakes up has to wait.
+# How long, in seconds, the thread waits for more after a first event. Each request takes the
+# interpreter half a millisecond, for which a caller that wakes up must wait.
 _LINGER = 0.2
 
 
 class Description(NamedTuple):
     """
-    A handler, for those who look for what was lost.
+    A handler's state, for ``explain``.
 
-    `silent` says why it takes nothing now, and `protocol` which dialect is spoken: where
-    *dialect* is ``"posthog"``, the one that the host was found to know.
+    `silent` is why it takes nothing now; None if it does. `protocol` is the dialect that is
+    spoken: for ``"posthog"``, the one that the host turned out to know.
     """
 
     kind: str
@@ -60,11 +60,11 @@ class DeliveryHandler(logging.Handler):
         level: the lowest level that is handled.
         options: how to deliver.
         ledger: counts what becomes of each line.
-        finish: makes lines of the items that `Pipeline.accept` is given.
-        on_open: is called before a thread starts.
+        finish: makes lines of the items that `Pipeline.accept` gets.
+        on_open: called before the thread starts.
     """
 
-    #: What it takes, in the words of a warning.
+    #: What it takes, for a warning.
     takes = "events"
 
     def __init__(
@@ -108,9 +108,9 @@ class DeliveryHandler(logging.Handler):
         #: Why nothing is taken, whatever `opt_in` says; "" where something is.
         self._silenced = _why_silent(options)
         self._opted_out = bool(self._silenced)
-        # Last: a handler that `logging` knows is flushed and closed by it, so it must be whole.
+        # Last, as `logging` flushes and closes every handler that it knows.
         super().__init__(lowest)
-        # A handler that nobody holds any more closes: it has a thread, files and connections.
+        # A handler that nothing refers to any more closes: it has a thread, files and connections.
         weakref.finalize(self, self._pipeline.leave_to_close).atexit = False
         if not self._in_memory and not self._silenced:
             self._pipeline.open()
@@ -137,25 +137,28 @@ class DeliveryHandler(logging.Handler):
         return all(done)
 
     async def aflush(self, timeout: float | None = None) -> bool:
-        """Do as `flush` does, and let the event loop of asyncio or trio go on meanwhile."""
+        """Flush as `flush` does, while the event loop of asyncio or trio goes on."""
         return await in_thread(self.flush, timeout)
 
     def close(self, timeout: float | None = None) -> None:
         """
-        Deliver what waits within ``shutdown_timeout``, give back files and connections.
+        Deliver what waits, and close files and connections.
 
-        Idempotent. A record that comes later opens the handler again, as with
-        `logging.FileHandler`: other people's logging configuration closes every handler.
+        Waits for *timeout* seconds at most, ``shutdown_timeout`` where None. Idempotent. A later
+        record opens the handler again, as it does a `logging.FileHandler`: logging configuration
+        by others closes every handler.
         """
         limit = self._pipeline.shutdown_timeout if timeout is None else timeout
         close_together(self._pipelines(), limit)
-        if self.name:  # else there is nothing to do that is worth logging's own lock: an
-            super().close()  # interruption leaves that locked for ever, before 3.13
+        # Only a handler with a name has to be forgotten by `logging`, under its lock, which an
+        # interruption leaves locked for ever before Python 3.13.
+        if self.name:
+            super().close()
 
     @property
     def counts(self) -> Mapping[str, int]:
         """
-        What became of what was taken in this process, by reason.
+        What became of everything that this process accepted, by reason.
 
         ``accepted`` is always the sum of ``delivered``, ``waiting`` and every loss, where a
         loss is any key but those three, ``adopted``, ``retried`` and ``scrubbed``.
@@ -183,7 +186,7 @@ class DeliveryHandler(logging.Handler):
         return self._opted_out
 
     def describe(self) -> Description:
-        """Return what it is and how it fares, without its key."""
+        """Return the handler's state, without its key."""
         return Description(
             type(self).__name__,
             self._dialect,
@@ -195,11 +198,11 @@ class DeliveryHandler(logging.Handler):
         )
 
     def _pipelines(self) -> tuple[Pipeline, ...]:
-        """Return what `flush` and `close` are for."""
+        """Return the pipelines to flush and close."""
         return (self._pipeline,)
 
     def _take_nothing(self) -> None:
-        """Count, and warn once, that an event came although there is no key to send it with."""
+        """Count an event for which there is no key, and warn once."""
         if self._silenced == "no_api_key":
             self._ledger.warn(
                 "no_api_key",
@@ -210,13 +213,13 @@ class DeliveryHandler(logging.Handler):
             self._ledger.refuse("no_api_key", warn=False)
 
     def _silence(self) -> str | None:
-        """Return the reason why nothing is taken, or sent; None where both happen."""
+        """Return why nothing is taken or sent; None if both happen."""
         if self._silenced or self._opted_out:
             return self._silenced or "opted_out"
         return None if self._sends else "send_is_off"
 
     def _passes(self, record: logging.LogRecord) -> logging.LogRecord | None:
-        """Return *record*, or what a filter made of it; None where a filter stops it."""
+        """Return *record*, or what a filter made of it; None if a filter stops it."""
         try:
             passed: Any = self.filter(record)
         except faults() as error:
@@ -226,12 +229,12 @@ class DeliveryHandler(logging.Handler):
         return passed if isinstance(passed, logging.LogRecord) else record if passed else None
 
     def refuse(self, reason: str, detail: str = "") -> None:
-        """Count, and warn of, what could not even be built."""
+        """Count what did not become an event, and warn about it."""
         if not self._opted_out:
             self._ledger.refuse(reason, detail)
 
     def warn_once(self, topic: str, text: str) -> None:
-        """Log *text*, once for each *topic*, about what was mended on the way to an event."""
+        """Log *text*, once for each *topic*, about what was mended in an event."""
         self._ledger.warn(topic, text)
 
 

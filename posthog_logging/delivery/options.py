@@ -1,8 +1,8 @@
 """
-Every option of a handler, once: its name, its type and its check.
+Every option of a handler: its name, its type and its check.
 
-Defaults stand in the signatures of the handlers, and what each option means in their
-docstrings: they are what a reader and an editor look at.
+Defaults are in the signatures of the handlers, and meanings in their docstrings, as readers and
+editors look there.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _YES = frozenset({"1", "true", "yes", "on"})
 
 
 def _checked(check: Callable[..., Any] | None = None, *more: Any) -> Any:
-    """Return a field whose value is what *check* makes of a name, a value and *more*."""
+    """Return a field whose value becomes what *check* returns for its name, the value and *more*."""
     return field(metadata={"check": check, "more": more}, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """
-    What delivery needs to know; raises ``TypeError`` or ``ValueError`` for a wrong value.
+    The options of delivery; raises ``TypeError`` or ``ValueError`` for a wrong value.
 
-    An error names the option, what kind of value came, and what is allowed.
+    An error names the option, the kind of value that was given, and what is allowed.
     """
 
     dialect: Dialect = _checked(lambda name, value: find_dialect(value))
@@ -90,7 +90,7 @@ class Options:
             if check is not None:
                 value = check(one.name, getattr(self, one.name), *one.metadata["more"])
                 object.__setattr__(self, one.name, value)
-        # These two are checked against the dialect.
+        # What these may be depends on the dialect.
         url = checks.host(self.host, self.dialect.default_host)
         object.__setattr__(self, "host", self.dialect.ingestion_host(url, self.api_key))
         refuse_authorization(self.dialect, self.headers, self.auth, self.session)
@@ -119,7 +119,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class EventOptions(Options):
-    """What a handler of events needs to know beside its delivery."""
+    """The options of a handler of events."""
 
     before_send: tuple[Callable[..., Any], ...] = _checked(checks.hooks)
     properties: Mapping[str, Any] = _checked(checks.mapping)

@@ -93,7 +93,7 @@ class Pipeline:
         # Without the interpreter's lock two threads could lose each other's bytes.
         self._counting = None if has_gil() else Lock()
         self._begin()
-        exits.made.add(self)
+        exits.all_pipelines.add(self)
 
     def _begin(self) -> None:
         """Make what belongs to one process; a forked child makes its own."""
@@ -165,7 +165,7 @@ class Pipeline:
     @property
     def is_open(self) -> bool:
         """Whether there are a thread, files and connections, or soon will be."""
-        return self in exits.open_now
+        return self in exits.open_pipelines
 
     def flush(self, timeout: float) -> bool:
         """Make one attempt for everything that was put; return whether nothing is left."""
@@ -192,7 +192,7 @@ class Pipeline:
     def begin_to_close(self, timeout: float) -> DeliveryRequest | None:
         """Leave a request to close, without waiting for it; None if nothing is open."""
         if self._is_at_rest() and not self._worker.is_coming:
-            exits.open_now.discard(self)
+            exits.open_pipelines.discard(self)
             return None
         request = DeliveryRequest(exits.deadline_in(timeout), tries=_TRIES, closes=True)
         return self._leave(request)
@@ -267,13 +267,13 @@ class Pipeline:
 
     def opened(self) -> None:
         """Let the exit close this."""
-        exits.open_now.add(self)
+        exits.open_pipelines.add(self)
         exits.close_at_exit()
         self._on_open()
 
     def closed(self) -> None:
         """Let the exit ignore this."""
-        exits.open_now.discard(self)
+        exits.open_pipelines.discard(self)
 
     def is_wanted(self) -> bool:
         """Return whether something was put or asked for."""

@@ -1,7 +1,7 @@
 """
-What each count means, and what to do about it: the one table behind warnings, help and guides.
+What each count means, and what to do about it: the table behind warnings, help and guides.
 
-Pure data. A reason that the code counts under and that is missing here fails a test.
+A test fails if the code counts under a reason that is missing here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["LOSSES", "OTHER_COUNTS", "Reason", "sentence"]
 
 
 class Reason(NamedTuple):
-    """What one count means, and what to do where it grows; "" where there is nothing to do."""
+    """What a count means, and what to do if it grows; "" if there is nothing to do."""
 
     meaning: str
     remedy: str = ""

@@ -1,11 +1,11 @@
 """
-The only HTTP: `Transport` is the seam, `RequestsTransport` what is used by default.
+The only HTTP: `Transport` is the seam, and `RequestsTransport` the default.
 
-`use` keeps what it would send to other machines on this one, as under pytest.
+`use` keeps on this machine what would go to others, as under pytest.
 
-An answer and an error are both values: `send` never raises. Only redirects that keep the
-body are followed, and only to the same server; ``.netrc`` is not read, and errors name no
-URL: one may hold a key.
+An answer and an error are both values: `send` never raises. Only redirects that keep the body
+are followed, and only to the same server. ``.netrc`` is not read. Errors name no URL, as one may
+hold a key.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import http.client
 import io
 import os
 import sys
-import time
 
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -28,12 +27,13 @@ import requests
 from urllib3 import HTTPResponse, PoolManager
 
 from ..wire import Request, Response
+from .clock import monotonic
 from .deadline import BoundedAdapter, aside, time_left, until
 
 
 __all__ = ["LOCAL_ONLY", "MemoryTransport", "RequestsTransport", "Transport", "diverted", "use"]
 
-#: The environment variable by which the children of a process that keeps events here do, too.
+#: The environment variable that makes child processes keep events on this machine, too.
 LOCAL_ONLY = "POSTHOG_LOGGING_LOCAL_ONLY"
 
 _THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -44,18 +44,18 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Transport(Protocol):
-    """Something that makes one HTTP attempt."""
+    """What makes an HTTP attempt."""
 
     def send(self, request: Request, timeout: float) -> Response:
         """Make one attempt within *timeout* seconds; an error is a `Response` without a status."""
 
     def close(self) -> None:
-        """Give back connections; a later `send` may open new ones."""
+        """Close connections; a later `send` may open new ones."""
 
 
 class MemoryTransport:
     """
-    Keep requests instead of sending them, and answer as a server that takes every event.
+    Keep requests instead of sending them, and answer like a server that takes every event.
 
     Args:
         capacity: how many requests are kept, the newest ones.
@@ -68,12 +68,12 @@ class MemoryTransport:
         return f"<{type(self).__name__} of {len(self.requests)} request(s)>"
 
     def send(self, request: Request, timeout: float) -> Response:
-        """Keep *request*; V1 wants verdicts, and takes what none names as delivered."""
+        """Keep *request*; in V1, events without a verdict in the answer are delivered."""
         self.requests.append(request)
         return Response(200, body=b'{"results":{}}')
 
     def close(self) -> None:
-        """Do nothing: what was kept can still be read."""
+        """Do nothing: the requests can still be read."""
 
 
 _detour: tuple[Transport | None, bool] = (
@@ -84,12 +84,12 @@ _detour: tuple[Transport | None, bool] = (
 @contextmanager
 def use(stand_in: Transport | None, *, everywhere: bool = False) -> Iterator[None]:
     """
-    Let *stand_in* meanwhile take what each `RequestsTransport` would send to other machines.
+    Give *stand_in* what any `RequestsTransport` would send to other machines, within a ``with``.
 
-    It is asked at every attempt, so handlers obey that exist already. None ends an outer one.
+    This concerns existing handlers, too, as each attempt looks. None ends an outer `use`.
 
     Args:
-        everywhere: whether it also takes what is for this machine.
+        everywhere: whether *stand_in* also gets what is for this machine.
     """
     global _detour
     before, _detour = _detour, (stand_in, everywhere)
@@ -100,7 +100,7 @@ def use(stand_in: Transport | None, *, everywhere: bool = False) -> Iterator[Non
 
 
 def diverted(url: str) -> Transport | None:
-    """Return what takes requests to *url* for now, see `use`; None where they are sent."""
+    """Return what `use` gives requests for *url* to; None if they are sent."""
     stand_in, everywhere = _detour
     if stand_in is None or everywhere or urlsplit(url).hostname not in _THIS_MACHINE:
         return stand_in
@@ -111,15 +111,15 @@ class RequestsTransport:
     """
     Send with ``requests``, over one pooled connection.
 
-    A session of your own brings its own connections. Each of its attempts runs in a thread
-    of its own, which is left behind where it hangs; and what it logs of a URL is its affair.
+    A session of your own brings its own connections. Each attempt with it runs in another thread,
+    which is left behind if it hangs, and this library cannot keep it from logging URLs.
 
     Args:
-        proxies: a mapping as in ``requests``; the environment's where None.
-        verify: a CA bundle's path, or False to trust anybody.
-        cert: a client certificate's path, or the paths of certificate and key.
+        proxies: a mapping as in ``requests``; None: the environment's.
+        verify: the path of a CA bundle, or False to trust any server.
+        cert: the path of a client certificate, or the paths of certificate and key.
         auth: a ``requests`` auth, for a proxy of your own.
-        session: a session of your own; it keeps its settings.
+        session: a session of your own, which keeps its settings.
     """
 
     def __init__(
@@ -149,11 +149,11 @@ class RequestsTransport:
 
     def send(self, request: Request, timeout: float) -> Response:
         """
-        Make one attempt, and a second at once where a pooled connection had gone stale.
+        Make one attempt, and at once a second if the server had closed a pooled connection.
 
         Both end within *timeout* seconds, whatever the resolver, a proxy or the server does.
         """
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         try:
             stand_in = diverted(request.url)
             if stand_in is not None:
@@ -162,7 +162,7 @@ class RequestsTransport:
             if session is self._given:
                 return self._send_aside(session, request, deadline)
             return self._send(session, request, deadline)
-        except Exception as error:  # urllib3 and ssl let some of theirs through unwrapped
+        except Exception as error:  # not all errors of urllib3 and ssl come wrapped
             return Response(None, error=_describe(error))
 
     def close(self) -> None:
@@ -175,73 +175,73 @@ class RequestsTransport:
     def _send_aside(
         self, session: requests.Session, request: Request, deadline: float
     ) -> Response:
-        """Send in another thread: nothing else bounds what a session of the user's does."""
+        """Send in another thread: nothing else bounds a user's session."""
         self._left_behind = [one for one in self._left_behind if not one.done()]
         if len(self._left_behind) >= _MOST_LEFT_BEHIND:
-            wait(self._left_behind, max(0.0, deadline - time.monotonic()), FIRST_COMPLETED)
+            wait(self._left_behind, max(0.0, deadline - monotonic()), FIRST_COMPLETED)
             raise TimeoutError("earlier attempts still hang")
-        coming: list[_Coming] = []
-        attempt = aside(lambda: self._send(session, request, deadline, coming))
+        partial: list[_Partial] = []
+        attempt = aside(lambda: self._send(session, request, deadline, partial))
         try:
-            return attempt.result(max(0.0, deadline - time.monotonic()))
+            return attempt.result(max(0.0, deadline - monotonic()))
         except TimeoutError as error:
             self._left_behind.append(attempt)
-            if not coming:
+            if not partial:
                 raise
-            return coming[-1].response(_describe(error))
+            return partial[-1].response(_describe(error))
 
     def _send(
         self,
         session: requests.Session,
         request: Request,
         deadline: float,
-        coming: list[_Coming] | None = None,
+        partial: list[_Partial] | None = None,
     ) -> Response:
-        """Make one attempt, or two; what of an answer is *coming* can be seen meanwhile."""
-        coming = [] if coming is None else coming
+        """Make one attempt, or two; *partial* has what has come of the answer so far."""
+        partial = [] if partial is None else partial
         warm = self._warm
         self._warm = False
         with until(deadline), _untraced():
             try:
-                response = self._follow(session, request, coming)
+                response = self._follow(session, request, partial)
             except requests.ConnectionError as error:
                 if not (warm and _is_stale(error)):
                     raise
-                response = self._follow(session, request, coming)
+                response = self._follow(session, request, partial)
         self._warm = True
         return response
 
     def _follow(
-        self, session: requests.Session, request: Request, coming: list[_Coming]
+        self, session: requests.Session, request: Request, partial: list[_Partial]
     ) -> Response:
-        """Make one attempt; go where the same server says that the request should go."""
-        response = self._attempt(session, request, coming)
+        """Make one attempt; follow redirects to the same server."""
+        response = self._attempt(session, request, partial)
         for _ in range(_MOST_REDIRECTS):
             url = _elsewhere(request.url, response)
             if url is None:
                 break
             request = request._replace(url=url)
-            response = self._attempt(session, request, coming)
+            response = self._attempt(session, request, partial)
         return response
 
     def _attempt(
-        self, session: requests.Session, request: Request, coming: list[_Coming]
+        self, session: requests.Session, request: Request, partial: list[_Partial]
     ) -> Response:
-        coming.clear()
+        partial.clear()
         prepared = self._prepared(session, request)
         with session.send(
             prepared, timeout=time_left(), allow_redirects=False, **self._resolved
         ) as answer:
-            if answer.status_code < 200:  # the answer proper is still to come
+            if answer.status_code < 200:  # the final answer is still to come
                 answer.raw.close()
-                raise requests.ConnectionError("an interim answer in place of one")
+                raise requests.ConnectionError("an interim answer, and no final one")
             headers = {name.lower(): value for name, value in answer.headers.items()}
-            came = _Coming(answer.status_code, headers, [])
-            coming.append(came)
+            came = _Partial(answer.status_code, headers, [])
+            partial.append(came)
             return came.response(_read(answer, came.pieces))
 
     def _prepared(self, session: requests.Session, request: Request) -> requests.PreparedRequest:
-        # An explicit auth, even one that does nothing, keeps `requests` from reading .netrc.
+        # An auth, even one that does nothing, keeps `requests` from reading .netrc.
         auth = self._auth or session.auth or _no_auth
         if session is self._given or session.cookies:
             return session.prepare_request(
@@ -249,8 +249,8 @@ class RequestsTransport:
                     "POST", request.url, dict(request.headers), data=request.body, auth=auth
                 )
             )
-        # The same for a session of our own; most of it is the same each time, and costs as much
-        # as all else that is done in Python for a request.
+        # The same, for a session of our own. Most of it never changes, and preparing it takes as
+        # long as everything else that Python does for a request.
         if request.url not in self._blanks:
             blank = requests.Request("POST", request.url, auth=_no_auth)
             self._blanks[request.url] = session.prepare_request(blank)
@@ -275,12 +275,12 @@ class RequestsTransport:
         )
         self._resolved = dict(resolved)
         if self._given is None:
-            session.trust_env = False  # asked once, above; asking for each request costs 0.2 ms
+            session.trust_env = False  # read once, above; for each request it would cost 0.2 ms
         return session
 
     def _leave_to_the_parent(self) -> None:
-        """Give a session new pools in a forked child; the parent's are neither used nor closed."""
-        # Kept alive on purpose: their finalisers take a lock that the parent may have held.
+        """Give a user's session new pools in a forked child, which leaves the parent's alone."""
+        # These stay alive on purpose: their finalisers take a lock that the parent may have held.
         self._inherited.append(self._session)
         self._left_behind = []
         self._warm = False
@@ -289,22 +289,22 @@ class RequestsTransport:
             manager.pools = PoolManager().pools
 
 
-class _Coming(NamedTuple):
-    """An answer whose head is there, and of its body what has come."""
+class _Partial(NamedTuple):
+    """An answer whose head has come, with what has come of its body."""
 
     status: int
     headers: dict[str, str]
     pieces: list[bytes]
 
     def response(self, error: str) -> Response:
-        """Return what there is as an answer; *error* says why it is not all."""
+        """Return what has come as an answer; *error* says why it is not all."""
         body = _decoded(b"".join(self.pieces), self.headers)
         return Response(self.status, self.headers, body, error)
 
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Look for none: `requests` does so even where it is not to follow, and may raise."""
+        """Look for none: `requests` does it even if it must not follow one, and may raise."""
 
 
 def _own_session() -> requests.Session:
@@ -315,7 +315,7 @@ def _own_session() -> requests.Session:
 
 
 def _managers(session: requests.Session | None) -> Iterator[Any]:
-    """Yield what has the pools of *session*, of proxies too."""
+    """Yield the pool managers of *session*, including those for proxies."""
     for adapter in session.adapters.values() if session is not None else ():
         managers = (
             getattr(adapter, "poolmanager", None),
@@ -326,14 +326,13 @@ def _managers(session: requests.Session | None) -> Iterator[Any]:
 
 def _close_pools(session: requests.Session) -> None:
     """
-    Close the connections themselves.
+    Close the connections of *session*.
 
-    `session.close` leaves that to finalisers, which after the interpreter's exit do nothing.
+    `session.close` leaves that to finalisers, which do nothing after the interpreter's exit.
     """
-    for adapter in session.adapters.values():
-        pools: Any = getattr(getattr(adapter, "poolmanager", None), "pools", {})
-        for key in list(pools.keys()):
-            pool = pools.get(key)
+    for manager in _managers(session):
+        for key in list(manager.pools.keys()):
+            pool = manager.pools.get(key)
             if pool is not None:
                 pool.close()
 
@@ -344,14 +343,14 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 @contextmanager
 def _untraced() -> Iterator[None]:
-    """Keep our requests out of the user's traces, by OpenTelemetry's own keys, if it is there."""
+    """Keep our requests out of the user's traces, if OpenTelemetry is imported."""
     context = sys.modules.get("opentelemetry.context")
     if context is None:
         yield
         return
     mine = context.get_current()
     for name in ("suppress_instrumentation", "suppress_http_instrumentation"):
-        for key in (name, getattr(context, f"_{name.upper()}_KEY", name)):  # what it was and is
+        for key in (name, getattr(context, f"_{name.upper()}_KEY", name)):  # of all versions
             mine = context.set_value(key, True, mine)
     token = context.attach(mine)
     try:
@@ -361,7 +360,7 @@ def _untraced() -> Iterator[None]:
 
 
 def _elsewhere(url: str, response: Response) -> str | None:
-    """Return where the same server wants the same request (RFC 9110, 15.4.8 and 15.4.9)."""
+    """Return where the same server redirects the request to (RFC 9110, 15.4.8 and 15.4.9)."""
     location = response.headers.get("location")
     if response.status not in (307, 308) or not location:
         return None
@@ -380,10 +379,10 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 def _read(response: requests.Response, into: list[bytes]) -> str:
     """
-    Read the body as it comes; return what kept it from being whole.
+    Read the body as it comes; return why it is not whole, "" if it is.
 
-    The status counts anyway, also of a body that drips or never ends: an attempt that had no
-    answer is made again for ever.
+    The status counts even if the body drips or never ends: without an answer the attempt would
+    be repeated for ever.
     """
     size = 0
     try:
@@ -399,9 +398,9 @@ def _read(response: requests.Response, into: list[bytes]) -> str:
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """Yield what has come, as it comes: `iter_content` waits until a chunk is full."""
+    """Yield the body as it comes: `iter_content` would wait until a chunk is full."""
     raw = response.raw
-    if not hasattr(raw, "stream"):  # not urllib3's: of a recorder, or made by hand
+    if not hasattr(raw, "stream"):  # not urllib3's: a recorder's, or made by hand
         return iter([response.content or b""])
     if not hasattr(raw, "read1"):  # before urllib3 2.1
         return iter(raw.stream(65536, decode_content=False))
@@ -409,7 +408,7 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
 
 
 def _decoded(body: bytes, headers: Mapping[str, str]) -> bytes:
-    """Undo the content coding of *body*; as it is where that was not true."""
+    """Undo the content coding of *body*; return it unchanged if the header is wrong."""
     if "content-encoding" not in headers:
         return body
     coded = HTTPResponse(io.BytesIO(body), dict(headers), preload_content=False)
@@ -425,7 +424,7 @@ def _decoded(body: bytes, headers: Mapping[str, str]) -> bytes:
 
 
 def _is_stale(error: BaseException | None) -> bool:
-    """Return whether *error* is what a kept-alive connection says that the server had closed."""
+    """Return whether *error* means that the server had closed a kept-alive connection."""
     closed = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
     return any(isinstance(cause, closed) for cause in _causes(error))
 
@@ -448,6 +447,6 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _describe(error: BaseException) -> str:
-    """Return the names of *error* and its root, without texts: those may quote the URL."""
+    """Return the types of *error* and of its root, without texts, which may quote the URL."""
     names = [type(cause).__name__ for cause in _causes(error)]
     return names[0] if len(names) == 1 else f"{names[0]} ({names[-1]})"

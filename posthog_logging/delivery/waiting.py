@@ -1,4 +1,4 @@
-"""Wait in a thread for what blocks, so that an event loop goes on: asyncio's, or trio's."""
+"""Wait in a thread for a call that blocks, so that the event loop of asyncio or trio goes on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _Result = TypeVar("_Result")
 
 
 async def in_thread(call: Callable[..., _Result], *args: Any) -> _Result:
-    """Return what *call* returns, from a thread; whoever waits may be cancelled meanwhile."""
-    trio = sys.modules.get("trio")  # who runs in it has imported it
+    """Return what *call* returns, from a thread; the task that waits may be cancelled."""
+    trio = sys.modules.get("trio")  # whatever runs in it has imported it
     if trio is not None and _runs_in(trio):
         found: _Result = await trio.to_thread.run_sync(call, *args, abandon_on_cancel=True)
         return found

@@ -1,7 +1,7 @@
 """
 The words for an answer: what is wrong, and what to do about it.
 
-A server's own text may hold anything: it is cleaned, cut, and the key in it is masked.
+A server's own text may hold anything, so it is cleaned and cut, and the key in it is masked.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FORM = "the server or a proxy does not take requests of this form"
 
 
 def advice(response: Response) -> str:
-    """Return what is wrong with the key, the address or the way, as far as the answer tells."""
+    """Return what is wrong with the key, the address or the network, as far as the answer shows."""
     status = response.status or 0
     if 300 <= status < 400:
         return _ELSEWHERE
@@ -43,13 +43,13 @@ def advice(response: Response) -> str:
 
 
 def remedy(host: str) -> str:
-    """Return what to do where nothing gets through to *host*, a server or a broker."""
+    """Return what to do if nothing gets through to *host*, a server or a broker."""
     options = "" if host.startswith("http") else " --broker"
     return f"`posthog-logging doctor{options}` looks for the cause"
 
 
 def summary(response: Response) -> str:
-    """Return an answer's status, or the kind of the error; never its text."""
+    """Return an answer's status, or the type of the error; never its text."""
     if response.status is None:
         return response.error
     unread = f", its body could not be read: {response.error}" if response.error else ""
@@ -57,7 +57,7 @@ def summary(response: Response) -> str:
 
 
 def cleaned(text: str, secret: str) -> str:
-    """Return *text* of a server as one short printable line, without *secret*."""
+    """Return a server's *text* as one short printable line, without *secret*."""
     if secret:
         text = text.replace(secret, "***")
     text = "".join(c if c.isprintable() else " " for c in text[: 4 * _LONGEST])
@@ -66,7 +66,7 @@ def cleaned(text: str, secret: str) -> str:
 
 
 def listed(texts: Iterable[str], secret: str) -> str:
-    """Return the different ones of *texts*, cleaned, the first few of them."""
+    """Return the first few different *texts*, cleaned."""
     found = sorted({cleaned(text, secret) for text in texts})
     more = len(found) - _MOST
     return ", ".join(found[:_MOST]) + (f" and {more} more" if more > 0 else "")
