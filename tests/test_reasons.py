@@ -37,6 +37,11 @@ def reasons_in(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "reason":
             yield from [text for one in ast.walk(node.value) for text in constant(one)]
+        elif isinstance(node, ast.FunctionDef) and "_reason_" in node.name:
+            returns = [one for one in ast.walk(node) if isinstance(one, ast.Return)]
+            yield from [
+                text for one in returns for leaf in ast.walk(one) for text in constant(leaf)
+            ]
         elif isinstance(node, ast.Call) and COUNTING.search(ast.unparse(node.func)):
             yield from [text for one in node.args[:2] for text in constant(one)][:1]
         elif isinstance(node, ast.Call) and COUNTING.search(ast.unparse(node).partition(",")[0]):

@@ -63,10 +63,8 @@ def close_all(final: bool = False) -> None:
         final: whether the process ends; what is logged afterwards is sent in the time left.
     """
     pipelines = opened()
-    limit = max(
-        (one.shutdown_timeout for one in list(all_pipelines if final else open_pipelines)),
-        default=0.0,
-    )
+    concerned = list(all_pipelines) if final else pipelines
+    limit = max((one.shutdown_timeout for one in concerned), default=0.0)
     if final:
         _ends_at[:] = [monotonic() + limit]
     close_together(pipelines, limit)

@@ -80,15 +80,7 @@ class DeliveryHandler(logging.Handler):
         self._ledger = ledger
         self._sends = options.send
         self._in_memory = options.spool is None
-        self._sender = Sender(
-            _make_spool(options, ledger),
-            options.dialect,
-            options.endpoint,
-            options.transport or _make_transport(options),
-            ledger,
-            options.settings,
-            on_error=options.on_error,
-        )
+        self._sender = _make_sender(options, ledger)
         self._pipeline = Pipeline(
             self._sender,
             ledger,
@@ -242,6 +234,18 @@ def _why_silent(options: Options) -> str:
     if is_disabled():
         return "disabled"
     return "" if options.api_key else "no_api_key"
+
+
+def _make_sender(options: Options, ledger: Ledger) -> Sender:
+    return Sender(
+        _make_spool(options, ledger),
+        options.dialect,
+        options.endpoint,
+        options.transport or _make_transport(options),
+        ledger,
+        options.settings,
+        on_error=options.on_error,
+    )
 
 
 def _make_transport(options: Options) -> RequestsTransport:

@@ -34,7 +34,7 @@ _YES = frozenset({"1", "true", "yes", "on"})
 
 
 def _checked(check: Callable[..., Any] | None = None, *more: Any) -> Any:
-    """Return a field whose value becomes what *check* returns for its name, the value and *more*."""
+    """Return a field whose value is replaced by *check* of its name, the value and *more*."""
     return field(metadata={"check": check, "more": more}, repr=False)
 
 

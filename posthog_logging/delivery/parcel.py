@@ -63,7 +63,7 @@ class Parcel:
         isolated: whether it left the queue, so that nothing waits behind it.
         refused: whether a firewall refused it.
         status: the HTTP status that it must be split for, while it waits for its budget.
-        unread: how many times in a row it got a 2xx whose body said nothing.
+        unread: how many times in a row it got a 2xx whose body could not be read.
         throttled_since: since when the server asks to wait; 0 where it does not.
         withheld: the lines that a probe does not send.
         budget: how often it and its pieces may still be split.

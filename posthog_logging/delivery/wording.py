@@ -31,7 +31,7 @@ _FORM = "the server or a proxy does not take requests of this form"
 
 
 def advice(response: Response) -> str:
-    """Return what is wrong with the key, the address or the network, as far as the answer shows."""
+    """Return what the answer shows to be wrong with the key, the address or the network."""
     status = response.status or 0
     if 300 <= status < 400:
         return _ELSEWHERE
