@@ -11,24 +11,20 @@ first caller, and a burst that outruns the thread, make a segment themselves.
 from __future__ import annotations
 
 import errno
-import math
 import os
-import resource
 import sys
 import time
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import accumulate, repeat
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import segment as segments
 from .folder import Folder, SegmentInfo, segments_in
 from .lock import Lock, has_gil
-from .own_log import logger
+from .orphans import Orphans
 from .segment import Segment, header_line, is_faked
 from .spool import RECEIPT, Entry, LeaseView, MemorySpool, fitting, lines_of
 
@@ -42,7 +38,6 @@ _LARGEST_SEGMENT = 4 * 1024 * 1024
 _GROWTH = 4
 _CHUNK = 256 * 1024
 _LOOK_EVERY = 10.0
-_MOST_ADOPTED = 64  # each is an open file
 _RETRY_DISK_AFTER = 5.0
 _DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_FOR = 1.0  # seconds: to measure a folder takes its time
@@ -106,8 +101,6 @@ class JournalSpool:
         self._begin()
 
     def _begin(self) -> None:
-        #: How many events were found in orphans, ever.
-        self.adopted = 0
         self._lock = Lock()  # for all but a write into the active segment
         self._memory = MemorySpool()
         self._segments: deque[Segment] = deque()  # oldest first; the active one, the next one last
@@ -121,14 +114,15 @@ class JournalSpool:
         self._written = 0
         self._came = 0
         self._gone = 0
-        self._left: set[Path] = set()  # own segments that were closed with something in them
-        self._seen: set[bytes] = set()  # digests of what was adopted
+        self._orphans = Orphans(
+            self._folder, self._first_line, self._warn, self._lose, self._duplicate
+        )
+        self._has_more = False  # orphans that were left for another look
         self._disk_again_at = 0.0
         self._full_until = 0.0
         self._full_for = 0  # bytes: for so many there was no room
         self._look_again_at = 0.0
         self._tidy_again_at = 0.0
-        self._more_at = math.inf  # 0 where orphans were left for the next look
         self._sync_again_at = 0.0
         self._news: deque[Callable[[], None]] = deque()
 
@@ -155,6 +149,11 @@ class JournalSpool:
         with self._lock:
             self._survey()
             return self._written
+
+    @property
+    def adopted(self) -> int:
+        """How many events of other processes were adopted, ever."""
+        return self._orphans.adopted
 
     @property
     def held(self) -> tuple[int, int]:
@@ -301,8 +300,7 @@ class JournalSpool:
                 segment.seal()
                 self._count(segment)
                 if segment.acked < segment.end:
-                    self._left.add(segment.path)
-                    self._seen.discard(segment.digest)
+                    self._orphans.leave(segment)
                 segment.release()
             self._came = self._gone = 0
             self._next_size = _SMALLEST_SEGMENT
@@ -383,8 +381,8 @@ class JournalSpool:
             self._segments.remove(segment)
             segment.release()
             self._note_room()
-            if not any(one.adopted for one in list(self._segments)):
-                self._look_again_at = min(self._look_again_at, self._more_at)
+            if self._has_more and not any(one.adopted for one in list(self._segments)):
+                self._look_again_at = 0.0
 
     def _note_room(self) -> None:
         """Note that a file is gone: there may be room again, in the folder and on the disk."""
@@ -529,79 +527,14 @@ class JournalSpool:
                     self._active = self._next = None
                     self._write = _nowhere
         known = {segment.path for segment in here}
-        open_now = sum(segment.adopted for segment in here)
-        self._adopt([path for path in self._folder.segments() if path not in known], open_now)
-
-    def _adopt(self, paths: Sequence[Path], open_now: int) -> None:
-        """Take over segments whose writers are gone, as many as may be open at once."""
-        self._more_at = math.inf
-        most = _most_open() if paths else 0
-        adopted: list[Segment] = []
-        found: Counter[str] = Counter()
-        problems: dict[str, list[Path]] = {}
-        for path in paths:
-            if open_now + len(adopted) >= most:
-                self._more_at = 0.0
-                break
-            orphan = segments.adopt(path, self._first_line)
-            if isinstance(orphan, str):
-                problems.setdefault(orphan, []).append(path)
-            elif orphan is not None and self._is_worth_it(orphan, found):
-                adopted.append(orphan)
+        found = self._orphans.look(known, sum(segment.adopted for segment in here))
         with self._lock:
-            self._segments.extendleft(reversed(adopted))
-            self._came += sum(segment.left for segment in adopted)
-        self._report(found, problems)
-
-    def _is_worth_it(self, orphan: Segment, found: Counter[str]) -> bool:
-        """Count what *orphan* holds; return whether any of it is to be delivered."""
-        is_copy = orphan.digest in self._seen and orphan.left > 0
-        if orphan.path not in self._left:
-            found["adopted"] += orphan.left + orphan.broken
-        found["broken"] += orphan.broken
-        found["duplicates"] += orphan.left if is_copy else 0
-        self._left.discard(orphan.path)
-        self._seen.add(orphan.digest)
-        if orphan.left and not is_copy:
-            return True
-        orphan.acked = orphan.end
-        orphan.release()
-        self._note_room()
-        return False
-
-    def _report(self, found: Counter[str], problems: dict[str, list[Path]]) -> None:
-        """Count what was found; say which files cannot be delivered and what to do."""
-        if adopted := found["adopted"]:
-            self.adopted += adopted
-            logger.info("adopted %d event(s) that another process left in the spool", adopted)
-        if found["broken"]:
-            self._lose("broken", found["broken"])
-        if found["duplicates"]:
-            self._duplicate(found["duplicates"])
-            self._warn("duplicates", "an event came twice with one uuid; it is sent once")
-        for problem, paths in problems.items():
-            ours = [path.name for path in paths if self._folder.owns(path)]
-            if ours:
-                others = f", like {len(ours) - 1} more" if len(ours) > 1 else ""
-                folder = self._folder.path
-                self._warn(
-                    f"spool: {problem}",
-                    f"spool file {ours[0]} {problem}; left alone{others}. "
-                    f"To do: `posthog-logging spool check {folder}` shows what it is, "
-                    f"`posthog-logging spool drain {folder}` delivers what can be delivered",
-                )
-
-
-def _most_open() -> int:
-    """Return how many orphans may be open at once: most files are the application's to open."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return _MOST_ADOPTED
-    try:
-        used = len(os.listdir("/dev/fd"))
-    except OSError:
-        used = limit // 2
-    return max(1, min(_MOST_ADOPTED, (limit - used) // 4))
+            self._segments.extendleft(reversed(found.segments))
+            self._came += sum(segment.left for segment in found.segments)
+        self._has_more = found.has_more
+        if found.has_freed:
+            self._note_room()
+        self._orphans.report(found)
 
 
 def _writes_are_one_step() -> bool:
