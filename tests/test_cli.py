@@ -182,7 +182,10 @@ def test_every_option_has_help(command: str, capsys: pytest.CaptureFixture[str])
         (["send", "x", "--api-key", KEY, "=1"], "'=1' is not a property"),
         (["send", "x", "--api-key", KEY, "--timestamp", "soon"], "'soon' is not a time"),
         (["send", "x", "--api-key", KEY, "--timeout", "nan"], "number of seconds"),
-        (["send", "x", "--api-key", KEY, "--host", "ftp://h"], "host: it must begin with http"),
+        (
+            ["send", "x", "--api-key", KEY, "--host", "ftp://h"],
+            "host: must be a URL that begins with http",
+        ),
         (["send", "x", "--api-key", "phx_personal"], "personal key"),
         (["send", "x", "--api-key", ""], "no key to send with: set POSTHOG_API_KEY"),
         (["send", "--kind", "group", "acme"], "TYPE:KEY"),
@@ -642,7 +645,7 @@ def test_serve_forward_to_nobody(capsys: pytest.CaptureFixture[str]) -> None:
 def test_serve_forward_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     """An address that is none is wrong usage."""
     assert 2 == main(["serve", "--port", "0", "--forward", "ftp://h"])
-    assert "--forward: host: it must begin with http" in capsys.readouterr().err
+    assert "--forward: must be a URL that begins with http" in capsys.readouterr().err
 
 
 # tail
@@ -882,10 +885,10 @@ def test_import_on_a_terminal(tmp_path: Path, inspector: Inspector) -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        ([], "which files?"),
-        (["no-such-file"], "no such file"),
-        ([__file__, "--map", "event"], "--map: FIELD=path"),
-        ([__file__, "--map", "colour=a"], "--map: FIELD=path"),
+        ([], "no file: give at least one"),
+        (["no-such-file"], "there is no such file"),
+        ([__file__, "--map", "event"], "--map: must be FIELD=path"),
+        ([__file__, "--map", "colour=a"], "--map: must be FIELD=path"),
         ([__file__, "--map", "timestamp=a"], "where the event's name is"),
         ([__file__, "--map", "event=a", "--format", "log"], "not allowed with"),
     ],
@@ -1201,11 +1204,11 @@ def test_doctor_finds_no_handler(in_service: Path) -> None:
         (["--app", "service", "--host", "https://h"], "the program has its own"),
         (
             ["--app", "service", "--explain", "x", "--extra", "[]"],
-            "--extra is not an object in JSON",
+            "--extra: must be a JSON object",
         ),
         (
             ["--app", "service", "--explain", "x", "--extra", "{"],
-            "--extra is not an object in JSON",
+            "--extra: must be a JSON object",
         ),
         (["--app", "service", "--explain", "x", "--level", "LOUD"], "'LOUD' is not a level"),
     ],
@@ -1326,7 +1329,15 @@ def test_spool_drain_skips_and_reports(
     shown = capsys.readouterr().out
     assert f"home-made to {inspector.url}: skipped, dialect:" in shown
     assert "posthog to no address: skipped, host:" in shown
-    assert "3 events wait still." in shown
+    assert "3 events still waiting." in shown
+
+
+def test_spool_drain_of_nothing_needs_no_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing waits there is nothing to send with."""
+    assert 0 == main(["spool", "drain", str(tmp_path), "--api-key", ""])
+    assert "Nothing to deliver" in capsys.readouterr().out
 
 
 def test_spool_drain_to_another_host(tmp_path: Path, inspector: Inspector) -> None:
@@ -1664,7 +1675,9 @@ METHOD = Answered(405)
             "as host",
         ),
         (METHOD, Answered(302, {"location": "/login"}), NOWHERE, "WRONG", "to /login, as", "host"),
-        (METHOD, Answered(501), Answered(501), "note", "POST only", "events wait"),
+        (METHOD, Answered(502), Answered(502), "note", "POST only", "events wait"),
+        (Answered(404, HTML, PAGE), Answered(501, HTML, PAGE), None, "WRONG", "web page", "host"),
+        (NOWHERE, Answered(501), Answered(501), "WRONG", "no ingestion endpoint", "host"),
         (NOWHERE, Answered(502), Answered(502), "note", "in trouble", "events wait"),
         (
             NOWHERE,
@@ -1699,6 +1712,7 @@ def test_protocols_are_told_apart(
         (Answered(404), "WRONG"),
         (Answered(302), "WRONG"),
         (Answered(503), "note"),
+        (Answered(501, HTML, PAGE), "WRONG"),
         (Answered(200, HTML, PAGE), "WRONG"),
         (Answered(200, {"content-type": "text/html"}, b"{}"), "ok"),
     ],

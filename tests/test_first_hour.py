@@ -117,7 +117,7 @@ def test_import_twice(
     assert 0 == main(words)
     third = capsys.readouterr().out
 
-    assert f"{file} was already imported: nothing was sent." in shown
+    assert f"{file} was already imported; nothing was sent." in shown
     assert ["file", "lines", "already", "imported", "imported"] == shown.split()[:5]
     assert ["old.ndjson", "2", "1", "1", "0", "0", "0"] == third.splitlines()[1].split()
     assert "was already imported" not in third

@@ -1,7 +1,11 @@
 """
-The command line: which commands there are, how their words are read, and how they end.
+The command line: the table of commands, how arguments are read, and the exit statuses.
 
-Commands live beside this file, one module each; what one prints and returns is its own.
+Each command is a module beside this one. It has `HELP`, its line in the list of commands;
+`add_arguments`; and `run`, which returns an exit status. Its docstring is its help text. It may
+have a `USAGE_LINE`, an `EPILOG` with exit statuses of its own, and a positional ``words``, which
+also takes everything after ``--``. ``posthog-logging --help`` imports every command, so a command
+imports optional packages, and what not every system has, inside functions.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from .output import harmless
 
 __all__ = ["main"]
 
-#: Each command and the module here that is it, in the order of the help.
+#: The module of each command, in the order of the help.
 _COMMANDS = {
     "demo": "demo",
     "serve": "serve",
@@ -80,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # Python flushes standard output at its end, and would complain once more:
+        # Python flushes standard output when it exits, and would fail again:
         # https://docs.python.org/3/library/signal.html#note-on-sigpipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _NO_READER
@@ -88,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     """
-    Return the command's options; ``words`` are those that are neither option nor value.
+    Return the command's options; ``words`` are its positional arguments.
 
-    Options and words may be mixed. After a ``--`` everything is a word: argparse would read
-    the options of ``serve -- COMMAND`` as its own.
+    Both may be mixed. Everything after a ``--`` is positional: argparse would read the options
+    of the program in ``serve -- COMMAND`` as its own.
     """
     command = _commands().parse_args(argv[:1]).command
     given = argv[1:]
@@ -108,7 +112,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _commands() -> argparse.ArgumentParser:
-    """Return what reads the first word: the name of a command, ``--help`` or ``--version``."""
+    """Return the parser of the first argument: a command, ``--help`` or ``--version``."""
     parser = argparse.ArgumentParser(
         prog=LIBRARY,
         description="Send product analytics events from log calls: try it, watch it, repair it.",
@@ -124,7 +128,7 @@ def _commands() -> argparse.ArgumentParser:
 
 
 def _command(name: str) -> argparse.ArgumentParser:
-    """Return one command's own parser; its help is its module's docstring."""
+    """Return the parser of one command."""
     module = _module(name)
     parser = argparse.ArgumentParser(
         prog=f"{LIBRARY} {name}",
@@ -145,7 +149,7 @@ def _module(name: str) -> ModuleType:
 
 @contextmanager
 def _warnings_shown(command: str) -> Iterator[None]:
-    """Show on standard error what the library logs about itself."""
+    """Show the library's own warnings on standard error."""
     shown = logging.StreamHandler()
     shown.setFormatter(logging.Formatter(f"{LIBRARY} {command}: %(message)s"))
     logger.addHandler(shown)

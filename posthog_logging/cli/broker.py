@@ -1,6 +1,4 @@
-"""
-Which broker a command is about: the options for it, and the address that they amount to.
-"""
+"""The options that name a broker, and the `Address` made of them."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ __all__ = ["add_arguments", "address_of", "secret_in"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which broker, and which queue in it."""
+    """Add the options that name the broker and a queue in it."""
     parser.add_argument(
         "--broker",
         nargs="?",
@@ -24,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the broker (default POSTHOG_BROKER): {FORMS}",
     )
     parser.add_argument(
-        "--broker-password-file", metavar="FILE", help="a file with nothing but its password"
+        "--broker-password-file",
+        metavar="FILE",
+        help="a file that holds only the broker's password",
     )
     parser.add_argument(
         "--queue",
@@ -34,11 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def address_of(options: argparse.Namespace) -> Address:
-    """Return the broker that *options* name; raises `CommandError` where they name none."""
+    """Return the address in *options*; raises `CommandError` if there is none or it is wrong."""
     try:
         url = checks.broker("--broker", options.broker or None)
         if url is None:
-            raise CommandError(f"no broker: give --broker, or set POSTHOG_BROKER: {FORMS}")
+            raise CommandError(f"no broker: give --broker or set POSTHOG_BROKER, as {FORMS}")
         where = address(url, options.queue)
     except ValueError as error:
         raise CommandError(str(error)) from None
@@ -47,11 +47,13 @@ def address_of(options: argparse.Namespace) -> Address:
 
 
 def secret_in(path: str | None) -> str:
-    """Return what is in a file, without the line end that editors leave; "" for no file."""
+    """Return the text of a file without blanks around it; "" if *path* is None."""
     if path is None:
         return ""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().strip()
-    except (OSError, ValueError) as error:
-        raise CommandError(f"{path}: cannot be read ({type(error).__name__})") from None
+    except OSError as error:
+        raise CommandError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise CommandError(f"{path}: cannot be read: not UTF-8") from None

@@ -1,20 +1,14 @@
-"""
-The commands of ``posthog-logging``, one module each; a table in `cli` names them.
-
-A module has `HELP`, one line; `add_arguments`; and `run`, which returns an exit status. Its
-docstring is the help of the command. It may have a `USAGE_LINE`, an `EPILOG` for exit statuses of
-its own, and a positional ``words``, which takes what follows ``--``. ``posthog-logging --help``
-imports every command, so friends, and what not every system has, are imported in `run`.
-"""
+"""What commands share: exit statuses, `CommandError`, the types of arguments, and waiting."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import threading
 import time
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..delivery import checks
@@ -26,10 +20,11 @@ __all__ = [
     "PORT",
     "USAGE",
     "CommandError",
-    "port",
     "seconds",
     "until_interrupted",
+    "verb_in",
     "wait_for_ever",
+    "whole",
 ]
 
 #: Exit statuses; `cli` documents them all.
@@ -43,11 +38,12 @@ PORT = 8969
 
 class CommandError(Exception):
     """
-    End a command with one sentence on standard error, and no traceback.
+    End a command with a message on standard error, without a traceback.
 
     Args:
+        text: the message.
         status: the exit status.
-        choices: lines that follow the sentence, such as what might have been meant.
+        choices: further lines, such as the values to choose from.
     """
 
     def __init__(self, text: str, status: int = USAGE, choices: Sequence[str] = ()) -> None:
@@ -56,15 +52,19 @@ class CommandError(Exception):
         self.choices = choices
 
 
-def port(text: str) -> int:
-    """Return *text* as a port number; 0 stands for a free one."""
-    if text.isdecimal() and int(text) < 65536:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a port; give a number from 0 to 65535")
+def whole(least: int, most: int = 99_999_999) -> Callable[[str], int]:
+    """Return the type of an argument that is a whole number from *least* to *most*."""
+
+    def read(text: str) -> int:
+        if re.fullmatch("[0-9]{1,8}", text) and least <= int(text) <= most:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+
+    return read
 
 
 def seconds(text: str) -> float:
-    """Return *text* as a number of seconds."""
+    """Return *text* as a number of seconds: the type of an argument."""
     try:
         return checks.seconds("an option", float(text))
     except ValueError:
@@ -73,11 +73,21 @@ def seconds(text: str) -> float:
         ) from None
 
 
+def verb_in(words: Sequence[str], verbs: Iterable[str], more: str) -> tuple[str, Sequence[str]]:
+    """Return the first of *words*, if it is one of *verbs*, and the others; *more* says which."""
+    verb, *others = words or [""]
+    if verb not in verbs:
+        wrong = f"{verb!r} is not known" if verb else "nothing to do"
+        *first, last = verbs
+        raise CommandError(f"{wrong}: give {', '.join(first)} or {last}, and {more}")
+    return verb, others
+
+
 @contextmanager
 def until_interrupted() -> Iterator[None]:
-    """End the block quietly at Ctrl-C and at SIGTERM, which service managers send."""
+    """End the block without an error at Ctrl-C and at SIGTERM, which service managers send."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's alone
+        yield  # only the main thread gets signals
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -90,10 +100,9 @@ def until_interrupted() -> Iterator[None]:
 
 def wait_for_ever() -> None:
     """
-    Sleep; unlike a lock, a sleep ends at Ctrl-C on every system.
+    Sleep until a signal raises; unlike waiting for a lock, this works on every system.
 
-    In short naps: a signal between Python's look for signals and the system call is seen
-    only after the call.
+    Each sleep is short: a signal that comes just before the system call is handled after it.
     """
     while True:
         time.sleep(0.2)

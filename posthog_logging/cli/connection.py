@@ -1,13 +1,10 @@
-"""
-Whether a server can be reached at all: its name, a connection, an answer, each within a limit.
-"""
+"""Reach a server, each step within a time limit, and judge why it cannot be reached."""
 
 from __future__ import annotations
 
 import socket
 import time
 
-from collections.abc import Mapping
 from http.client import HTTPException, RemoteDisconnected
 from ssl import SSLError
 from urllib.parse import urlsplit
@@ -22,20 +19,22 @@ from .protocols import OK, WRONG, Answer, Judgement
 
 __all__ = ["get", "judge_error", "look_up", "post"]
 
-# What OpenSSL calls it where the other end speaks plain HTTP.
+# OpenSSL's reasons if the other end speaks plain HTTP.
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})
 
 
 def get(url: str, timeout: float) -> Answer:
-    """Return the answer to a GET; raises ``OSError`` where there is none in *timeout* seconds."""
+    """Return the answer to a GET; raises ``OSError`` if none comes within *timeout* seconds."""
     with requests.Session() as session, until(time.monotonic() + timeout):
         for scheme in ("https://", "http://"):
             session.mount(scheme, BoundedAdapter())
-        return _answer(session.get(url, timeout=time_left(), allow_redirects=False))
+        answer = session.get(url, timeout=time_left(), allow_redirects=False)
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Answer(answer.status_code, headers, answer.content)
 
 
 def post(request: Request, timeout: float) -> Answer:
-    """Return the answer to *request*, sent as a handler does, and within the same limits."""
+    """Return the answer to *request*, sent as a handler sends; raises as `get` does."""
     transport = RequestsTransport()
     response = transport.send(request, timeout)
     transport.close()
@@ -44,13 +43,8 @@ def post(request: Request, timeout: float) -> Answer:
     return Answer(response.status, response.headers, response.body)
 
 
-def _answer(answer: requests.Response) -> Answer:
-    headers: Mapping[str, str] = {name.lower(): value for name, value in answer.headers.items()}
-    return Answer(answer.status_code, headers, answer.content)
-
-
 def look_up(host: str, timeout: float) -> Judgement:
-    """Return which addresses the name in *host* has, looked up within *timeout* seconds."""
+    """Return the addresses of the name in the URL *host*, looked up within *timeout* seconds."""
     parts = urlsplit(host)
     found = aside(lambda: socket.getaddrinfo(parts.hostname, parts.port or parts.scheme))
     try:
@@ -65,14 +59,14 @@ _NAME = "check the host's spelling, and the name server of this machine or conta
 
 
 def judge_error(error: BaseException, timeout: float) -> Judgement:
-    """Return what it means that no answer came, and what to do; *timeout* was the limit."""
+    """Return why no answer came within *timeout* seconds, and what to do."""
     root = _root(error)
     found, remedy = _meaning(error, root, timeout)
     return Judgement(WRONG, f"{found} ({type(root).__name__})", remedy)
 
 
 def _meaning(error: BaseException, root: BaseException, timeout: float) -> tuple[str, str]:
-    # The more special an error, the earlier: some are of several kinds.
+    # The order matters: a ConnectTimeout is also a Timeout, an SSLError a ConnectionError.
     if isinstance(error, requests.exceptions.SSLError):
         no_tls = isinstance(root, SSLError) and str(root.reason) in _NO_TLS
         return _PLAIN if no_tls else _UNTRUSTED
@@ -125,7 +119,7 @@ _UNKNOWN = ("no connection", "check the host's spelling, the port and the networ
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return the innermost cause: texts may quote the URL, a type does not."""
+    """Return the innermost cause, for its type: texts may quote the URL."""
     while True:
         inner = error.__cause__ or error.__context__
         if inner is None:

@@ -1,7 +1,7 @@
 """
-Run a small film service that logs, and show what arrives of it.
+Run a small film service that logs, and show the events that arrive.
 
-The inspector is the server, dictConfig sets logging up, four threads log; nothing leaves
+The inspector is the server, dictConfig sets logging up, and four threads log. Nothing leaves
 this machine. The exit status is 0 only if everything that was logged arrived and was good.
 """
 
@@ -26,7 +26,7 @@ from ..handler import PostHogHandler
 from ..inspector import Event, Inspector
 from ..wire import Dialect, find_dialect
 from . import destination, rows
-from .command import FAILED, OK, CommandError, port, until_interrupted, wait_for_ever
+from .command import FAILED, OK, CommandError, until_interrupted, wait_for_ever, whole
 from .output import Output
 from .serve import KEY, started
 
@@ -35,7 +35,7 @@ __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "run a small service that logs, and show what arrives"
 
-# What all events of the demo have, and what no reader needs to see on each.
+# Properties of every event of the demo, which its table leaves out.
 _SHARED = ("service", "plan")
 _THREADS = 4
 
@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep", action="store_true", help="leave the inspector running until Ctrl-C"
     )
     parser.add_argument(
-        "--port", type=port, default=0, help="the inspector's port (default 0: a free one)"
+        "--port",
+        type=whole(0, 65535),
+        default=0,
+        help="the inspector's port (default 0: a free one)",
     )
     destination.add_dialect(parser)
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead")
@@ -80,9 +83,9 @@ def _dialect(name: str) -> Dialect:
 
 class Witness(logging.Filter):
     """
-    Write down what is logged, independently of what the handler makes of it.
+    Note what is logged, independently of the handler.
 
-    Gives each event its uuid, by which it is found again at the other end.
+    Gives each event a uuid, by which it is found again when it has arrived.
     """
 
     def __init__(self) -> None:
@@ -100,7 +103,7 @@ class Witness(logging.Filter):
 
 
 def configuration(url: str, dialect: str, witness: Witness) -> dict[str, Any]:
-    """Return what a service would have in its settings; only the witness is the demo's own."""
+    """Return the dictConfig of a service; only the witness in it is the demo's own."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -127,7 +130,7 @@ def configuration(url: str, dialect: str, witness: Witness) -> dict[str, Any]:
 
 
 def _log_all(url: str, dialect: Dialect) -> tuple[Witness, Mapping[str, int]]:
-    """Run the service; return what it logged and what the handler says became of it."""
+    """Run the service; return what it logged, and the handler's counts."""
     witness = Witness()
     logging.config.dictConfig(configuration(url, dialect.name, witness))
     handler = next(one for one in log.handlers if isinstance(one, PostHogHandler))
@@ -140,7 +143,7 @@ def _log_all(url: str, dialect: Dialect) -> tuple[Witness, Mapping[str, int]]:
     return witness, handler.counts
 
 
-# The service: all it knows of analytics is `extra` and `context`.
+# The service: of this library it uses `extras` and `context` only.
 
 
 class Viewer(NamedTuple):
@@ -170,7 +173,7 @@ def _serve_viewers() -> None:
 
 
 def _serve(viewer: Viewer) -> None:
-    """Serve one request; all that is logged in the block is this viewer's."""
+    """Serve one request; every event logged inside the block is this viewer's."""
     log.info("landing page", extra=extras.page(f"visitor-of-{viewer.id}", "Landing"))
     with context.identity(viewer.id, plan=viewer.plan):
         _sign_in(viewer)
@@ -205,7 +208,7 @@ def _pay(viewer: Viewer) -> None:
 
 
 def _log_odd_values() -> None:
-    """Log what JSON has no form for; it arrives as the nearest that JSON has."""
+    """Log values that JSON lacks; each arrives in the nearest form that JSON has."""
     loop: list[Any] = ["round and round"]
     loop.append(loop)
     odd: dict[str, Any] = {
@@ -228,7 +231,7 @@ def _log_odd_values() -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was logged beside what arrived; ``problems`` has a sentence for each difference."""
+    """What was logged and what arrived; ``problems`` has a line for each difference."""
 
     calls: int
     logged: int
@@ -239,7 +242,7 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Whether all that was logged arrived, once, as it was logged."""
+        """Whether everything that was logged arrived, once, as it was logged."""
         return not self.problems
 
 
@@ -257,7 +260,7 @@ def _compare(witness: Witness, counts: Mapping[str, int], inspector: Inspector) 
 
 
 def _missing(logged: Mapping[str, str], events: Sequence[Event]) -> list[str]:
-    """Return what is missing or renamed; ``$`` names are each protocol's own."""
+    """Return the events that are missing, renamed or unknown; protocols rename ``$`` names."""
     arrived = {one.uuid: one.message.event for one in events}
     missing = [f"missing: {name!r}" for key, name in logged.items() if key not in arrived]
     renamed = [
@@ -270,18 +273,18 @@ def _missing(logged: Mapping[str, str], events: Sequence[Event]) -> list[str]:
 
 
 def _unbalanced(counts: Mapping[str, int], logged: int) -> list[str]:
+    """Return what is wrong with the handler's counts."""
     lost = {reason: n for reason, n in counts.items() if reason not in NOT_LOSSES and n}
+    accounted_for = counts["delivered"] + counts["waiting"] + sum(lost.values())
     sums = {
-        "accepted is not what was logged": counts["accepted"] == logged,
-        "events still wait": counts["waiting"] == 0,
-        "the counts do not add up": counts["accepted"]
-        == counts["delivered"] + counts["waiting"] + sum(lost.values()),
+        "accepted is not what was logged": counts["accepted"] != logged,
+        "events still wait": counts["waiting"] != 0,
+        "the counts do not add up": counts["accepted"] != accounted_for,
     }
-    return [*(f"lost: {reason} {n}" for reason, n in lost.items()), *_false(sums)]
-
-
-def _false(sums: Mapping[str, bool]) -> list[str]:
-    return [text for text, holds in sums.items() if not holds]
+    return [
+        *(f"lost: {reason} {n}" for reason, n in lost.items()),
+        *(text for text, is_wrong in sums.items() if is_wrong),
+    ]
 
 
 def _show(output: Output, outcome: Outcome, dialect: Dialect) -> None:
@@ -314,7 +317,7 @@ _WHERE: Mapping[bool, str] = {
 
 
 def _without_shared(event: Event) -> dict[str, Any]:
-    """Return *event* as the neutral model has it, without what all events of the demo have."""
+    """Return *event* in the form of the inspector's API, without the shared properties."""
     message = event.message
     properties = {k: v for k, v in message.properties.items() if k not in _SHARED}
     return {

@@ -1,7 +1,7 @@
 """
-Where a command sends to: the options that name it, and the handler made of them.
+The options that name a server, a key and a protocol, and the handler made of them.
 
-What the handler's constructor refuses is wrong usage here.
+An error of the handler's constructor is wrong usage of the command.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
     "losses_left_out",
 ]
 
-#: For what runs on this machine: no proxy is needed there.
+#: Proxies for requests to this machine: none.
 DIRECT = {"no_proxy": "127.0.0.1"}
 
 
@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--api-key",
         metavar="KEY",
-        help="the project's key (default POSTHOG_PROJECT_TOKEN, else POSTHOG_API_KEY; unlike an "
-        "option, these are not visible in the list of processes)",
+        help="the project's key (default POSTHOG_PROJECT_TOKEN, else POSTHOG_API_KEY, which the "
+        "list of processes does not show)",
     )
     add_dialect(parser)
     add_timeout(parser)
@@ -76,12 +76,12 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
 
 
 def handler_for(options: argparse.Namespace, **more: Any) -> PostHogHandler:
-    """Return a handler that sends to where *options* say."""
+    """Return a handler for the destination in *options*, with *more* of its own options."""
     ensure_enabled()
     try:
         if not checks.api_key(options.api_key):
             raise CommandError(
-                "there is no key to send with: set POSTHOG_API_KEY, or give --api-key"
+                "there is no key to send with: set POSTHOG_API_KEY or give --api-key"
             )
         return PostHogHandler(
             options.api_key,
@@ -96,14 +96,14 @@ def handler_for(options: argparse.Namespace, **more: Any) -> PostHogHandler:
 
 
 def ensure_enabled() -> None:
-    """Raise `CommandError` where the environment switches every handler off."""
+    """Raise `CommandError` if ``POSTHOG_DISABLED`` switches every handler off."""
     if is_disabled():
         raise CommandError("POSTHOG_DISABLED is set, so nothing is sent: unset it first")
 
 
 @contextmanager
 def losses_left_out(*reasons: str) -> Iterator[None]:
-    """Show no warning of losses, for these *reasons* or for any: the command reports them."""
+    """Hide warnings of losses, for *reasons* or for any reason: the command reports them."""
 
     def is_shown(record: logging.LogRecord) -> bool:
         loss = _LOSS.match(record.getMessage())

@@ -1,5 +1,5 @@
 """
-Show the guides in the terminal: without a TOPIC their list, with one its text.
+Show a guide in the terminal; without TOPIC, list the guides.
 
 The guides are part of the package, so they fit the installed version and need no network.
 """
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     found = guides()
     if not options.words:
         output.table(_COLUMNS, [(topic, _promise(text)) for topic, text in found.items()])
-        output.say("", "posthog-logging docs TOPIC shows one.")
+        output.say("", "Show one with `posthog-logging docs TOPIC`.")
     for topic in options.words or found:
         text = _guide(topic, found)
         output.give({"topic": topic, "title": _title(text), "text": text})
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def guides() -> Mapping[str, str]:
-    """Return the text of every guide by its topic, in the order of the alphabet."""
+    """Return the text of every guide by topic, in alphabetical order."""
     folder = files("posthog_logging.docs")
     texts = {
         one.name.removesuffix(".md"): one.read_text(encoding="utf-8")

@@ -1,13 +1,14 @@
 """
 Look for what keeps events from arriving, without sending one.
 
-Checks the key, the address, the proxy, name resolution, connection and TLS, the clock, which
-protocol the server speaks, and what waits in a spool. Each finding that needs it has an advice.
-PostHog is sent an empty batch, which holds no event: its answer tells protocol and key.
+Checks the key, the address, the proxy, name resolution, connection and TLS, the clock, the
+server's protocol, and what waits in a spool. Each finding says what to do, if there is anything.
+PostHog gets an empty batch, which holds no event: the answer shows the protocol, and whether the
+key is known.
 
-With --app or --config the program's own handlers are checked: the program sets its logging up,
-and events that it logs meanwhile are not sent. --explain then answers one question alone:
-whether a call on a logger would be an event, and why.
+With --app or --config doctor checks a program's own handlers: the program sets up its logging,
+and events that it logs meanwhile are not sent. --explain instead answers one question: whether a
+call on a logger would be an event, and why.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from ..wire import DIALECTS, Batch, Dialect, Endpoint, find_dialect
 from . import broker, destination, program
 from .command import FAILED, OK, CommandError
 from .connection import get, judge_error, look_up, post
-from .output import Output, harmless
+from .output import Output, counted, harmless
 from .protocols import NOTE, WRONG, Answer, Judgement, judge_get, judge_posthog
 from .protocols import OK as WELL
 
@@ -66,7 +67,7 @@ _FRIENDS = ("orjson", "isal", "zstandard", "brotli", "rich", "structlog")
 _MOST_SKEW = 60.0
 _WIDTH = 100
 
-#: A cloud's regions do not know each other's keys, and none of them says so.
+#: The regions of a cloud do not know each other's keys, and their answers do not say so.
 _REGIONS = {
     "https://us.i.posthog.com": "PostHog's US cloud; the EU's is https://eu.i.posthog.com",
     "https://eu.i.posthog.com": "PostHog's EU cloud; the US's is https://us.i.posthog.com",
@@ -95,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run all checks, also after one that failed; or answer the one question."""
+    """Run all checks, also after one that failed; with --explain answer that question."""
     output = Output(options.json)
     _check_usage(options)
     call = program.call(options)
@@ -147,10 +148,10 @@ def _examine(options: argparse.Namespace) -> Iterator[Finding]:
         yield from _broker(options)
     elif _has_program(options):
         yield from _handlers()
-        found = [one.handler for one in carriers() if one.handler]
-        found = [own for own in found if not own.host.startswith(tuple(SCHEMES))]  # see --broker
-        for own in {(one.host, one.dialect.name): one for one in found}.values():
-            yield from _reached(own.host, own.host, own.dialect, None, options.timeout)
+        own = [one.handler for one in carriers() if one.handler]
+        for one in {(one.host, one.dialect.name): one for one in own}.values():
+            if not one.host.startswith(tuple(SCHEMES)):  # for brokers there is --broker
+                yield from _reached(one.host, one.host, one.dialect, None, options.timeout)
     else:
         yield from _destination(options)
     if options.spool is not None:
@@ -158,7 +159,7 @@ def _examine(options: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _broker(options: argparse.Namespace) -> Iterator[Finding]:
-    """Check the broker, and nothing else: who logs into one needs no key and no host."""
+    """Check the broker alone: a program that logs to one needs neither key nor host."""
     try:
         for finding in examine(broker.address_of(options), options.timeout):
             yield Finding(*finding)
@@ -173,12 +174,8 @@ def _destination(options: argparse.Namespace) -> Iterator[Finding]:
     except (ImportError, ValueError) as error:
         raise CommandError(str(error)) from None
     if is_disabled():
-        yield Finding(
-            WRONG,
-            "switch",
-            "POSTHOG_DISABLED is set, so nothing is sent",
-            "unset POSTHOG_DISABLED where events should be sent",
-        )
+        found, remedy = "POSTHOG_DISABLED is set, so nothing is sent", "unset POSTHOG_DISABLED"
+        yield Finding(WRONG, "switch", found, remedy)
     key, finding = _key(options.api_key)
     yield finding
     host = dialect.ingestion_host(given, key)
@@ -188,6 +185,7 @@ def _destination(options: argparse.Namespace) -> Iterator[Finding]:
 def _reached(
     given: str, host: str, dialect: Dialect, key: str | None, timeout: float
 ) -> Iterator[Finding]:
+    """Check the way to *host*, which *given* became; *key* is None if it is not known here."""
     yield _host(given, host)
     proxy = _proxy(host)
     yield proxy
@@ -197,12 +195,12 @@ def _reached(
     else:
         yield Finding(named.verdict, "name", named.found, named.remedy)
         if named.verdict == WRONG:
-            return  # all else would fail for the same reason
+            return  # the other checks would fail for the same reason
     yield from _connection(host, dialect, key, timeout)
 
 
 def _key(given: str | None) -> tuple[str, Finding]:
-    """Return the key, and a finding that does not show it."""
+    """Return the key, and a finding without it."""
     try:
         key = checks.api_key(given)
     except ValueError as error:
@@ -212,7 +210,7 @@ def _key(given: str | None) -> tuple[str, Finding]:
         return "", Finding(
             WRONG,
             "key",
-            "there is none, so nothing would be sent",
+            "there is no key, so nothing would be sent",
             "set POSTHOG_API_KEY to the key in the project's settings, or give --api-key",
         )
     text = f"from {source}, {len(key)} characters"
@@ -223,7 +221,7 @@ def _key(given: str | None) -> tuple[str, Finding]:
 
 
 def _variable() -> str:
-    """Return which variable of the environment the key is taken from."""
+    """Return the environment variable that the key is taken from."""
     name = "POSTHOG_PROJECT_TOKEN"
     return name if os.environ.get(name) else "POSTHOG_API_KEY"
 
@@ -236,7 +234,7 @@ def _host(given: str, host: str) -> Finding:
         return Finding(
             NOTE,
             "host",
-            f"{given} is the address for people; events go to {host}",
+            f"{given} is the address of the web application; events go to {host}",
             f"nothing, or give {host} as host",
         )
     if host.startswith("http:") and urlsplit(host).hostname not in ("127.0.0.1", "localhost"):
@@ -252,24 +250,24 @@ def _proxy(host: str) -> Finding:
     proxy = requests.utils.select_proxy(host, proxies)
     if proxy is None:
         return Finding(WELL, "proxy", "none")
-    parts = urlsplit(proxy)  # a proxy's URL may have a password in it
+    parts = urlsplit(proxy)
     return Finding(
         NOTE,
         "proxy",
-        f"{parts.scheme}://{parts.hostname}:{parts.port or ''}",
+        f"{parts.scheme}://{parts.hostname}:{parts.port or ''}",  # without user and password
         "nothing, if requests are to go through it; else add the host to NO_PROXY",
     )
 
 
 def _connection(host: str, dialect: Dialect, key: str | None, timeout: float) -> Iterator[Finding]:
-    """Ask for the address that takes events, with a GET, which sends none."""
+    """Send a GET, which holds no event, to the address that takes events."""
     url = dialect.request(Batch([], "", ""), Endpoint(host, "", None), "").url
     begun = time.monotonic()
     try:
         answer = get(url, timeout)
         took = (time.monotonic() - begun) * 1000
         judged = _protocol(host, dialect, key, answer, timeout)
-    except OSError as error:  # those of requests are, too
+    except OSError as error:  # as every RequestException is
         failed = judge_error(error, timeout)
         yield Finding(failed.verdict, "connection", failed.found, failed.remedy)
         return
@@ -281,7 +279,7 @@ def _connection(host: str, dialect: Dialect, key: str | None, timeout: float) ->
 def _protocol(
     host: str, dialect: Dialect, key: str | None, got: Answer, timeout: float
 ) -> Judgement:
-    """Find out which protocol the server speaks; PostHog is asked with an empty batch."""
+    """Return which protocol the server speaks; PostHog's are asked with an empty batch."""
     if dialect.name not in _POSTHOG:
         return judge_get(got, dialect.name)
     ask = functools.partial(_asked, host, key or _NO_KEY, timeout=timeout)
@@ -289,7 +287,7 @@ def _protocol(
     v1 = ask("posthog-v1", request_id) if dialect.name != "posthog-v0" else None
     v0 = ask(_V0, request_id) if dialect.name != "posthog-v1" else None
     judged = judge_posthog(got, v1, v0, request_id)
-    if not key and judged.key_known is not None:  # the key was ours, and made up
+    if not key and judged.key_known is not None:  # of a made-up key: leave that out
         return Judgement(WELL, judged.found.partition(", but it")[0].partition(", and lets")[0])
     return judged
 
@@ -310,7 +308,7 @@ def _clock(headers: Mapping[str, str], now: float) -> Finding:
     try:
         theirs = parsedate_to_datetime(headers["date"]).timestamp()
     except (KeyError, ValueError):
-        return Finding(WELL, "clock", "not compared: the server does not give its time")
+        return Finding(WELL, "clock", "not compared: the server does not send its time")
     skew = now - theirs
     if abs(skew) < _MOST_SKEW:
         return Finding(WELL, "clock", "the same as the server's")
@@ -336,22 +334,26 @@ def _spool(folder: str) -> Finding:
     segments = segments_in(folder)
     orphans = sum(not one.in_use for one in segments)
     waiting, size = sum(one.events for one in segments), sum(one.size for one in segments)
-    found = f"{waiting} events, {size} bytes, in {len(segments)} files, {orphans} without a writer"
-    remedy = (
+    if not waiting:
+        return Finding(WELL, "spool", "nothing waits")
+    files = f"{counted(len(segments), 'file')}, {orphans} without a writer"
+    return Finding(
+        NOTE,
+        "spool",
+        f"{counted(waiting, 'event')}, {counted(size, 'byte')}, in {files}",
         "nothing, if a program with this spool runs or will start again; else deliver them with "
-        f"`posthog-logging spool drain {folder}`"
+        f"`posthog-logging spool drain {folder}`",
     )
-    return Finding(*((NOTE, "spool", found, remedy) if waiting else (WELL, "spool", found)))
 
 
 def _handlers() -> Iterator[Finding]:
-    """Yield a finding for each logger that carries a handler of this library."""
+    """Yield a finding for each logger that has a handler of this library."""
     found = carriers()
     if not found:
         yield Finding(
             WRONG,
             "handlers",
-            "no logger carries one of this library's",
+            "no logger has a handler of this library",
             "add one with logging.getLogger().addHandler(PostHogHandler()); if the program does, "
             "let --app name the function that does it, as in --app service:configure",
         )
@@ -359,14 +361,14 @@ def _handlers() -> Iterator[Finding]:
 
 
 def _carrier(one: Carrier) -> Finding:
-    """Return what is known of one handler; of a key only whether there is one."""
+    """Return a finding about one handler, without its key."""
     own = one.handler
     if own is None:
         return Finding(
             NOTE,
             "handler",
             f"{one.way}: no QueueListener in this process reads its queue",
-            "nothing, if another process does; else start a Listener on the same queue",
+            "nothing, if another process reads it; else start a Listener on the same queue",
         )
     level = logging.getLevelName(own.level)
     counts = "  ".join(f"{name} {count}" for name, count in own.counts.items())

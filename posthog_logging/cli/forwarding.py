@@ -1,7 +1,7 @@
 """
-Pass requests on to another server, unchanged, beside answering them.
+Forward the inspector's requests to another server, unchanged.
 
-One thread sends, so the inspector's own answer never waits for the other server's.
+A thread sends them, so the inspector's own answer never waits for the other server's.
 """
 
 from __future__ import annotations
@@ -25,30 +25,31 @@ __all__ = ["Forwarder"]
 _TIMEOUT = 15.0
 _MOST_WAITING = 1000
 
-# Headers of one connection, and what `requests` sets by itself (RFC 9110, 7.6.1).
-_NOT_OURS = frozenset(
+# Headers of one connection (RFC 9110, 7.6.1), and those that `requests` sets itself.
+_NOT_FORWARDED = frozenset(
     "accept-encoding connection content-length host keep-alive transfer-encoding".split()
 )
 
-_WHY = {
-    401: "the program's own POSTHOG_API_KEY must be the real one for --forward",
+#: What to do about a status.
+_REMEDIES = {
+    401: "give the program the real POSTHOG_API_KEY",
     404: "check the address, and the program's dialect",
 }
-_LOOK = "run `posthog-logging doctor --host` with that address"
+_REMEDY = "run `posthog-logging doctor --host` with that address"
 
 
 class Forwarder:
     """
     Send each request that it is called with to *url*; a context manager.
 
-    A failure is reported on standard error once for each way to fail. Nothing is retried.
+    Nothing is retried. Each kind of failure is reported on standard error once.
     """
 
     def __init__(self, url: str) -> None:
         try:
-            self._url = checks.host(url, "")
+            self._url = checks.host(url, "", "--forward")
         except ValueError as error:
-            raise CommandError(f"--forward: {error}") from None
+            raise CommandError(str(error)) from None
         self._queue: queue.Queue[Asked | None] = queue.Queue(_MOST_WAITING)
         self._thread = threading.Thread(target=self._send_all, name="forwarder", daemon=True)
         self._reported: set[str] = set()
@@ -70,13 +71,13 @@ class Forwarder:
         self._thread.join(_TIMEOUT)
 
     def __call__(self, asked: Asked) -> None:
-        """Take one request over; never blocks."""
+        """Queue one request; never block."""
         try:
             self._queue.put_nowait(asked)
         except queue.Full:
             self._report(
                 f"{self._url} is too slow: {_MOST_WAITING} requests wait, and newer ones are not "
-                "passed on"
+                "forwarded"
             )
 
     def _send_all(self) -> None:
@@ -85,7 +86,9 @@ class Forwarder:
                 self._send(session, asked)
 
     def _send(self, session: requests.Session, asked: Asked) -> None:
-        headers: dict[str, Any] = {k: v for k, v in asked.headers.items() if k not in _NOT_OURS}
+        headers: dict[str, Any] = {
+            k: v for k, v in asked.headers.items() if k not in _NOT_FORWARDED
+        }
         try:
             answer = session.post(
                 self._url + asked.path,
@@ -96,14 +99,12 @@ class Forwarder:
                 allow_redirects=False,
             )
         except requests.RequestException as error:
-            self._report(
-                f"{self._url} cannot be reached ({type(error).__name__}); "
-                "requests to it are not repeated"
-            )
+            name = type(error).__name__
+            self._report(f"{self._url} cannot be reached ({name}); nothing is sent again")
         else:
             if not answer.ok:
-                advice = _WHY.get(answer.status_code, _LOOK)
-                self._report(f"{self._url} answered HTTP {answer.status_code}; {advice}")
+                remedy = _REMEDIES.get(answer.status_code, _REMEDY)
+                self._report(f"{self._url} answered HTTP {answer.status_code}. To do: {remedy}")
 
     def _report(self, text: str) -> None:
         if text not in self._reported:

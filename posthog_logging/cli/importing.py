@@ -1,9 +1,9 @@
 """
 Send the events in files of JSON lines: journals, exports, structured logs.
 
-How far a file has come is kept beside it, in FILE.imported: after an outage or Ctrl-C the
-same command goes on there. Every event keeps its uuid and its time, so that nothing is
-stored twice. A line that is no event, or broken, does not stop the others.
+The progress of a file is saved beside it, as FILE.imported: after an outage or Ctrl-C the same
+command goes on from there. Every event keeps its uuid and its time, so nothing is stored twice.
+A line that is broken or not an event does not stop the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..events import jsonable
 from ..handler import PostHogHandler
 from . import destination
 from .command import FAILED, OK, CommandError
-from .lines import FORMATS, fields_in_line, reader
+from .lines import FORMATS, fault_of, fields_in_line, reader
 from .output import Output, harmless
 
 
@@ -75,13 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="FIELD=path,...",
         help="where in a line each part of an event is: event, distinct_id, timestamp, uuid, "
-        "properties, set, set_once, groups; a path is keys with dots between them",
+        "properties, set, set_once, groups; a path is one or more keys with dots between them",
     )
     parser.add_argument(
         "--historical-migration", action="store_true", help="mark the events as imported history"
     )
     parser.add_argument(
-        "--again", action="store_true", help="begin at the first line, whatever was done before"
+        "--again", action="store_true", help="begin at the first line, also after an earlier run"
     )
     destination.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each file")
@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Done:
-    """How far one file has come, towards one destination."""
+    """The progress of one file towards one destination."""
 
     to: str
     head: str
@@ -102,35 +102,31 @@ class Done:
 
     @property
     def bad(self) -> int:
-        """How many lines should have arrived and did not."""
+        """The number of lines that did not arrive and should have."""
         return self.broken + self.lost
 
 
 def run(options: argparse.Namespace) -> int:
     """Import file after file."""
     if not options.words:
-        raise CommandError("which files? Give at least one")
+        raise CommandError("no file: give at least one")
     for name in options.words:
         if not os.path.isfile(name):
-            raise CommandError(f"{name}: no such file")
+            raise CommandError(f"{name}: there is no such file")
     output = Output(options.json)
     work = _Import(options, output)
     try:
-        runs = [work.file(Path(name)) for name in options.words]
+        runs = [(name, work.file(Path(name))) for name in options.words]
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one ended", file=sys.stderr)
         raise
     finally:
         work.close()
-    output.table(
-        _COLUMNS, [_row(name, *one) for name, one in zip(options.words, runs, strict=True)]
-    )
-    for name, (begun, done) in zip(options.words, runs, strict=True):
+    output.table(_COLUMNS, [_row(name, *ends) for name, ends in runs])
+    for name, (begun, done) in runs:
         if begun.lines == done.lines > 0:
-            output.say(
-                f"{name} was already imported: nothing was sent. --again sends it once more."
-            )
-    return FAILED if any(done.bad for _, done in runs) else OK
+            output.say(f"{name} was already imported; nothing was sent. --again imports it again.")
+    return FAILED if any(done.bad for _, (_, done) in runs) else OK
 
 
 def _row(name: str, begun: Done, done: Done) -> list[str]:
@@ -141,20 +137,20 @@ def _row(name: str, begun: Done, done: Done) -> list[str]:
 
 @dataclass
 class _Chunk:
-    """Lines that are sent together: what became of them is known before the next ones."""
+    """Lines that are sent together; their outcome is known before the next ones are read."""
 
     counts: Counter[str] = field(default_factory=Counter)
     line_of: dict[str, int] = field(default_factory=dict)
 
 
 class _Import:
-    """One run: a handler, and what reads the lines."""
+    """One run of the command: a handler, and a reader of lines."""
 
     def __init__(self, options: argparse.Namespace, output: Output) -> None:
         self._options = options
         self._output = output
         self._lost: list[tuple[str, Any]] = []
-        # Nothing is sent but by `flush`: a chunk's fate is known when it returns.
+        # Only `flush` sends, so the outcome of a chunk is known when it returns.
         self._handler: PostHogHandler = destination.handler_for(
             options,
             flush_at=_NEVER,
@@ -170,12 +166,12 @@ class _Import:
             raise CommandError(str(error)) from None
 
     def close(self) -> None:
-        """Give back connections; what was not delivered is not lost, for a later run sends it."""
+        """Close connections; what was not delivered is not lost, as a later run sends it."""
         with destination.losses_left_out("shutdown"):
             self._handler.close()
 
     def file(self, path: Path) -> tuple[Done, Done]:
-        """Import one file, from where an earlier run ended; return both ends."""
+        """Import one file; return its progress before and after this run."""
         try:
             with open(path, "rb") as stream:
                 return self._stream(path, stream)
@@ -203,7 +199,7 @@ class _Import:
         return begun, done
 
     def _chunk(self, path: Path, lines: Sequence[bytes], done: Done) -> Done:
-        """Send some lines, and return how far the file has come by them."""
+        """Send some lines; return the file's progress after them."""
         chunk = _Chunk()
         for number, line in enumerate(lines, done.lines + 1):
             outcome = self._line(path, line, number, chunk)
@@ -224,20 +220,20 @@ class _Import:
         )
 
     def _line(self, path: Path, line: bytes, number: int, chunk: _Chunk) -> str:
-        """Hand one line over; return what it was."""
-        # A journal that crashed ends in zeros; editors, and files put together, have marks.
+        """Queue the event in one line; return the line's outcome."""
+        # The journal of a crashed process ends in zeros; joined files have byte-order marks.
         text = line.strip(_BLANK).removeprefix(codecs.BOM_UTF8).strip(_BLANK)
         if not text or (number == 1 and _is_header(text)):
             return "left out"
         try:
             fields = fields_in_line(text, self._read)
-        except Exception as error:  # decoders of foreign forms raise what they like
-            _complain(path, number, _described(error))
+        except Exception as error:  # a decoder of foreign data may raise anything
+            _complain(path, number, fault_of(error))
             return "broken"
         if fields is None:
             return "left out"
         if fields["uuid"] in chunk.line_of:
-            return "left out"  # the same event once more
+            return "left out"  # a second copy
         before = _losses(self._handler)
         key = self._handler.accept(fields)
         if key is None:
@@ -248,12 +244,13 @@ class _Import:
         return "imported"
 
     def _deliver(self) -> None:
-        """Flush until nothing is left; give up when the time-out has passed without."""
+        """Flush until nothing waits; give up after ``--timeout``."""
         deadline = time.monotonic() + self._options.timeout
         while not self._handler.flush(self._options.timeout):
             if time.monotonic() >= deadline:
-                text = "cannot deliver; the same command goes on where this one ended"
-                raise CommandError(text, FAILED)
+                raise CommandError(
+                    "not all was delivered; the same command goes on where this one ended", FAILED
+                )
             time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
 
     def _note_loss(self, error: DeliveryError, events: list[dict[str, Any]]) -> None:
@@ -287,17 +284,8 @@ def _complain(path: Path, number: int, text: str) -> None:
     print(harmless(f"{path}:{number}: {text}"), file=sys.stderr)
 
 
-def _described(error: Exception) -> str:
-    """Say what is wrong with a line, without quoting it."""
-    if type(error) is ValueError or isinstance(error, LookupError):
-        return str(error)
-    if isinstance(error, ValueError):
-        return "not JSON" if "JSON" in type(error).__name__ else str(error)
-    return f"not an event ({type(error).__name__})"
-
-
 def _fingerprint(options: argparse.Namespace) -> str:
-    """Return what tells two destinations apart, and tells nobody the key."""
+    """Return a text that differs between two destinations, and does not reveal the key."""
     key = checks.api_key(options.api_key)
     host = options.host or os.environ.get("POSTHOG_HOST", "")
     parts = "\0".join([options.dialect, host, key, options.format, options.map])
@@ -316,13 +304,15 @@ def _load(path: Path) -> Done | None:
 
 
 def _save(path: Path, done: Done) -> None:
-    """Replace the file at once: it is whole at any moment."""
+    """Replace the file in one step, so that it is whole at any time."""
     beside = path.with_name(f"{path.name}.new")
     try:
         beside.write_bytes(jsonable.encode(asdict(done)) + b"\n")
         beside.replace(path)
     except OSError as error:
-        _complain(path, 0, f"cannot be written ({error.strerror}): a later run begins anew")
+        _complain(
+            path, 0, f"the progress cannot be saved ({error.strerror}); a later run begins anew"
+        )
 
 
 def _numbers(done: Done) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """
-What commands print: tables and sentences for people, one JSON object a line on request.
+Print the results of commands: tables and sentences for people, or lines of JSON for programs.
 
-The only module of the command line that prints. What came over the network is made
-harmless first: no control character of an event's name reaches a terminal.
+Text from outside is made harmless first, so that no control character reaches a terminal.
 
-A colour has a meaning: green is good, yellow wants a look, red is wrong, dim is background.
-There are none where NO_COLOR is set (https://no-color.org), nor outside of a terminal.
+Colours have a meaning: green is good, yellow needs a look, red is wrong, dim is background.
+There are none if NO_COLOR is set (https://no-color.org), or if the output is not a terminal.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from typing import Any, TextIO
 from ..events import jsonable
 
 
-__all__ = ["Output", "brief", "clock", "harmless"]
+__all__ = ["Output", "brief", "clock", "counted", "harmless"]
 
-#: The properties of PostHog's own that an event is about.
+#: PostHog's own properties that say what an event is about.
 _TELLING = (
     "$anon_distinct_id",
     "$group_type",
@@ -39,7 +38,7 @@ _TELLING = (
     "$groups",
 )
 
-#: What a colour means, by its code (ECMA-48, 8.3.117).
+#: The code of the colour for each meaning (ECMA-48, 8.3.117).
 _COLOURS = {"good": "32", "note": "33", "bad": "31", "dim": "2"}
 
 _WIDEST_CELL = 60
@@ -51,11 +50,11 @@ _WIDEST_TEXT = 100
 
 class Output:
     """
-    Where a command's results go.
+    Print a command's results, for people or for programs.
 
     Args:
-        as_json: print only what `give` is given.
-        stream: standard output where None.
+        as_json: print lines of JSON for programs, and nothing for people.
+        stream: where to print; None: standard output.
     """
 
     def __init__(self, as_json: bool = False, stream: TextIO | None = None) -> None:
@@ -82,10 +81,10 @@ class Output:
         meanings: Sequence[str] = (),
     ) -> None:
         """
-        Print a table, for people only: with ``rich`` if it is there and this is a terminal.
+        Print a table, for people only; on a terminal with ``rich``, if that is installed.
 
         Args:
-            meanings: one for each row, which colours its first cell.
+            meanings: one for each row, for the colour of its first cell.
         """
         if self.as_json:
             return
@@ -94,16 +93,17 @@ class Output:
             self._write(_plain_table(columns, cells, _width(self._stream)))
 
     def markdown(self, text: str) -> None:
-        """Print *text*, for people only: with ``rich`` if it is there and this is a terminal."""
+        """Print *text*, for people only; on a terminal with ``rich``, if that is installed."""
         if not self.as_json and not (self._stream.isatty() and _rich_text(text, self._stream)):
             self._write(text.splitlines())
 
     def line(self, cells: Sequence[str], meaning: str = "") -> None:
-        """Print one row of a table that goes on, for people only; columns grow as they must."""
+        """Print one row of a table whose rows are not known yet, for people only."""
         if self.as_json:
             return
         fitted = _fitted(list(map(harmless, cells)), _WIDEST_OF_A_LINE)
         sizes = list(map(_columns_of, fitted))
+        # Columns grow as they must.
         self._widths = [*map(max, sizes, self._widths), *sizes[len(self._widths) :]]
         padded = [
             cell + " " * (width - size)
@@ -118,13 +118,13 @@ class Output:
         return f"\x1b[{_COLOURS[meaning]}m{text}\x1b[0m"
 
     def counts(self, name: str, counts: Mapping[str, Any]) -> None:
-        """Print numbers with their names on one line, for people only."""
+        """Print numbers and their names on one line, for people only."""
         numbers = (f"{reason} {n}" for reason, n in counts.items() if isinstance(n, int))
         self.say(f"{name:<10} {'  '.join(numbers)}")
 
     @contextmanager
     def progress(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar for *total* bytes on standard error; yields what moves it on."""
+        """Show a progress bar for *total* bytes on standard error; yield what advances it."""
         try:
             from rich.console import Console
             from rich.markup import escape
@@ -139,7 +139,7 @@ class Output:
             yield lambda size: bars.advance(task, size)
 
     def _write(self, lines: Iterable[str]) -> None:
-        # A terminal without UTF-8 must not end the command.
+        # A terminal that is not UTF-8 must not end the command.
         coding = self._stream.encoding or "utf-8"
         for line in lines:
             text = line.encode(coding, "backslashreplace").decode(coding)
@@ -148,19 +148,19 @@ class Output:
 
 
 def harmless(text: str) -> str:
-    """Return *text* on one line, with escapes for all that a terminal would act upon."""
+    """Return *text* on one line, with escapes for the characters that control a terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _escaped(line: str) -> str:
-    """Return a line of JSON with JSON's own escapes for all that a terminal would act upon."""
+    """Return a line of JSON, with JSON's escapes for the characters that control a terminal."""
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def brief(properties: Mapping[str, Any], most: int = 3) -> str:
-    """Return the first few properties that the caller gave, as ``name=value``."""
+    """Return up to *most* of the properties that the caller gave, as ``name=value``."""
     own = [name for name in properties if not name.startswith("$") and name != "distinct_id"]
     names = [*(name for name in _TELLING if properties.get(name)), *own]
     pairs = [f"{name}={_value(properties[name])}" for name in names[:most]]
@@ -168,8 +168,13 @@ def brief(properties: Mapping[str, Any], most: int = 3) -> str:
 
 
 def clock(timestamp: str) -> str:
-    """Return the time of day in an RFC 3339 timestamp, in UTC as it is sent."""
+    """Return the time of day in an RFC 3339 timestamp, to milliseconds."""
     return timestamp[11:23] if timestamp[10:11] == "T" else timestamp
+
+
+def counted(number: int, noun: str) -> str:
+    """Return *number* and *noun*, in the plural except for 1."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _value(value: Any) -> str:
@@ -177,7 +182,7 @@ def _value(value: Any) -> str:
 
 
 def _fitted(cells: Sequence[str], widest: int = _WIDEST_CELL) -> list[str]:
-    """Cut long cells; the last one of a row moves nothing aside, so it may be longer."""
+    """Cut long cells; the last one of a row may be longer, as no column follows it."""
     widths = [widest] * (len(cells) - 1) + [_WIDEST_LAST]
     return [
         cell if len(cell) <= width else f"{cell[: width - 1]}…"
@@ -186,7 +191,7 @@ def _fitted(cells: Sequence[str], widest: int = _WIDEST_CELL) -> list[str]:
 
 
 def _rich_text(text: str, stream: TextIO) -> bool:
-    """Print Markdown by way of ``rich``; return whether it is installed."""
+    """Print Markdown with ``rich``; return whether that is installed."""
     try:
         from rich.console import Console
         from rich.markdown import Markdown
@@ -203,7 +208,7 @@ def _rich_table(
     meanings: Sequence[str],
     stream: TextIO,
 ) -> bool:
-    """Print by way of ``rich``; return whether it is installed."""
+    """Print a table with ``rich``; return whether that is installed."""
     try:
         from rich import box
         from rich.console import Console
@@ -217,7 +222,7 @@ def _rich_table(
     table.add_column(columns[-1])
     for number, row in enumerate(rows):
         style = _STYLES[meanings[number] if meanings else ""]
-        # A `Text` is taken as it is; in a string rich would look for its markup.
+        # As `Text`, since rich would look for its markup in a string.
         table.add_row(Text(row[0], style), *map(Text, row[1:]))
     Console(file=stream).print(table)
     return True
@@ -240,7 +245,7 @@ def _plain_table(
 
 
 def _columns_of(text: str) -> int:
-    """Return how many columns of a terminal *text* takes (UAX 11)."""
+    """Return the width of *text* in columns of a terminal (UAX 11)."""
     return sum(map(_columns_of_one, text))
 
 

@@ -1,8 +1,8 @@
 """
-Show the plan of a program's events, export it, check what came against it, compare two.
+Show the plan of a program's events, export it, check events against it, or compare two plans.
 
-A PLAN is the dotted name of a module that declares events with @event, or the JSON Schema that
-``export`` has written. A module is imported from the working directory, too.
+A PLAN is the dotted name of a module that declares events with @event, or the file that export
+has written. Modules in the working directory are found, too.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 from ..events.schema import describe
 from ..events.schema_diff import Change, changes_in
 from ..plan import Finding, Plan, PlanError, PlannedEvent
-from .command import FAILED, OK, CommandError
-from .lines import fields_in_line, reader
-from .output import Output
+from .command import FAILED, OK, CommandError, verb_in
+from .lines import fault_of, fields_in_line, reader
+from .output import Output, counted
 
 
 __all__ = ["HELP", "add_arguments", "load", "run"]
@@ -37,8 +37,8 @@ examples:
   posthog-logging plan check service.events events.ndjson
   posthog-logging plan diff plan.json service.events
 
-exit statuses: 0 done, nothing to object to; 1 check found events that are not as planned, diff
-found changes that break those who read the events; 2 wrong usage, a plan that is not one
+exit statuses: 0 done, nothing found; 1 check found events that are not as planned, or diff found
+changes that break readers of the events; 2 wrong usage, a plan that cannot be read
 """
 
 _COLUMNS = ("event", "field", "may be", "required", "about")
@@ -57,10 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what the first word says."""
-    verb, *words = options.words or [""]
-    if verb not in _VERBS:
-        raise CommandError("what to do? Give show, export, check or diff, and a plan")
+    """Show, export, check or compare."""
+    verb, words = verb_in(options.words, _VERBS, "a plan")
     least, most, work = _VERBS[verb]
     if not least <= len(words) <= most:
         raise CommandError(f"{verb} takes {_TAKES[verb]}; got {len(words) or 'nothing'}")
@@ -69,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def load(name: str) -> Plan:
-    """Return the plan that *name* means; what is not one is wrong usage."""
+    """Return the plan in the module or file *name*; raises `CommandError` if there is none."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -93,7 +91,7 @@ def _show(output: Output, words: Sequence[str]) -> int:
             }
         )
     output.table(_COLUMNS, [row for one in plan.events.values() for row in _rows(one)])
-    output.say(f"{len(plan.events)} events are planned in {plan.name}.")
+    output.say(f"{plan.name} declares {counted(len(plan.events), 'event')}.")
     return OK
 
 
@@ -120,8 +118,9 @@ def _export(output: Output, words: Sequence[str]) -> int:
         Path(words[1]).write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
         raise CommandError(f"{words[1]}: {error.strerror}") from None
-    output.say(f"{len(document['oneOf'])} events were written to {words[1]}.")
-    output.give({"file": words[1], "events": len(document["oneOf"])})
+    events = len(document["oneOf"])
+    output.say(f"Wrote {counted(events, 'event')} to {words[1]}.")
+    output.give({"file": words[1], "events": events})
     return OK
 
 
@@ -139,14 +138,14 @@ def _check(output: Output, words: Sequence[str]) -> int:
     missing = plan.missing(came)
     output.give({"events": came.total(), "findings": len(found), "missing": missing})
     output.say(
-        f"{came.total()} events, {len(found)} findings.",
+        f"{counted(came.total(), 'event')}, {counted(len(found), 'finding')}.",
         *([f"Planned, and not among them: {', '.join(missing)}"] if missing else []),
     )
     return FAILED if found else OK
 
 
 def _in_file(plan: Plan, name: str, came: Counter[str]) -> Iterator[tuple[str, Finding]]:
-    """Yield what is not as planned in a file of JSON lines, with the number of its line."""
+    """Yield each finding in a file of JSON lines, with its file and line."""
     read = reader("auto")
     try:
         with open(name, "rb") as file:
@@ -156,8 +155,8 @@ def _in_file(plan: Plan, name: str, came: Counter[str]) -> Iterator[tuple[str, F
                 where = f"{name}:{number}"
                 try:
                     fields = fields_in_line(line.removeprefix(b"\xef\xbb\xbf"), read)
-                except (ValueError, TypeError, KeyError) as error:
-                    yield where, Finding("", None, f"broken line: {error}")
+                except Exception as error:  # a decoder of foreign data may raise anything
+                    yield where, Finding("", None, f"broken line: {fault_of(error)}")
                     continue
                 if fields is not None:
                     event = str(fields.get("event"))
@@ -178,12 +177,12 @@ def _diff(output: Output, words: Sequence[str]) -> int:
     if rows:
         output.table(("", "event", "change"), sorted(rows))
     breaking = sum(change.breaks for _, change in changes)
-    output.say(f"{len(changes)} changes, {breaking} of them break those who read the events.")
+    output.say(f"{counted(len(changes), 'change')}; {breaking} would break readers of the events.")
     return FAILED if breaking else OK
 
 
 def _changes(old: Plan, new: Plan) -> Iterator[tuple[str, Change]]:
-    """Yield what differs, each with its event's name."""
+    """Yield each difference, with the name of its event."""
     for name, before in old.events.items():
         after = new.events.get(name)
         if after is None:
@@ -200,13 +199,14 @@ def _changes(old: Plan, new: Plan) -> Iterator[tuple[str, Change]]:
         yield name, Change(False, "the event is new")
 
 
-#: What each does, and how many words it takes at least and at most.
+#: What each takes, for messages.
 _TAKES = {
     "show": "a plan: a module such as service.events, or an exported file",
-    "export": "a plan, and perhaps the file to write",
+    "export": "a plan, and optionally the file to write",
     "check": "a plan, and the files with events",
-    "diff": "two plans: the one before and the one now",
+    "diff": "two plans: the old one and the new one",
 }
+#: How many arguments each takes at least and at most, and its function.
 _VERBS = {
     "show": (1, 1, _show),
     "export": (1, 2, _export),

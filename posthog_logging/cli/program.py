@@ -1,7 +1,7 @@
 """
-Load the user's program to look at its logging; and describe one log call in it.
+Load a user's program to examine its logging, and read the options that describe a log call in it.
 
-No event that is logged meanwhile is sent: not while the program loads, and not at exit.
+No event that the program logs is sent, neither while it loads nor at exit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Call(NamedTuple):
     extra: Mapping[str, Any] | None
 
 
-# Left open until the process ends: handlers deliver at exit.
+# Open until the process ends, since handlers deliver at exit.
 _kept_here = contextlib.ExitStack()
 
 
@@ -44,13 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--app",
         metavar="MODULE[:CALLABLE]",
-        help="the program: a module to import, and a callable in it that sets logging up",
+        help="the program: a module to import, and a callable in it that sets up logging",
     )
     parser.add_argument(
         "--config", metavar="FILE", help="a file in JSON or YAML for logging.config.dictConfig"
     )
     parser.add_argument(
-        "--explain", metavar="LOGGER", help="explain what becomes of a log call on this logger"
+        "--explain",
+        metavar="LOGGER",
+        help="explain whether a log call on this logger would be an event",
     )
     parser.add_argument(
         "--message", default="a log call", metavar="TEXT", help="the message of that call"
@@ -58,18 +60,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--level", default="INFO", metavar="LEVEL", help="the level of that call (default INFO)"
     )
-    parser.add_argument("--extra", metavar="JSON", help="the extra of that call, an object")
+    parser.add_argument("--extra", metavar="JSON", help="the extra of that call, a JSON object")
 
 
 def call(options: argparse.Namespace) -> Call | None:
-    """Return the log call that *options* ask about; None where they ask about none."""
+    """Return the log call that *options* describe; None without ``--explain``."""
     if options.explain is None:
         return None
     return Call(options.explain, options.message, _level(options.level), _extra(options.extra))
 
 
 def load(config: str | None, app: str | None) -> None:
-    """Set logging up as a program does: by a file, by its code, or by both in this order."""
+    """Set up logging as the program does: by a file, by its code, or by both in this order."""
     if config is None and app is None:
         return
     _kept_here.enter_context(use(MemoryTransport(0), everywhere=True))
@@ -84,7 +86,7 @@ def load(config: str | None, app: str | None) -> None:
 
 @contextlib.contextmanager
 def _own_loggers_kept() -> Iterator[None]:
-    """Enable again the loggers that dictConfig disabled because this command had made them."""
+    """Enable again those loggers of this command that dictConfig disables."""
     known = logging.getLogger().manager.loggerDict.values()
     own = [one for one in known if isinstance(one, logging.Logger) and not one.disabled]
     yield
@@ -93,29 +95,27 @@ def _own_loggers_kept() -> Iterator[None]:
 
 
 def _run(step: Callable[[str], None], name: str) -> None:
-    """Run a program's code; what it prints goes to standard error, apart from our output."""
+    """Run the program's code; what it prints goes to standard error, apart from the results."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             step(name)
     except SystemExit as end:
         raise CommandError(
             f"{name} ended while it was imported (SystemExit: {end.code}). Put what it does under "
-            "`if __name__ == '__main__':`, or give a function that only sets logging up, as in "
+            "`if __name__ == '__main__':`, or give a function that only sets up logging, as in "
             "--app service:configure"
         ) from None
     except ModuleNotFoundError as error:
         raise CommandError(
-            f"{name} cannot be imported: {error}. Run doctor in the "
-            "program's folder and in its environment; --app takes a dotted name, not a file"
+            f"{name} cannot be imported: {error}. Run doctor in the program's folder and in its "
+            "environment; --app takes a dotted name, not a file"
         ) from None
     except FileNotFoundError:
         raise CommandError(f"{name}: there is no such file") from None
     except Exception as error:
-        # dictConfig keeps the reason in the cause.
-        cause = f", because of {type(error.__cause__).__name__}: {error.__cause__}"
-        raise CommandError(
-            f"{name} raised {type(error).__name__}: {error}{cause if error.__cause__ else ''}"
-        ) from None
+        cause = error.__cause__  # where dictConfig puts the reason
+        reason = f", because of {type(cause).__name__}: {cause}" if cause else ""
+        raise CommandError(f"{name} raised {type(error).__name__}: {error}{reason}") from None
 
 
 def _configure(name: str) -> None:
@@ -149,7 +149,5 @@ def _extra(text: str | None) -> Mapping[str, Any] | None:
     except ValueError:
         found = text
     if found is not None and not isinstance(found, dict):
-        raise CommandError(
-            '--extra is not an object in JSON; give one such as {"distinct_id": "user-1"}'
-        )
+        raise CommandError('--extra: must be a JSON object, such as {"distinct_id": "user-1"}')
     return found

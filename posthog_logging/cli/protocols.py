@@ -1,8 +1,8 @@
 """
-Which protocol a server speaks, judged by its answers to requests that hold no event: pure.
+Judge by a server's answers to requests without events which protocol it speaks. Pure.
 
-An empty batch is refused by every server of PostHog's, and the form of the refusal tells which
-protocol it speaks and whether it knows the key. Authorization is checked before the batch.
+Every server of PostHog's refuses an empty batch, and the form of the refusal shows which
+protocol it speaks, and whether it knows the key, which it checks before the batch.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Answer(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What a server's answers amount to: a verdict, what was found, and what to do about it."""
+    """A verdict on a server's answers, with what was found and what to do about it."""
 
     verdict: str
     found: str
     remedy: str = ""
-    #: Whether the server knows the key; None where its answers do not tell.
+    #: Whether the server knows the key; None if its answers do not show it.
     key_known: bool | None = None
 
 
@@ -41,40 +41,41 @@ def judge_posthog(
     got: Answer, v1: Answer | None, v0: Answer | None, request_id: str = ""
 ) -> Judgement:
     """
-    Return what the answers to an empty batch on capture V1's path and on V0's amount to.
+    Judge a server by its answers to an empty batch.
 
     Args:
         got: the answer to a GET on the path; capture's is a 405, as it takes only POST there.
-        v1: the answer on ``/i/v1/analytics/events``; None where V1 is not asked for.
-        v0: the answer on ``/batch/``; None where V0 is not asked for.
-        request_id: what was sent as V1's ``PostHog-Request-Id``; a V1 server echoes it.
+        v1: the answer to a POST to ``/i/v1/analytics/events``; None if V1 was not tried.
+        v0: the answer to a POST to ``/batch/``; None if V0 was not tried.
+        request_id: the ``PostHog-Request-Id`` that was sent; a V1 server echoes it.
     """
     if v1 is not None and _speaks_v1(v1, request_id):
         return _v1(v1, v0)
     if v0 is not None and _speaks_v0(v0):
         return _v0(v1, v0)
     asked = v1 or v0 or got
-    if got.status == 405 and asked.status >= 500:
-        found = (
-            f"the address takes POST only, as capture's (HTTP 405 to a GET, then {asked.status})"
+    if got.status == 405 and _is_in_trouble(asked):
+        return Judgement(
+            NOTE,
+            f"HTTP {asked.status}: the address takes POST only, as capture's, and is in trouble",
+            _WAITS,
         )
-        return Judgement(NOTE, found, _WAITS)
     if v1 is not None and v0 is None and v1.status in (404, 405, 410):
         return Judgement(
             WRONG,
             f"no capture V1 at this address (HTTP {v1.status})",
-            "an older server speaks V0 only: take dialect='posthog', which finds out by itself, "
+            "an older server speaks V0 only: use dialect='posthog', which finds out by itself, "
             "or 'posthog-v0'",
         )
     return _neither(asked)
 
 
 def judge_get(answer: Answer, name: str) -> Judgement:
-    """Return what the answer to a GET on the ingestion path of dialect *name* amounts to."""
+    """Judge a server by its answer to a GET on the ingestion path of dialect *name*."""
     known = f"the address of {name} answers a GET with HTTP {answer.status}"
     if answer.status in (404, 410) or 300 <= answer.status < 400:
         return _neither(answer)
-    if answer.status >= 500:
+    if _is_in_trouble(answer):
         return Judgement(NOTE, f"{known}: the server is in trouble", _WAITS)
     if _is_html(answer):
         return _neither(answer)
@@ -92,10 +93,10 @@ def _v1(v1: Answer, v0: Answer | None) -> Judgement:
     fault = _member(v1, "error")
     speaks = "speaks capture V1"
     if v1.status == 401 and fault == "missing_authorization":
-        works = "V0 works, and dialect='posthog' takes it" if v0 and _speaks_v0(v0) else ""
+        works = "V0 works, and dialect='posthog' uses it" if v0 and _speaks_v0(v0) else ""
         return Judgement(
             WRONG,
-            "a proxy on the way strips the Authorization header: the server misses it",
+            "a proxy on the way strips the Authorization header, which the server needs",
             f"let the proxy pass that header on{works and f'; until then {works}'}",
         )
     if v1.status == 401:
@@ -126,18 +127,18 @@ def _v0(v1: Answer | None, v0: Answer) -> Judgement:
         return Judgement(
             WRONG,
             f"{speaks}: a proxy may strip the Authorization header, which only V1 needs",
-            "let the proxy pass that header on; dialect='posthog' takes V0 until then",
+            "let the proxy pass that header on; dialect='posthog' uses V0 until then",
         )
     return Judgement(
         NOTE,
         speaks,
-        "nothing for dialect='posthog', which takes V0 here; to get V1, update the server, or let "
+        "nothing for dialect='posthog', which uses V0 here; to get V1, update the server, or let "
         "the proxy pass /i/v1/ on to capture",
     )
 
 
 def _neither(answer: Answer) -> Judgement:
-    """Return what an answer is that no ingestion endpoint gives."""
+    """Judge an answer that no ingestion endpoint gives."""
     http = f"HTTP {answer.status}"
     if 300 <= answer.status < 400:
         parts = urlsplit(answer.headers.get("location", ""))
@@ -155,7 +156,7 @@ def _neither(answer: Answer) -> Judgement:
             f"{http}: the address redirects to {place}, and the key is not sent after it",
             f"give {place} as host, if that is the ingestion endpoint",
         )
-    if answer.status >= 500:
+    if _is_in_trouble(answer):
         return Judgement(NOTE, f"{http}: the server is in trouble", _WAITS)
     if answer.status == 401:
         return Judgement(WRONG, f"{http}: the server does not know the key", _KEY, False)
@@ -174,13 +175,18 @@ def _neither(answer: Answer) -> Judgement:
     )
 
 
+def _is_in_trouble(answer: Answer) -> bool:
+    """Return whether the status is 5xx, except 501: no POST there, as with plain web servers."""
+    return answer.status >= 500 and answer.status != 501
+
+
 def _speaks_v1(answer: Answer, request_id: str) -> bool:
     if request_id and answer.headers.get("posthog-request-id") == request_id:
         return True
     found = _json(answer)
     if not isinstance(found, dict):
         return False
-    # Gateways answer {"error": …} as well; V1's errors come with a description.
+    # Gateways answer {"error": …} as well; V1's errors have a description.
     return "results" in found or ("error" in found and "error_description" in found)
 
 
@@ -206,7 +212,7 @@ def _json(answer: Answer) -> Any:
 
 
 def _is_html(answer: Answer) -> bool:
-    """Return whether the body is a page; frameworks label JSON as HTML, so it is looked at."""
+    """Return whether the body is a web page; some frameworks label JSON as HTML."""
     body = answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")
     labelled = "html" in answer.headers.get("content-type", "")
     return body.startswith(b"<") or (labelled and bool(body) and _json(answer) is None)

@@ -1,9 +1,9 @@
 """
-Take events out of a broker's queue and deliver them, until somebody ends it.
+Take events out of a broker's queue and deliver them, until Ctrl-C or SIGTERM.
 
-The programs that log have PostHogHandler(broker="amqp://…") and no key; the key is here alone.
-Run as many relays as you like on one queue. Ctrl-C and SIGTERM end one: it takes nothing more,
-makes one attempt for what it has, acknowledges what was answered and leaves the rest to others.
+The programs that log have PostHogHandler(broker="amqp://…") and need no key; only the relay does.
+Any number of relays may run on one queue. A relay that is ended takes nothing more, makes one
+attempt for what it has, acknowledges what was delivered, and leaves the rest in the queue.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ..delivery import checks
 from ..delivery.options import is_disabled
 from ..wire import Endpoint, find_dialect
 from . import broker, destination
-from .command import FAILED, OK, CommandError, seconds
-from .output import Output
+from .command import FAILED, OK, CommandError, seconds, whole
+from .output import Output, counted
 
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ examples:
   posthog-logging relay --once
   posthog-logging relay --listen 127.0.0.1:9464
 
-What will never be delivered goes to the queue's name with ".dead" at its end, with the reason.
+What can never be delivered goes, with the reason, to the queue of the same name plus ".dead".
 
-exit statuses: 0 it ended when it was asked to, or with --once, the queue is empty;
-1 --drain was too short, or --once lost something or gave up; 2 wrong usage
+exit statuses: 0 it was ended, or with --once, the queue is empty; 1 --drain was too short, or
+--once lost something or gave up; 2 wrong usage
 """
 
 _LOOK = 0.1
@@ -57,13 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     broker.add_arguments(parser)
     parser.add_argument(
-        "--no-declare", action="store_true", help="do not make the queue where it is missing"
+        "--no-declare", action="store_true", help="do not make the queue if it is missing"
     )
     parser.add_argument(
-        "--api-key-file", metavar="FILE", help="a file with the project's key alone"
+        "--api-key-file", metavar="FILE", help="a file that holds only the project's key"
     )
     destination.add_arguments(parser)
-    _number("--workers", 4, "how many requests may be on their way at once", parser)
+    _number("--workers", 4, "how many requests may be open at once", parser)
     _number("--prefetch", 60, "how many messages a worker may hold", parser)
     _number("--batch", 2000, "how many events a request may have", parser)
     parser.add_argument(
@@ -71,15 +71,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=25.0,
         metavar="SECONDS",
-        help="how long the end may take (default 25)",
+        help="how long the relay may take to end (default 25)",
     )
     parser.add_argument("--once", action="store_true", help="end when the queue is empty")
     parser.add_argument(
         "--give-up-after",
         type=seconds,
         metavar="SECONDS",
-        help="with --once: how long broker and endpoint may let nothing get done before it ends "
-        f"with status 1 (default {_GIVE_UP_AFTER:g})",
+        help="with --once: after how long without progress to end with status 1 "
+        f"(default {_GIVE_UP_AFTER:g})",
     )
     parser.add_argument(
         "--listen",
@@ -91,14 +91,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _number(name: str, default: int, about: str, parser: argparse.ArgumentParser) -> None:
-    """Add an option that is a whole number from 1 on."""
+    """Add an option that is a whole number."""
     parser.add_argument(
-        name, type=_whole, default=default, metavar="N", help=f"{about} (default {default})"
+        name, type=whole(1), default=default, metavar="N", help=f"{about} (default {default})"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Relay until somebody ends it, or until nothing is left."""
+    """Relay until a signal, or with ``--once`` until the queue is empty."""
     from ..broker.relay import Relay
 
     output = Output(options.json)
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _wait(stop: threading.Event, relay: Relay, plan: Plan, options: argparse.Namespace) -> str:
-    """Wait for the end; return why it comes too early, "" where it does not."""
+    """Wait for the end; return why it comes too early, "" if it does not."""
     idle, settled, since = 0.0, -1, time.monotonic()
     while not stop.wait(_LOOK):
         if not options.once:
@@ -141,19 +141,20 @@ def _wait(stop: threading.Event, relay: Relay, plan: Plan, options: argparse.Nam
 
 
 def _stuck(state: State, plan: Plan, waited: float) -> str:
-    """Return what holds a relay up, where the events are, and what to do."""
+    """Return why the relay makes no progress, where the events are, and what to do."""
     where = plan.address
     if state.connected < state.workers:
         why = f"{state.connected} of {state.workers} workers are connected to {where.public}"
         left = "What waits there stays there"
-        check = "doctor --broker"
+        doctor = "doctor --broker"
     else:
         why = f"{plan.endpoint.host} took nothing"
-        left = f"{state.counts['waiting']} event(s) that came go back to the queue {where.queue}"
-        check = "doctor"
+        waiting = counted(state.counts["waiting"], "event")
+        left = f"The relay gives {waiting} back to the queue {where.queue}"
+        doctor = "doctor"
     return (
-        f"--once gave up after {waited:g} s without progress: {why}. {left}. Check it with "
-        f"`posthog-logging {check}`, then run this command again"
+        f"--once gave up after {waited:g} s without progress: {why}. {left}. Look for the cause "
+        f"with `posthog-logging {doctor}`, then run this command again"
     )
 
 
@@ -165,16 +166,18 @@ def _plan(options: argparse.Namespace) -> Plan:
     if options.give_up_after is None:
         options.give_up_after = _GIVE_UP_AFTER
     elif not options.once:
-        raise CommandError("--give-up-after needs --once; without it a relay waits for ever")
+        raise CommandError("--give-up-after needs --once; without it a relay never gives up")
     try:
         where = broker.address_of(options)
         dialect = find_dialect(options.dialect)
         key = checks.api_key(broker.secret_in(options.api_key_file) or options.api_key)
         if not key:
-            raise CommandError("no key: give --api-key-file or --api-key, or set POSTHOG_API_KEY")
+            raise CommandError(
+                "there is no key to send with: set POSTHOG_API_KEY or give --api-key-file"
+            )
         host = dialect.ingestion_host(checks.host(options.host, dialect.default_host), key)
         coding = "gzip" if "gzip" in dialect.codings else None
-        engine_for(where)  # its package may be missing
+        engine_for(where)  # raises if its package is missing
     except (TypeError, ValueError) as error:
         raise CommandError(str(error)) from None
     patience = max(60.0, 3 * options.timeout)
@@ -203,7 +206,7 @@ def _monitor(options: argparse.Namespace, plan: Plan, relay: Relay) -> Any:
 
 @contextmanager
 def _signals(stop: threading.Event) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM set *stop*; a second one ends at once."""
+    """Let Ctrl-C and SIGTERM set *stop*; a second signal ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -221,13 +224,6 @@ def _signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def _whole(text: str) -> int:
-    try:
-        return checks.whole("a number", int(text), 1)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 on, not {text!r}") from None
-
-
 def _listening(text: str) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{text}")
@@ -235,4 +231,4 @@ def _listening(text: str) -> tuple[str, int]:
             return parts.hostname, parts.port
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"a host and a port such as 127.0.0.1:9464, not {text!r}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a host and a port such as 127.0.0.1:9464")

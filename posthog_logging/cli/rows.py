@@ -1,5 +1,5 @@
 """
-An arrived event as a row for people: the same in every command that lists events.
+The row of an arrived event, which is the same in every command that lists events.
 
 An exception shows its type and message, a log its level, a refused event the reason.
 """
@@ -19,13 +19,13 @@ __all__ = ["COLUMNS", "cells", "meaning"]
 COLUMNS = ("time (UTC)", "event", "distinct_id", "properties")
 
 _LOGS = "posthog-logs"
-# A log's attributes that tell where it was logged, not what.
+# A log's attributes about the place of the log call.
 _WHERE = ("logger.name", "code.", "exception.stacktrace", "process.", "thread.")
 
 
 def cells(event: Mapping[str, Any], most: int = 8) -> tuple[str, str, str, str]:
     """
-    Return the cells of *event*, which is what the inspector's API says of it.
+    Return the cells of *event*, in the form of the inspector's API.
 
     Args:
         most: how many properties are shown.
@@ -43,7 +43,7 @@ def cells(event: Mapping[str, Any], most: int = 8) -> tuple[str, str, str, str]:
 
 
 def meaning(event: Mapping[str, Any]) -> str:
-    """Return what the row's colour says: refused is bad, an exception or a warning a note."""
+    """Return the meaning of the row's colour, a name in `output`; "" for none."""
     if event["reason"]:
         return "bad"
     if event["dialect"] == _LOGS:
@@ -65,7 +65,7 @@ def _own(properties: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _exception(properties: Mapping[str, Any]) -> str:
-    """Return ``Type: message`` of the outermost exception; "" where there is none to read."""
+    """Return ``Type: message`` of the outermost exception; "" if there is none."""
     try:
         first = properties["$exception_list"][0]
         return f"{first['type']}: {first['value']}"

@@ -1,7 +1,7 @@
 """
 Send one event, and report what became of it.
 
-A key=value is a property; the value is read as JSON if it is JSON, and as text otherwise.
+Each key=value is a property; a value that is JSON is read as JSON, any other as text.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ exit statuses: 0 delivered, 1 lost or refused, 2 wrong usage
 
 Fields = dict[str, Any]
 
-# What to do about a loss here, where the table of reasons speaks of log calls.
+# Remedies for this command, where those in the table of reasons are for log calls.
 _REMEDIES = {
-    "shutdown": "look at the warnings above; --timeout gives it more time",
+    "shutdown": "`posthog-logging doctor` looks for the cause; a longer --timeout may help",
     "no_distinct_id": "give --distinct-id",
-    "no_previous_id": "give the previous id in the place of the event's name",
+    "no_previous_id": "give the previous id in place of the event's name",
     "no_event_name": "give the event's name",
     "empty_set": "give at least one key=value",
 }
@@ -115,7 +115,7 @@ def _report(output: Output, event: str, uuid: str | None, lost: str, status: int
 
 
 def _loss(uuid: str | None, lost: str, status: int | None) -> str:
-    """Return what happened to an event that was lost, and what to do."""
+    """Return what happened to a lost event, and what to do."""
     known = LOSSES.get(lost, Reason("the event was lost"))
     remedy = _REMEDIES.get(lost, known.remedy)
     answer = f" (HTTP {status})" if status else ""
@@ -124,7 +124,7 @@ def _loss(uuid: str | None, lost: str, status: int | None) -> str:
 
 
 def _fields(options: argparse.Namespace) -> Fields:
-    """Return the event as the ``extra`` of a log call."""
+    """Return the event in the form of the ``extra`` of a log call."""
     make, takes_name = _KINDS[options.kind]
     words = list(options.words)
     named = takes_name is True or (takes_name is None and words and "=" not in words[0])
@@ -165,7 +165,7 @@ def _time(text: str) -> str:
         time = parse_timestamp(text)
     if time is None:
         raise CommandError(
-            f"--timestamp: {text!r} is not a time; give ISO 8601, as 2026-01-31T12:00:00Z, or "
+            f"--timestamp: {text!r} is not a time; give ISO 8601, as in 2026-01-31T12:00:00Z, or "
             "epoch seconds"
         )
     return time
@@ -191,11 +191,11 @@ def _set(distinct_id: str | None, name: str | None, properties: Fields) -> Field
 
 
 _MISSING = {
-    "alias": "no previous id: give it in the place of the event's name",
-    "group": "no group: give TYPE:KEY in the place of the event's name, as company:acme",
+    "alias": "no previous id: give it in place of the event's name",
+    "group": "no group: give TYPE:KEY in place of the event's name, as in company:acme",
 }
 
-#: Each kind: what makes it, and whether it takes a name (None: it may).
+#: For each kind the function that builds it, and whether it takes a name (None: it may).
 _KINDS: dict[str, tuple[Callable[[str | None, str | None, Fields], Fields], bool | None]] = {
     "capture": (extras.capture, True),
     "identify": (_identify, False),

@@ -1,28 +1,27 @@
 """
-Run the inspector: a local server that judges events as the real ones do, and shows them.
+Run the inspector: a local server that judges events as the real servers do, and shows them.
 
 It listens on 127.0.0.1 only, until Ctrl-C or SIGTERM, and prints each event as it arrives.
-With a COMMAND it runs that program with its environment set so that its events come here, and
-ends with it and with its status; --keep leaves the inspector running after it.
+With COMMAND it runs that program, with an environment that sends its events here, and ends with
+the program's exit status; with --keep the inspector goes on after the program has ended.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ..delivery.options import is_disabled
 from ..inspector import CAPACITY, SERVERS, Inspector
-from .command import OK, PORT, CommandError, port, until_interrupted, wait_for_ever
+from .command import OK, PORT, CommandError, until_interrupted, wait_for_ever, whole
 from .forwarding import Forwarder
 from .output import Output
 from .plan import load
@@ -47,14 +46,17 @@ exit statuses: 0, or with a COMMAND its own; 2 wrong usage, a port in use
 
 HELP = "run the inspector, a local server that shows what arrives"
 
-#: The inspector takes any key; this one shows where it comes from.
+#: The inspector accepts any key; this one shows where it comes from.
 KEY = "phc_local"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument(
-        "--port", type=port, default=PORT, help=f"the port, 0 for a free one (default {PORT})"
+        "--port",
+        type=whole(0, 65535),
+        default=PORT,
+        help=f"the port, 0: a free one (default {PORT})",
     )
     parser.add_argument(
         "--forward",
@@ -62,31 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pass accepted requests on, unchanged, to the server at this base URL; the program's "
         "own POSTHOG_API_KEY must then be the real one",
     )
+    _add_judgement(parser)
     parser.add_argument(
         "--keep", action="store_true", help="leave the inspector running after COMMAND has ended"
     )
     parser.add_argument(
         "--json", action="store_true", help="print the address and the counts as lines of JSON"
-    )
-    parser.add_argument(
-        "--plan",
-        metavar="PLAN",
-        help="mark events that are not as planned, and list those that never came: a module that "
-        "declares events, or an exported plan",
-    )
-    parser.add_argument(
-        "--play",
-        metavar="SERVER",
-        choices=list(SERVERS),
-        help="answer as another server than PostHog's own, to try the fallback: "
-        + "; ".join(f"{one.name} ({one.description})" for one in SERVERS.values()),
-    )
-    parser.add_argument(
-        "--capacity",
-        type=_capacity,
-        default=CAPACITY,
-        metavar="N",
-        help=f"how many events are remembered, good and bad ones each (default {CAPACITY:,})",
     )
     parser.add_argument(
         "words",
@@ -97,18 +80,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _capacity(text: str) -> int:
-    if re.fullmatch("[1-9][0-9]{0,7}", text):
-        return int(text)
-    raise argparse.ArgumentTypeError(f"a number from 1 to 99999999, not {text!r}")
+def _add_judgement(parser: argparse.ArgumentParser) -> None:
+    """Add the options on how the inspector answers, and what it remembers."""
+    parser.add_argument(
+        "--play",
+        metavar="SERVER",
+        choices=list(SERVERS),
+        help="answer as another server than PostHog's own, to try the fallback: "
+        + "; ".join(f"{one.name} ({one.description})" for one in SERVERS.values()),
+    )
+    parser.add_argument(
+        "--plan",
+        metavar="PLAN",
+        help="mark events that are not as planned, and list those that never came: a module that "
+        "declares events, or an exported plan",
+    )
+    parser.add_argument(
+        "--capacity",
+        type=whole(1),
+        default=CAPACITY,
+        metavar="N",
+        help=f"how many events are remembered, good and bad ones each (default {CAPACITY:,})",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until somebody ends it, or for as long as a program runs."""
+    """Serve until a signal, or until the program in COMMAND has ended."""
     if options.words:
         return _serve_command(options)
     if options.keep:
-        raise CommandError("--keep needs a COMMAND; without one the inspector stays anyway")
+        raise CommandError("--keep needs a COMMAND; without one the inspector keeps running")
     output = Output(options.json)
     with until_interrupted(), _served(options) as inspector:
         try:
@@ -121,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _conclude(output: Output, inspector: Inspector, more: Mapping[str, Any]) -> None:
-    """Print how much arrived, and where nothing did, what to look at."""
+    """Print how much arrived, and if nothing did, where to look for the cause."""
     counts = inspector.counts()
     output.counts("arrived", counts)
     if counts.get("missing"):
@@ -133,32 +134,28 @@ def _conclude(output: Output, inspector: Inspector, more: Mapping[str, Any]) -> 
 
 @contextmanager
 def _served(options: argparse.Namespace) -> Iterator[Inspector]:
-    """Run the inspector, and with --forward what passes requests on."""
+    """Run the inspector, with ``--forward`` also the thread that forwards requests."""
     plan = None if options.plan is None else load(options.plan)
     more = {"play": options.play, "capacity": options.capacity, "plan": plan}
-    if options.forward is None:
-        with started(options.port, **more) as inspector:
-            yield inspector
-        return
-    with (
-        Forwarder(options.forward) as forward,
-        started(options.port, forward=forward, **more) as inspector,
-    ):
-        yield inspector
+    with ExitStack() as stack:
+        if options.forward is not None:
+            more["forward"] = stack.enter_context(Forwarder(options.forward))
+        yield stack.enter_context(started(options.port, **more))
 
 
 def started(number: int, **more: Any) -> Inspector:
-    """Return an inspector that listens; a port that is taken is wrong usage."""
+    """Return an inspector that listens; raises `CommandError` if the port is taken."""
     try:
         return Inspector(number, **more)
     except OSError as error:
         raise CommandError(
-            f"port {number} cannot be used ({error.strerror or error}). Give another with --port, "
+            f"port {number} cannot be used ({error.strerror or error}): give another with --port, "
             "or --port 0 for a free one"
         ) from None
 
 
 def _serve_command(options: argparse.Namespace) -> int:
+    """Serve one program; return its exit status."""
     output = Output(options.json, sys.stderr)
     with _served(options) as inspector:
         output.say(f"The inspector listens on {inspector.url}")
@@ -174,7 +171,7 @@ def _serve_command(options: argparse.Namespace) -> int:
 
 
 def _keep(output: Output, url: str, status: int) -> None:
-    """Go on serving until Ctrl-C, once the program has ended."""
+    """Go on serving until Ctrl-C after the program has ended."""
     with until_interrupted():
         output.give({"url": url, "status": status})
         output.say(
@@ -190,8 +187,8 @@ def _run(words: Sequence[str], environment: Mapping[str, str]) -> int:
     except OSError as error:
         status = 127 if isinstance(error, FileNotFoundError) else 126
         raise CommandError(
-            f"cannot run {words[0]!r}: {error.strerror}. Give a program after --, as in "
-            "posthog-logging serve -- python service.py",
+            f"cannot run {words[0]!r}: {error.strerror}. Give a program and its arguments after "
+            "--, as in posthog-logging serve -- python service.py",
             status,
         ) from None
     with process, _signals_for(process):
@@ -201,9 +198,9 @@ def _run(words: Sequence[str], environment: Mapping[str, str]) -> int:
 
 @contextmanager
 def _signals_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Leave Ctrl-C to the program, which the terminal gives it too, and pass SIGTERM on."""
+    """Ignore Ctrl-C, which the terminal sends to the program too, and pass SIGTERM on."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's alone
+        yield  # only the main thread gets signals
         return
     before = [
         (signal.SIGINT, signal.signal(signal.SIGINT, lambda number, frame: None)),
@@ -217,14 +214,14 @@ def _signals_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _environment(url: str, key: str) -> dict[str, str]:
-    """Return the environment that sends a program's events to *url*, past proxy and broker."""
+    """Return an environment that sends a program's events to *url*, past proxies and brokers."""
     direct = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"]))
     ours = {**_settings(url, key), "NO_PROXY": direct, "no_proxy": direct}
     kept = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
     return {**kept, **ours}
 
 
-# A broker would take the events away, and a token wins over the key.
+# A broker would take the events, and a token would win over the key.
 _ELSEWHERE = frozenset({"POSTHOG_BROKER", "POSTHOG_PROJECT_TOKEN"})
 
 
@@ -237,7 +234,7 @@ def _introduce(output: Output, url: str, play: str | None) -> None:
     output.say(
         f"The inspector listens on {url}" + (f" and plays {play!r}" if play else ""),
         "Open that address in a browser; Ctrl-C ends the inspector.",
-        "Set these in the environment of a program whose events are to come here:",
+        "To send a program's events here, set these in its environment:",
         "",
         f"export POSTHOG_HOST={url}",
         f"export POSTHOG_API_KEY={KEY}",

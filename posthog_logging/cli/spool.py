@@ -1,8 +1,8 @@
 """
 Look into a spool, check its files, or deliver what waits there.
 
-show and check change nothing. drain takes over the files whose writers are gone and delivers
-each to where it was meant to go, or all to --host; files of running programs stay theirs.
+show and check change nothing. drain takes over the files whose writers have ended and delivers
+each to its own destination, or all to --host; it leaves files of running programs alone.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import os
 import time
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..broker.address import address
 from ..broker.dialect import NEUTRAL
 from ..delivery import checks
 from ..handler import PostHogHandler
 from . import destination
-from .command import FAILED, OK, CommandError
-from .output import Output, clock
+from .command import FAILED, OK, CommandError, verb_in
+from .output import Output, clock, counted
 
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         metavar="URL",
-        help="for drain: deliver there, also what was meant for another address",
+        help="for drain: deliver everything there, also events for another address",
     )
     destination.add_timeout(parser)
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each file")
@@ -62,14 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show, check or drain."""
-    verb, *folders = options.words or [""]
-    if verb not in _VERBS:
-        raise CommandError("what to do? Give show, check or drain, and a folder")
+    verb, folders = verb_in(options.words, _VERBS, "a folder")
     if len(folders) != 1:
         raise CommandError(f"{verb} takes one folder; got {len(folders) or 'nothing'}")
     (folder,) = folders
     if not os.path.isdir(folder):
-        raise CommandError(f"{folder}: no such folder")
+        raise CommandError(f"{folder}: there is no such folder")
     return _VERBS[verb](options, folder)
 
 
@@ -84,7 +82,7 @@ def _show(options: argparse.Namespace, folder: str) -> int:
 
 
 def _check(options: argparse.Namespace, folder: str) -> int:
-    """Say of each file what it is; damage is status 1."""
+    """Print the state of each file; the exit status of damage is 1."""
     output = Output(options.json)
     findings = _spools().findings_in(folder)
     rows = []
@@ -94,49 +92,47 @@ def _check(options: argparse.Namespace, folder: str) -> int:
         rows.append(("WRONG" if is_wrong else "ok", path.name, f"{events}", state))
     output.table(("", "file", "events", "state"), rows)
     wrong = sum(one.is_wrong for one in findings)
-    files = "1 file" if len(findings) == 1 else f"{len(findings)} files"
-    output.say(f"{files}, {wrong} with damage.")
+    output.say(f"{counted(len(findings), 'file')}, {wrong} with damage.")
     return FAILED if wrong else OK
 
 
 def _drain(options: argparse.Namespace, folder: str) -> int:
-    """Deliver by destination: a handler takes over only what was meant for its own."""
+    """Deliver, one destination after the other: a handler adopts only files for its own."""
+    destination.ensure_enabled()
     output = Output(options.json)
-    options.dialect = "posthog"
-    meant_for = {one.dialect for one in _free(folder)}
-    if meant_for != {NEUTRAL.name}:  # a broker needs no key
-        destination.handler_for(options).close()  # key and host are right, or this is wrong usage
-    if not _free(folder):
-        output.say("Nothing waits that has no writer.")
+    dialects = {one.dialect for one in _free(folder)}
+    if not dialects:
+        output.say("Nothing to deliver: no event waits, except in files of running programs.")
         return OK
+    if dialects != {NEUTRAL.name}:  # a broker needs no key
+        _handler(options, "posthog", options.host).close()  # raises if key or host are wrong
     skipped = _readdress(options, folder) if options.host else Counter[str]()
     done = []
     for dialect, host in sorted({(one.dialect, one.host) for one in _free(folder)}):
         try:
             done.append(_deliver(options, output, folder, dialect, host))
-        except CommandError as error:  # a dialect of a program's own, an invalid host
+        except CommandError as error:  # a custom dialect, an invalid host
             skipped[f"{dialect} to {host}: skipped, {error}"] += 1
     for text in skipped:
         output.say(text)
         output.give({"skipped": text})
     left = sum(one.events for one in _spools().segments_in(folder))
-    output.say(f"{_wait(left)} still." if left else "Nothing waits any more.")
+    output.say(f"{counted(left, 'event')} still waiting." if left else "Nothing waits any more.")
     return OK if all(done) and not skipped and not _free(folder) else FAILED
 
 
 def _readdress(options: argparse.Namespace, folder: str) -> Counter[str]:
-    """Make all events events for the host that was given; return what cannot be."""
+    """Readdress all events to ``--host``; return what cannot be, and why."""
     place = _spools().Folder(folder)
     problems = Counter[str]()
     for one in _free(folder):
         try:
-            options.dialect = one.dialect
-            with_host = destination.handler_for(options)
+            handler = _handler(options, one.dialect, options.host)
         except CommandError as error:
             problems[f"{one.dialect}: skipped, {error}"] += 1
             continue
-        host = with_host.describe().host
-        with_host.close()
+        host = handler.describe().host
+        handler.close()
         if host != one.host:
             place.readdress(one.path, host)
     return problems
@@ -145,44 +141,54 @@ def _readdress(options: argparse.Namespace, folder: str) -> Counter[str]:
 def _deliver(
     options: argparse.Namespace, output: Output, folder: str, dialect: str, host: str
 ) -> bool:
-    """Deliver all that is for one destination; return whether all of it arrived."""
-    given = {**vars(options), "dialect": dialect, "host": host}
+    """Deliver all events for one destination; return whether all of them arrived."""
     if dialect == NEUTRAL.name:
         handler = _to_broker(options, folder, host)
     else:
-        handler = destination.handler_for(argparse.Namespace(**given), spool=folder)
+        handler = _handler(options, dialect, host, spool=folder)
     try:
-        delivered = handler.flush(options.timeout)
-        before, deadline = 0, 0.0
-        # A handler takes over a few files at a time; between two of its looks nothing changes.
-        while delivered and (now := _count(_free(folder), dialect, host)):
-            if now != before:
-                before, deadline = now, time.monotonic() + _PATIENCE
-            elif time.monotonic() >= deadline:
-                break
-            time.sleep(0.1)
-            delivered = handler.flush(options.timeout)
+        delivered = _flush(handler, options.timeout, lambda: _count(_free(folder), dialect, host))
     finally:
         handler.close()
     counts = handler.counts
     protocol = handler.describe().protocol
     output.counts(f"{protocol} to {host}:", counts)
     output.give({"dialect": dialect, "protocol": protocol, "host": host, "counts": counts})
-    arrived = counts["delivered"] + counts.get("duplicates", 0)  # of a copied file, once is enough
+    arrived = counts["delivered"] + counts.get("duplicates", 0)  # copies are sent once
     return delivered and arrived == counts["accepted"]
 
 
-# Seconds in which nothing changes, after which nothing will. A handler looks every ten seconds,
-# and leaves out a file that `_free` has locked at that moment, to see whether it is in use.
+def _flush(handler: PostHogHandler, timeout: float, left: Callable[[], int]) -> bool:
+    """Flush until no file is *left*, or none changes; return whether every flush delivered."""
+    delivered, before, deadline = handler.flush(timeout), 0, 0.0
+    while delivered and (now := left()):
+        if now != before:
+            before, deadline = now, time.monotonic() + _PATIENCE
+        elif time.monotonic() >= deadline:
+            break
+        time.sleep(0.1)
+        delivered = handler.flush(timeout)
+    return delivered
+
+
+# If the number of files has not changed for so many seconds, it will not. A handler adopts a few
+# files every ten seconds, without those that `_free` has locked, to see whether they are in use.
 _PATIENCE = 12.0
 
 
+def _handler(
+    options: argparse.Namespace, dialect: str, host: str | None, **more: Any
+) -> PostHogHandler:
+    given = {**vars(options), "dialect": dialect, "host": host}
+    return destination.handler_for(argparse.Namespace(**given), **more)
+
+
 def _to_broker(options: argparse.Namespace, folder: str, shown: str) -> PostHogHandler:
-    """Return a handler for the broker that a journal is for, which shows no credentials."""
+    """Return a handler for the broker whose address, without credentials, is *shown*."""
     try:
         url = checks.broker("POSTHOG_BROKER", None)
         if url is None or address(url).public != shown:
-            raise CommandError("set POSTHOG_BROKER to its URL, with user and password")
+            raise CommandError("set POSTHOG_BROKER to the broker's URL, with user and password")
         limits = {"timeout": options.timeout, "shutdown_timeout": options.timeout}
         return PostHogHandler(broker=url, spool=folder, **limits)
     except ValueError as error:
@@ -194,7 +200,7 @@ def _count(segments: Iterable[SegmentInfo], dialect: str, host: str) -> int:
 
 
 def _free(folder: str) -> Sequence[SegmentInfo]:
-    """Return the files that wait and that no program writes or delivers."""
+    """Return the files with events that no running program writes or delivers."""
     return [
         one
         for one in _spools().segments_in(folder)

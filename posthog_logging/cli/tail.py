@@ -17,7 +17,7 @@ from typing import Any
 import requests
 
 from . import destination, rows
-from .command import FAILED, OK, PORT, CommandError, until_interrupted
+from .command import FAILED, OK, PORT, CommandError, until_interrupted, whole
 from .output import Output
 
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the inspector's address (default POSTHOG_HOST, else http://127.0.0.1:{PORT})",
     )
     parser.add_argument(
-        "--lines", type=_count, default=10, metavar="N", help="how many past events (default 10)"
+        "--lines", type=whole(0), default=10, metavar="N", help="how many past events (default 10)"
     )
     parser.add_argument("--event", metavar="NAME", help="only events of this name")
     parser.add_argument("--distinct-id", metavar="ID", help="only events of this person")
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print events as they come."""
+    """Print events as they arrive."""
     output = Output(options.json)
     with until_interrupted():
         for event in _events(options):
@@ -94,9 +94,3 @@ def _get(url: str, query: Mapping[str, str]) -> Any:
             FAILED,
         )
     return found
-
-
-def _count(text: str) -> int:
-    if text.isdecimal():
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of events; give one such as 10")

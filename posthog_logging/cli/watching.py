@@ -1,6 +1,4 @@
-"""
-Print what arrives at an inspector of this process, as it arrives.
-"""
+"""Print each event that arrives at an inspector of this process."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ __all__ = ["NOTHING_ARRIVED", "watched"]
 
 _EVERY = 0.2
 
-#: What to look at where no event came.
+#: What to check if no event arrived.
 NOTHING_ARRIVED = """\
 No event arrived. Look at this, in this order:
   1. Is the log call an event? It needs extra={"distinct_id": …} or extra={"event": …}, and a
@@ -37,7 +35,7 @@ More: posthog-logging docs troubleshooting"""
 
 @contextmanager
 def watched(inspector: Inspector, output: Output) -> Iterator[None]:
-    """Print each event of *inspector* while the block lasts, and what came last at its end."""
+    """Print each event of *inspector* while the block runs, and the last ones at its end."""
     if output.as_json:
         yield
         return
