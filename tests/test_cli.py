@@ -1084,6 +1084,9 @@ def configure():
 
 def fail():
     raise SystemExit("not today")
+
+def needs_a_file():
+    open("settings.ini")
 """
 
 CONFIG = {
@@ -1198,7 +1201,8 @@ def test_doctor_finds_no_handler(in_service: Path) -> None:
         (["--app", "no_such_module"], "No module named 'no_such_module'"),
         (["--app", "service:nothing"], "no attribute 'nothing'"),
         (["--app", "service:fail"], "SystemExit: not today). Put what it does under"),
-        (["--config", "nowhere.json"], "nowhere.json"),
+        (["--app", "service:needs_a_file"], "or directory: 'settings.ini'"),
+        (["--config", "nowhere.json"], "nowhere.json: there is no such file in /"),
         (["--config", "wrong.json"], "Unsupported version: 2"),
         (["--explain", "films"], "--explain needs a program"),
         (["--app", "service", "--host", "https://h"], "the program has its own"),

@@ -28,6 +28,7 @@ from reference import TABLES, written
 from posthog_logging import Analytics
 from posthog_logging.cli import main
 from posthog_logging.cli.docs import guides
+from posthog_logging.delivery.ledger import NOT_LOSSES
 from posthog_logging.events.message import _KNOWN
 from posthog_logging.inspector import Inspector
 from posthog_logging.wire import DIALECTS, find_dialect
@@ -43,12 +44,14 @@ UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 #: Each heading with Python below it: the packages that it needs, and what arrives of it.
 PROGRAMS: dict[tuple[str, str], tuple[str, list[str]]] = {
+    ("counts", "Read them"): ("", ["movie played"]),
     ("delivery", "Survive the process: a spool"): ("", ["ticket sold"]),
     ("delivery", "Multiprocessing pools"): ("", ["movie played"] * 4),
     ("events", "Calls that are more than an event"): (
         "",
         ["$groupidentify", "$identify", "$pageview", "movie rated"],
     ),
+    ("events", "Events of work that may fail"): ("", ["order failed"]),
     ("events", "Without a log record"): ("", ["movie played"]),
     ("exceptions-and-logs", "Exceptions"): ("", ["$exception"]),
     ("exceptions-and-logs", "Logs"): ("", ["hall 3 is cold"]),
@@ -61,6 +64,7 @@ PROGRAMS: dict[tuple[str, str], tuple[str, list[str]]] = {
     ("frameworks", "Many processes"): ("", ["door opened"]),
     ("identity", "A login"): ("", ["$identify", "$pageview", "movie played"]),
     ("identity", "A request"): ("", ["movie played"]),
+    ("identity", "Feature flags"): ("", ["movie played"]),
     ("identity", "Groups"): ("", ["$groupidentify", "hall booked"]),
     ("migrate", "One changed import"): ("", ["movie left", "movie played", "movie rated"]),
     ("production", "A configuration to start from"): ("", ["movie played"]),
@@ -157,10 +161,13 @@ def test_form(topic: str) -> None:
 
 @pytest.mark.parametrize("topic", GUIDES)
 def test_links(topic: str) -> None:
-    """Whatever a guide points at is there."""
-    targets = [one for one in links(GUIDES[topic]) if "://" not in one]
+    """Whatever a guide points at is there, the heading too."""
+    for one in (one for one in links(GUIDES[topic]) if "://" not in one):
+        name, _, anchor = one.partition("#")
+        text = (DOCS / (name or f"{topic}.md")).read_text(encoding="utf-8")
+        headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
 
-    assert [] == [one for one in targets if not (DOCS / one.partition("#")[0]).exists()]
+        assert anchor in ("", *(heading.lower().replace(" ", "-") for heading in headings)), one
 
 
 def test_every_program_is_known() -> None:
@@ -475,6 +482,15 @@ def test_generated_tables(guide: str) -> None:
     """Options and counts are what the code has: `python -m tests.reference` writes them."""
     found = (DOCS / f"{guide}.md").read_text(encoding="utf-8")
     assert written(guide) == found, "run python -m tests.reference"
+
+
+def test_what_is_no_loss() -> None:
+    """The program that counts losses knows every count that is none."""
+    (program,) = blocks("counts", "python")
+
+    assert {*NOT_LOSSES} == set(
+        re.findall(r'"(\w+)"', program.partition("no_loss")[2].partition("}")[0])
+    )
 
 
 def test_dialects() -> None:

@@ -99,6 +99,8 @@ def _run(step: Callable[[str], None], name: str) -> None:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             step(name)
+    except CommandError:
+        raise
     except SystemExit as end:
         raise CommandError(
             f"{name} ended while it was imported (SystemExit: {end.code}). Put what it does under "
@@ -110,8 +112,6 @@ def _run(step: Callable[[str], None], name: str) -> None:
             f"{name} cannot be imported: {error}. Run doctor in the program's folder and in its "
             "environment; --app takes a dotted name, not a file"
         ) from None
-    except FileNotFoundError:
-        raise CommandError(f"{name}: there is no such file") from None
     except Exception as error:
         cause = error.__cause__  # where dictConfig puts the reason
         reason = f", because of {type(cause).__name__}: {cause}" if cause else ""
@@ -119,7 +119,13 @@ def _run(step: Callable[[str], None], name: str) -> None:
 
 
 def _configure(name: str) -> None:
-    text = Path(name).read_text(encoding="utf-8")
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CommandError(
+            f"{name}: there is no such file in {os.getcwd()}. Run doctor in the folder in which "
+            "the program runs, or give the whole path"
+        ) from None
     if name.endswith((".yaml", ".yml")):
         yaml: Any = import_module("yaml")
         logging.config.dictConfig(yaml.safe_load(text))
