@@ -65,7 +65,7 @@ class PostHogProcessor:
         if not isinstance(self._handler, PostHogHandler):
             kind = type(target).__name__
             raise TypeError(
-                f"target: a PostHogHandler or an Analytics, not a value of type {kind}"
+                f"target: must be a PostHogHandler or an Analytics, not a value of type {kind}"
             )
         self._select: Select | None = checks.hook("select", select)
         if checks.boolean("logs", logs) and self._handler.logs is None and self._handler.sends:

@@ -510,8 +510,8 @@ def test_logs_need_a_handler_that_takes_them(make_handler: Any) -> None:
 @pytest.mark.parametrize(
     ("args", "more", "message"),
     [
-        (("phc_test",), {}, "target: a PostHogHandler or an Analytics, not a value of type str"),
-        ((None,), {"select": "movie_id"}, "select: a callable"),
+        (("phc_test",), {}, "target: must be a PostHogHandler or an Analytics, not a value of type str"),
+        ((None,), {"select": "movie_id"}, "select: must be a callable"),
     ],
     ids=["a key", "a name"],
 )
