@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import parts
 from benchmarks.__main__ import main
 from benchmarks.picture import svg
 from benchmarks.report import TARGETS, markdown, table
@@ -44,6 +45,17 @@ def test_every_event_is_counted_once(results: Results, contender: str) -> None:
     found = [figures[name] for name in ("delivered", "lost", "duplicates", "repeated_ids")]
 
     assert [500, 0, 0, 0] == found
+
+
+def test_the_parts_of_a_log_call() -> None:
+    """Each part is timed, those inside another are marked, and they take less than the whole."""
+    rows = [row.split(" | ") for row in parts.table().splitlines()[2:]]
+    costs = {row[0].lstrip("| "): float(row[2]) for row in rows}
+    whole = next(cost for name, cost in costs.items() if name.startswith("`handle`"))
+    inner = [cost for name, cost in costs.items() if name.startswith("— ") and "— —" not in name]
+
+    assert 2 == len(inner)
+    assert 0 < sum(inner) < 1.5 * whole
 
 
 def test_calls_are_timed(results: Results) -> None:

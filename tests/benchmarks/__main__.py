@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from . import parts
 from .contenders import CONTENDERS, available
 from .picture import svg
 from .report import markdown
@@ -45,6 +46,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         "--only", type=_words(SCENARIOS), default=tuple(SCENARIOS), metavar="NAMES"
     )
     parser.add_argument("--contenders", type=_words(CONTENDERS), default=(), metavar="NAMES")
+    parser.add_argument("--parts", action="store_true", help="show where a log call's time goes")
     parser.add_argument("--write", action="store_true", help="write RESULTS.md and results.svg")
     parser.add_argument("--raw", type=Path, help="write every figure of every round here")
     parser.add_argument(
@@ -84,6 +86,8 @@ def main(given: Sequence[str] | None = None) -> None:
         arguments.raw.write_text(results.to_json())
     words = sys.argv[1:] if given is None else given
     report = markdown(results, " ".join(["python -m tests.benchmarks", *words]))
+    if arguments.parts:
+        report += f"\n## Where the time of a log call goes, [fast]\n\n{parts.table()}"
     print(report)
     if arguments.write:
         (_HERE / "RESULTS.md").write_text(report)
