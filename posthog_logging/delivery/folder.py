@@ -1,8 +1,8 @@
 """
-The folder of a spool: whose files are in it, how much room they take, what may be cleared away.
+The folder of a spool: which files are in it, how much room they take, and which to clear away.
 
-Only files with a name of our own form are ever changed or deleted, and segments whose header
-says that they are ours.
+Only files with a name of this library's form, and segments by their header, are ever changed or
+deleted.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .segment import DAMAGED, NEW, SUFFIX, Segment
 
 __all__ = ["Finding", "Folder", "SegmentInfo", "findings_in", "segments_in"]
 
-_NEW_FOR = 60.0  # seconds: nobody takes as long to make a segment
+_NEW_FOR = 60.0  # seconds, which is longer than it takes to make a segment
 _MOST_DAMAGED = 16  # files
 
-# Who wrote it, when (in nanoseconds), and a number that tells those of one moment apart.
+# The writer's pid, the time in nanoseconds, and a number, so that names differ.
 _SUFFIXES = "|".join(map(re.escape, (SUFFIX, NEW, DAMAGED)))
 _OWN = re.compile(rf"\d+-([0-9a-f]+)-\d+(?:{_SUFFIXES})\Z", re.ASCII)
 _serial = itertools.count()
 
 
 class SegmentInfo(NamedTuple):
-    """What one file of a spool holds: for people who ask what waits."""
+    """What one segment holds, for people who want to know what waits."""
 
     path: Path
     dialect: str
@@ -46,7 +46,7 @@ class SegmentInfo(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What one file in a spool's folder is: for people who ask whether all is well."""
+    """What one file in a spool's folder is, for people who want to know whether all is well."""
 
     path: Path
     state: str
@@ -55,22 +55,22 @@ class Finding(NamedTuple):
 
 
 class Folder:
-    """The files of a spool at *path*, which may not be there yet."""
+    """The files of a spool at *path*, which need not exist yet."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()  # the program may change its working directory
 
     def new_path(self) -> Path:
-        """Return a path for a new segment; makes the folder where there is none."""
+        """Return a path for a new segment, after making the folder if need be."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self.path / f"{os.getpid()}-{time.time_ns():x}-{next(_serial)}{SUFFIX}"
 
     def segments(self) -> list[Path]:
-        """Return what may be segments, oldest first."""
+        """Return the files that may be segments, oldest first."""
         return sorted(self._files(SUFFIX), key=_age)
 
     def owns(self, path: Path) -> bool:
-        """Return whether the name of *path* is of our own form."""
+        """Return whether the name of *path* has this library's form."""
         return _OWN.match(path.name) is not None
 
     def size(self) -> int:
@@ -92,19 +92,19 @@ class Folder:
 
     def tidy(self) -> None:
         """
-        Give back room that nobody uses.
+        Free space that nobody uses.
 
-        Deletes what was left half made and all but the newest of what is damaged, and cuts the
-        segments of processes that were killed down to what they hold.
+        Deletes half-made files and all damaged ones except the newest, and truncates the segments
+        of processes that were killed.
         """
         for path in filter(self.owns, self._files(NEW)):
-            _remove_unborn(path)
+            _remove_half_made(path)
         for path in self._files(SUFFIX):
             segment.trim(path)
         self.forget_damaged(_MOST_DAMAGED)
 
     def forget_damaged(self, keep: int = 0) -> None:
-        """Delete the oldest of the damaged files, so that *keep* stay."""
+        """Delete the oldest damaged files, so that *keep* stay."""
         damaged = sorted(filter(self.owns, self._files(DAMAGED)), key=_age)
         for path in damaged[: max(0, len(damaged) - keep)]:
             with suppress(OSError):
@@ -115,7 +115,7 @@ class Folder:
         return segment.readdress(path, self.new_path(), host)
 
     def _files(self, suffix: str) -> list[Path]:
-        """Return the files with a *suffix*; none where the folder cannot be read."""
+        """Return the files with a *suffix*; none if the folder cannot be read."""
         try:
             return [self.path / name for name in os.listdir(self.path) if name.endswith(suffix)]
         except OSError:
@@ -123,13 +123,13 @@ class Folder:
 
 
 def segments_in(path: str | os.PathLike[str]) -> list[SegmentInfo]:
-    """Return what waits in the spool at *path*, oldest first; changes nothing."""
+    """Return what waits in the spool at *path*, oldest first, without changing anything."""
     found = (_look_into(file) for file in Folder(path).segments())
     return [info for info in found if info is not None]
 
 
 def findings_in(path: str | os.PathLike[str]) -> list[Finding]:
-    """Return what each file in the folder of a spool at *path* is; changes nothing."""
+    """Return what each file in the spool at *path* is, without changing anything."""
     folder = Folder(path)
     return [_judge(folder, file) for file in sorted(folder.path.iterdir(), key=_age)]
 
@@ -198,7 +198,7 @@ def _describe(path: Path, fd: int) -> SegmentInfo | None:
 
 
 def _age(path: Path) -> tuple[int, str]:
-    """Order by birth: the name has it; of others the last change tells."""
+    """Return a key to sort by age: the time in the name, else that of the last change."""
     named = _OWN.match(path.name)
     if named is not None:
         return int(named[1], 16), path.name
@@ -208,10 +208,10 @@ def _age(path: Path) -> tuple[int, str]:
         return 0, path.name
 
 
-def _remove_unborn(path: Path) -> None:
-    """Delete a segment that never got its name, as its maker was killed meanwhile."""
-    unborn = Segment(path)
+def _remove_half_made(path: Path) -> None:
+    """Delete a half-made segment whose maker was killed."""
+    half_made = Segment(path)
     with suppress(OSError):
-        if time.time() - path.stat().st_mtime > _NEW_FOR and unborn.lock():
+        if time.time() - path.stat().st_mtime > _NEW_FOR and half_made.lock():
             path.unlink(missing_ok=True)
-    unborn.abandon()
+    half_made.abandon()

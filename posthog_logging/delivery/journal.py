@@ -1,11 +1,11 @@
 """
 Where lines wait on disk: a folder of append-only NDJSON segments that outlive the process.
 
-Each process writes a segment of its own; a segment whose writer is gone is an orphan, and
-whoever opens the folder adopts it. What a caller does is `admit`, which is one store into the
-active segment. All else is the library's thread's: to take, to acknowledge, to adopt, and to
-prepare the next segment, so that a caller finds it when the active one is full. Only the
-first caller, and a burst that outruns the thread, make a segment themselves.
+Each process writes segments of its own. A segment whose writer is gone is an orphan, and any
+process that opens the folder may adopt it. Callers only `admit`, which is one store into the
+active segment. The library's thread does everything else: it takes, acknowledges, adopts, and
+prepares the next segment before the active one is full. A caller makes a segment only if it is
+the first, or if a burst outruns the thread.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .spool import RECEIPT, Entry, LeaseView, MemorySpool, fitting, lines_of
 
 __all__ = ["JournalSpool", "SegmentInfo", "segments_in"]
 
-# A segment takes what it needs: the first of a process is small, further ones grow.
+# The first segment of a process is small, and further ones grow.
 _SMALLEST_SEGMENT = 256 * 1024
 _ON_A_FULL_DISK = 16 * 1024
 _LARGEST_SEGMENT = 4 * 1024 * 1024
@@ -40,36 +40,36 @@ _CHUNK = 256 * 1024
 _LOOK_EVERY = 10.0
 _RETRY_DISK_AFTER = 5.0
 _DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_FULL_FOR = 1.0  # seconds: to measure a folder takes its time
+_FULL_FOR = 1.0  # seconds: measuring a folder takes time
 
 
 class _Place(NamedTuple):
-    """Where a line stands: the token of a journal."""
+    """Where a line is: the token of a journal's entries."""
 
     segment: Segment
     start: int
     stop: int
 
 
-# `_make` of each, without its call in Python: this is done for every event.
+# As `_make` of each, but in C, as every event needs it.
 _place: Callable[[tuple[Segment, int, int]], _Place] = partial(tuple.__new__, _Place)
 _entry: Callable[[tuple[_Place, bytes]], Entry] = partial(tuple.__new__, Entry)
 
 
 class JournalSpool:
     """
-    Keep lines in segments below *path*; where the disk refuses, in memory, and say so.
+    Keep lines in segments below *path*; if the disk fails, in memory, with a warning.
 
     Args:
         path: the folder; made, with mode 0700, if it is not there.
-        dialect, host: what the lines are for; other segments are not adopted.
-        max_bytes: how much room the files of all processes may take, about.
-        drop_oldest: whether the oldest segment gives way then; else the newest event does.
+        dialect, host: what the lines are for; segments for others are not adopted.
+        max_bytes: how many bytes the files of all processes may take, about.
+        drop_oldest: whether the oldest segment gives way beyond that; else the newest event.
         fsync: ``"never"``, ``"interval"`` (about once a second) or ``"always"``.
-        warn: called with a topic and a text for what the user should know.
+        warn: called with a topic and a text for the user.
         lose: called with a reason and the number of lines that were dropped.
-        refuse: called with a reason where a line was not even taken in.
-        duplicate: called with the number of those that a copy of a segment had once more.
+        refuse: called with a reason for a line that was not accepted.
+        duplicate: called with the number of events that a copy of a segment holds once more.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class JournalSpool:
         self._max_bytes = max_bytes
         self._drop_oldest = drop_oldest
         self._fsync = fsync
-        self._with_care = fsync == "always" or not _writes_are_one_step()
+        self._needs_lock = fsync == "always" or not _writes_are_one_step()
         self._warn = warn
         self._lose = lose
         self._refuse = refuse
@@ -101,16 +101,15 @@ class JournalSpool:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = Lock()  # for all but a write into the active segment
+        self._lock = Lock()  # for everything except a write into the active segment
         self._memory = MemorySpool()
         self._segments: deque[Segment] = deque()  # oldest first; the active one, the next one last
         self._active: Segment | None = None
-        self._next: Segment | None = None  # prepared
-        #: Append to the active segment.
-        self._write: Callable[[bytes], int] = _nowhere
+        self._next: Segment | None = None  # prepared, for when the active one is full
+        self._write: Callable[[bytes], int] = _nowhere  # appends to the active segment
         self._next_size = _SMALLEST_SEGMENT
-        # Lines on disk: how many were written here, ever, as far as they were counted; how many
-        # came since it was opened, and how many of these were handed out or dropped.
+        # Lines on disk, as far as they were counted: how many this process wrote, ever; how many
+        # came since the spool was opened, and how many of these were handed out or dropped.
         self._written = 0
         self._came = 0
         self._gone = 0
@@ -120,14 +119,14 @@ class JournalSpool:
         self._has_more = False  # orphans that were left for another look
         self._disk_again_at = 0.0
         self._full_until = 0.0
-        self._full_for = 0  # bytes: for so many there was no room
+        self._full_for = 0  # how many bytes there was no room for
         self._look_again_at = 0.0
         self._tidy_again_at = 0.0
         self._sync_again_at = 0.0
-        self._news: deque[Callable[[], None]] = deque()
+        self._news: deque[Callable[[], None]] = deque()  # calls to make without the lock
 
     def renew(self) -> None:
-        """Begin anew in a forked child: the parent's segments stay the parent's."""
+        """Begin anew in a forked child, without the parent's segments."""
         inherited = self._segments
         self._begin()
         for segment in inherited:
@@ -135,19 +134,19 @@ class JournalSpool:
 
     @property
     def rest(self) -> float:
-        """How long until the next look for orphans, in seconds."""
+        """The seconds until the next look for orphans."""
         return max(0.0, self._look_again_at - time.monotonic())
 
     def __len__(self) -> int:
         with self._lock:
-            self._survey()
+            self._count_all()
             return self._came - self._gone + len(self._memory)
 
     @property
     def admitted(self) -> int:
-        """How many lines were written: counted in the files, so that no step can be missed."""
+        """How many lines were written; counted in the files, so an interruption misses none."""
         with self._lock:
-            self._survey()
+            self._count_all()
             return self._written
 
     @property
@@ -157,37 +156,37 @@ class JournalSpool:
 
     @property
     def held(self) -> tuple[int, int]:
-        """What only memory has."""
+        """What is in memory, as the disk failed."""
         return self._memory.held
 
     # What callers do
 
     def admit(self, line: bytes) -> Any:
-        """Write *line*; return the line where only memory is left, None where nothing is."""
-        if self._with_care:
-            return self._admit_with_care(line)
+        """Write *line*; return the line if it must wait in memory, None if it is refused."""
+        if self._needs_lock:
+            return self._admit_under_lock(line)
         try:
-            # Under the GIL this is one step: no call stands between the look at who writes and
-            # the write, and a map keeps its own place. At a lock all threads would queue up.
+            # Under the GIL this is one step: there is no call between the load of `_write` and
+            # the write, and a map moves its own position. All threads would wait at a lock.
             self._write(line + b"\n")
-        except ValueError:  # no segment, or it is full
+        except ValueError:  # there is no segment, or it is full
             if not self._write_anew(line + b"\n"):
-                return self._elsewhere(line)
+                return self._without_disk(line)
         return RECEIPT
 
-    def _admit_with_care(self, line: bytes) -> Any:
-        """Write *line* under the lock, and force it to the disk itself where that is wanted."""
+    def _admit_under_lock(self, line: bytes) -> Any:
+        """Write *line* under the lock, and force it to the disk if ``fsync`` is ``"always"``."""
         with self._lock:
             written = self._write_anew(line + b"\n")
             segment = self._active
         if not written:
-            return self._elsewhere(line)
+            return self._without_disk(line)
         if segment is not None and self._fsync == "always":
             self._force(segment)
         return RECEIPT
 
     def _write_anew(self, text: bytes) -> bool:
-        """Write *text* into the next segment, the active one from then on; return whether."""
+        """Write *text* into a segment with room, a new one if need be; return whether it could."""
         with self._lock:
             written = self._write_where_it_fits(text)
             if (
@@ -196,12 +195,12 @@ class JournalSpool:
                 and self._extend(len(text), drops=self._drop_oldest)
             ):
                 written = self._write_where_it_fits(text)
-        self._speak()
+        self._deliver_news()
         return written
 
     def _write_where_it_fits(self, text: bytes) -> bool:
-        """Write *text* into the active segment, or the one that is prepared; return whether."""
-        # Another thread may have changed the segment meanwhile, or have been thrown out of it.
+        """Write *text* into the active or the prepared segment; return whether it fitted."""
+        # Another thread may have changed the segment meanwhile, or was interrupted doing it.
         for segment in (self._active, self._next):
             if segment is not None and segment.map is not None and segment.room >= len(text):
                 self._active, self._write = segment, segment.map.write
@@ -212,8 +211,8 @@ class JournalSpool:
                     return True
         return False
 
-    def _elsewhere(self, line: bytes) -> bytes | None:
-        """Return *line* where it may wait in memory; else it is lost, and counted."""
+    def _without_disk(self, line: bytes) -> bytes | None:
+        """Return *line* if it may wait in memory, because the disk failed; else refuse it."""
         if self._disk_again_at:
             return line
         self._refuse("spool_full")
@@ -222,22 +221,22 @@ class JournalSpool:
     # What the thread does
 
     def append(self, items: Iterable[Any]) -> None:
-        """Take in what has only memory to be in, and look after the disk from time to time."""
+        """Add lines that must wait in memory; look after the disk from time to time."""
         self._memory.append([item for item in items if item is not RECEIPT])
         if is_faked():
             return
-        self._finish_others()
+        self._seal_full_ones()
         now = time.monotonic()
         if now >= self._look_again_at:
             self._look_again_at = now + _LOOK_EVERY
-            self._look_around(now)
+            self._adopt_orphans(now)
         self._prepare(now)
         if self._fsync == "interval" and now >= self._sync_again_at:
             self._sync_again_at = now + 1.0
             segment = self._active
             if segment is not None:
                 self._force(segment)
-        self._speak()
+        self._deliver_news()
 
     def take(self, count: int, size: int) -> Sequence[Entry]:
         """Hand out the oldest lines on disk, then those in memory."""
@@ -250,11 +249,11 @@ class JournalSpool:
                 if segment.taken < segment.end:
                     break
                 self._let_go(segment)
-        self._speak()
+        self._deliver_news()
         return taken or self._memory.take(count, size)
 
     def ack(self, entries: Sequence[Entry]) -> None:
-        """Forget lines: write down how far each segment is settled, delete those that are done."""
+        """Forget lines: note how far each segment is settled, and delete those that are done."""
         if isinstance(entries, LeaseView):
             self._memory.ack(entries)
             return
@@ -266,7 +265,7 @@ class JournalSpool:
                     segment.settle(start, stop)
                     touched.add(segment)
             for segment in touched:
-                with suppress(OSError):  # then these lines come again after a restart
+                with suppress(OSError):  # these lines come again after a restart
                     segment.mark()
                 self._let_go(segment)
 
@@ -281,19 +280,19 @@ class JournalSpool:
                 self._gone -= lines
 
     def evict(self, count: int) -> list[bytes]:
-        """Drop the oldest lines that only memory has."""
+        """Drop the oldest lines in memory."""
         return self._memory.evict(count)
 
     def forget(self) -> list[bytes]:
-        """Drop all that only memory has."""
+        """Drop all lines in memory."""
         return self._memory.forget()
 
     def close(self) -> None:
-        """Give the segments free: what is not acknowledged is for whoever comes next."""
+        """Release the segments: another process may adopt what is not acknowledged."""
         if is_faked():
             return
         with self._lock:
-            while self._segments:  # also one that a `__del__` begins meanwhile
+            while self._segments:  # including one that a `__del__` begins meanwhile
                 self._active = self._next = None
                 self._write = _nowhere
                 segment = self._segments.popleft()
@@ -308,8 +307,8 @@ class JournalSpool:
 
     # Counting
 
-    def _survey(self) -> None:
-        """Count the lines that were written since the last time."""
+    def _count_all(self) -> None:
+        """Count the lines that were written since the last count."""
         for segment in list(self._segments):  # a `__del__` that logs may add one
             self._count(segment)
 
@@ -322,8 +321,8 @@ class JournalSpool:
         self._written += lines
         self._came += lines
 
-    def _speak(self) -> None:
-        """Say what there is to say, without the lock: whoever listens may log himself."""
+    def _deliver_news(self) -> None:
+        """Make the calls that wait, without the lock: what they call may log."""
         with suppress(IndexError):
             while self._news:
                 self._news.popleft()()
@@ -331,19 +330,19 @@ class JournalSpool:
     # Handing out
 
     def _take_from(self, segment: Segment, count: int, size: int, first: bool) -> list[Entry]:
-        """Hand out lines of one segment while there is room; one at least if it is the *first*."""
+        """Hand out lines of one segment while they fit; at least one if it is the *first*."""
         found: list[Entry] = []
         chunk = _CHUNK
         while len(found) < count and segment.taken < segment.end:
             try:
                 lines = segment.next_lines(chunk)
-            except OSError:  # a bad sector
+            except OSError:  # such as a bad sector
                 segment.damaged = True
                 self._lose_rest(segment, "broken")
                 break
             if not lines and segment.taken + chunk >= segment.end:
                 if segment.taken < segment.end:
-                    self._lose_rest(segment, "broken")  # somebody else has cut the file
+                    self._lose_rest(segment, "broken")  # another program has cut the file
                 break
             chunk *= 1 if lines else 4
             lines = lines[: count - len(found)]
@@ -364,7 +363,7 @@ class JournalSpool:
         return map(_entry, zip(places, lines, strict=True))
 
     def _lose_rest(self, segment: Segment, reason: str) -> None:
-        """Give up the lines of *segment* that were not handed out."""
+        """Lose the lines of *segment* that were not handed out."""
         lines = segment.lines()
         self._news.append(partial(self._lose, reason, lines))
         self._gone += lines
@@ -373,10 +372,10 @@ class JournalSpool:
         segment.taken = segment.end
 
     def _let_go(self, segment: Segment) -> None:
-        """Delete *segment* if nothing is written to it any more and all of it is settled."""
+        """Delete *segment* if it is full or closed, and everything in it is settled."""
         if segment is self._active or segment is self._next or is_faked():
             return
-        self._survey()
+        self._count_all()
         if segment.acked >= segment.end and not segment.released:
             self._segments.remove(segment)
             segment.release()
@@ -385,7 +384,7 @@ class JournalSpool:
                 self._look_again_at = 0.0
 
     def _note_room(self) -> None:
-        """Note that a file is gone: there may be room again, in the folder and on the disk."""
+        """Note that a file was deleted: there may be room again in the folder and on the disk."""
         self._full_until = 0.0
         if self._disk_again_at:
             self._disk_again_at = min(self._disk_again_at, time.monotonic())
@@ -401,15 +400,15 @@ class JournalSpool:
                 self._extend(0, drops=False)
         elif active is not None and self._next is None and active.room < active.end:
             size = self._size_for(len(self._first_line), drops=False)
-            with suppress(OSError):  # a caller that needs it will see
+            with suppress(OSError):  # the caller that needs it finds out
                 if size:
                     self._create(size)
 
     def _extend(self, count: int, *, drops: bool) -> bool:
         """
-        Add a segment with room for *count* bytes; return whether there is one.
+        Add a segment with room for *count* bytes; return whether it could.
 
-        Where it *drops*, the oldest segments may give way to it.
+        If it *drops*, the oldest segments may give way to it.
         """
         needed = count + len(self._first_line)
         now = time.monotonic()
@@ -422,7 +421,7 @@ class JournalSpool:
         return False
 
     def _size_for(self, needed: int, *, drops: bool) -> int:
-        """Return how large the next segment is to be; 0 where the folder has no room for it."""
+        """Return how large the next segment may be; 0 if the folder has no room for it."""
         wanted = max(min(self._next_size, self._max_bytes // 8), needed)
         room = self._max_bytes - self._folder.size()
         if room < wanted:
@@ -453,11 +452,11 @@ class JournalSpool:
             return False
 
     def _create(self, size: int) -> bool:
-        """Make a segment, the next one; return whether the folder had the room for it."""
+        """Make the next segment; return whether the folder had room for it."""
         made = Segment(self._folder.new_path())
         try:
             made.create(size, self._first_line)
-            if self._folder.size() > self._max_bytes:  # another process was quicker
+            if self._folder.size() > self._max_bytes:  # another process made one meanwhile
                 made.discard()
                 return False
             if self._fsync != "never":
@@ -473,7 +472,7 @@ class JournalSpool:
         return True
 
     def _drop(self, segment: Segment) -> int:
-        """Give up what of *segment* was not handed out, and the file; return the bytes it took."""
+        """Delete *segment*, lose what was not handed out of it; return how many bytes it took."""
         if segment is self._active:
             self._active, self._write = None, _nowhere
         if segment is self._next:
@@ -486,8 +485,8 @@ class JournalSpool:
         segment.release()
         return freed
 
-    def _finish_others(self) -> None:
-        """Let go of the maps of all segments that are full, and delete what is settled."""
+    def _seal_full_ones(self) -> None:
+        """Unmap all segments that are full, and delete those that are settled."""
         with self._lock:
             self._redirect()
             for segment in list(self._segments):
@@ -498,8 +497,8 @@ class JournalSpool:
                     self._let_go(segment)
 
     def _redirect(self) -> None:
-        """Make sure that nobody writes into any segment but the active one."""
-        # A caller may have been thrown out of a change; and a `__del__` may change it just now.
+        """Make sure that callers write only into the active segment."""
+        # A caller may have been interrupted in a change, and a `__del__` may make one just now.
         while True:
             active = self._active
             self._write = _nowhere if active is None or active.map is None else active.map.write
@@ -507,7 +506,7 @@ class JournalSpool:
                 return
 
     def _force(self, segment: Segment) -> None:
-        """Force what was written to the disk itself."""
+        """Force what was written to the disk."""
         try:
             segment.force()
         except OSError as error:
@@ -515,15 +514,15 @@ class JournalSpool:
 
     # Orphans
 
-    def _look_around(self, now: float) -> None:
-        """Adopt what others have left; from time to time also look after the folder itself."""
+    def _adopt_orphans(self, now: float) -> None:
+        """Adopt what other processes left; now and then clear the folder of what nobody uses."""
         if now >= self._tidy_again_at:
             self._tidy_again_at = now + _LOOK_EVERY
             self._folder.tidy()
         with self._lock:
             here = list(self._segments)
             for segment in (self._active, self._next):
-                if segment is not None and not segment.path.exists():  # somebody has deleted it
+                if segment is not None and not segment.path.exists():  # another program deleted it
                     self._active = self._next = None
                     self._write = _nowhere
         known = {segment.path for segment in here}
@@ -538,17 +537,17 @@ class JournalSpool:
 
 
 def _writes_are_one_step() -> bool:
-    """Return whether two threads' writes into a map stay whole: always under the GIL."""
+    """Return whether a write into a map is atomic, as it always is under the GIL."""
     return has_gil() or sys.version_info >= (3, 14)
 
 
 def _nowhere(text: bytes) -> int:
-    """Refuse *text* as a map does that is full."""
+    """Refuse *text*, as a full map does."""
     raise ValueError("no segment")
 
 
 def _runs(places: Iterable[_Place]) -> Iterator[tuple[Segment, int, int]]:
-    """Join places that follow each other, as those of a batch mostly do."""
+    """Join places that follow each other, as most places in a batch do."""
     run: tuple[Segment, int, int] | None = None
     for segment, start, stop in places:
         if run is not None and run[0] is segment and run[2] == start:

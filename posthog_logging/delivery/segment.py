@@ -1,13 +1,12 @@
 """
-One file of a spool: a header line that remembers how far it is acknowledged, then a line an event.
+One file of a spool: a header line that notes how far it is acknowledged, then a line per event.
 
-The process that writes a segment holds its ``flock``; a segment whose lock is free is an
-orphan. A line is in the kernel's hands when it is written, so it survives ``kill -9`` (not a
-power cut: see *fsync*).
+The process that writes a segment holds its ``flock``; a segment whose lock is free is an orphan.
+What is written is in the kernel, so it survives ``kill -9``, though not a power cut (see *fsync*).
 
-A segment is a file mapped at its full size. A store into the map costs half a microsecond
-and, unlike ``write``, never gives up the interpreter lock: beside a busy thread a ``write``
-averages 130 µs. Its blocks are allocated first, so a full disk is an error and no signal.
+A segment is a file mapped at its full size. A store into the map takes half a microsecond and,
+unlike ``write``, never releases the interpreter's lock: beside a busy thread a ``write`` takes
+130 µs on average. The blocks are allocated first, so that a full disk is an error, not a signal.
 Never truncate a segment that is in use; to delete one is safe.
 """
 
@@ -45,18 +44,18 @@ __all__ = [
 ]
 
 SUFFIX = ".ndjson"
-NEW = ".new"  # a segment takes its name when it is locked and has its header
-DAMAGED = ".damaged"  # what was read as far as possible, kept for people to look at
+NEW = ".new"  # until the segment is locked and has its header
+DAMAGED = ".damaged"  # read as far as possible, and kept for people to look at
 
 _HEAD = 64 * 1024
 _MARK = b'"acked":'
 _DIGITS = 12
-_FROM_END = _DIGITS + len("}\n")  # of the header line: where the number begins
+_FROM_END = _DIGITS + len("}\n")  # where the number begins, from the end of the header line
 
-# Held while a file is opened and noted, or closed. A fork waits for it, so a child knows all that
-# it inherits: a lock that nobody knows of would be held until that child ends.
-_gate = Lock()
-_gate_opens_within = 1.0
+# Held while a file is opened and noted, or closed. A fork waits for it, so that the child knows all
+# files that it inherits: one that it does not close stays locked until it ends.
+_files_lock = Lock()
+_FORK_WAITS_FOR = 1.0  # seconds
 _made: weakref.WeakSet[Segment] = weakref.WeakSet()
 
 
@@ -64,24 +63,24 @@ class Segment:
     """
     A segment that this process has locked.
 
-    ``taken`` is up to where lines were handed out, ``acked`` up to where all are settled,
-    ``map`` is there as long as it may be written to. Of an adopted one, ``left`` counts the
-    lines that were not handed out, as it was when it came: somebody may cut the file.
+    Lines were handed out up to ``taken``, and all are settled up to ``acked``. ``map`` is there
+    while lines may be written. ``left`` counts the lines of an adopted segment that were not
+    handed out, as another program may cut the file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.map: mmap.mmap | None = None
         self.first = self.ended = self.acked = self.taken = 0
-        self.counted = 0  # up to where lines were counted as admitted
+        self.counted = 0  # lines up to here were counted as admitted
         self.adopted = False
         self.left = 0
         self.damaged = False
-        self.broken = 0  # how many lines cannot be read any more, about
-        self.digest = b""  # of all lines: a copy has the same
+        self.broken = 0  # about how many lines are unreadable
+        self.digest = b""  # of all lines, to recognise a copy
         self.released = False
-        self.settled: dict[int, int] = {}  # out of order, or damaged: start -> stop
-        self._fds: list[int] = []  # none or one: an open file is noted in the same step
+        self.settled: dict[int, int] = {}  # beyond `acked`, start -> stop
+        self._fds: list[int] = []  # none or one: a list, so that opening and noting is one step
         _made.add(self)
 
     def __repr__(self) -> str:
@@ -94,7 +93,7 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """Where the next line goes, or would go."""
+        """Where the last line ends."""
         view = self.map
         return self.ended if view is None else view.tell()
 
@@ -111,7 +110,7 @@ class Segment:
             self._open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             fcntl.flock(self.fd, fcntl.LOCK_EX)
             _allocate(self.fd, size)
-            with _gate:
+            with _files_lock:
                 self.map = mmap.mmap(self.fd, size)
             self.map.write(header)
             self.first = self.acked = self.taken = self.counted = len(header)
@@ -123,9 +122,9 @@ class Segment:
             raise
 
     def lock(self) -> bool:
-        """Make an orphan ours; return whether it is one. Raises OSError where it cannot be."""
+        """Lock an orphan; return whether it is one. Raises OSError if that cannot be found out."""
         try:
-            # A pipe must not be waited for.
+            # Non-blocking, in case it is a pipe.
             self._open(self.path, os.O_RDWR | os.O_NONBLOCK)
         except FileNotFoundError:
             return False
@@ -139,13 +138,13 @@ class Segment:
         except BaseException:
             self.abandon()
             raise
-        if not self.path.exists():  # its owner finished and deleted it between the two calls
+        if not self.path.exists():  # its owner deleted it between the two calls
             self.abandon()
             return False
         return True
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return the bytes from *start* up to *stop*, fewer where the file is shorter."""
+        """Return the bytes from *start* to *stop*, fewer if the file is shorter."""
         view = self.map
         if view is not None:
             return view[start:stop]
@@ -165,7 +164,7 @@ class Segment:
         return count + self.read(start, stop).count(b"\n")
 
     def next_lines(self, size: int) -> list[bytes]:
-        """Return whole lines that were not handed out, of *size* bytes together at most."""
+        """Return whole lines that were not handed out, at most *size* bytes of them."""
         while self.taken in self.settled:
             self.taken = self.settled[self.taken]
         following = (start for start in self.settled if start > self.taken)
@@ -173,13 +172,13 @@ class Segment:
         return self.read(self.taken, stop).split(b"\n")[:-1]
 
     def settle(self, start: int, stop: int) -> None:
-        """Note that the lines from *start* to *stop* need no delivery any more."""
+        """Note that the lines from *start* to *stop* need not be delivered any more."""
         self.settled[start] = stop
         while self.acked in self.settled:
             self.acked = self.settled.pop(self.acked)
 
     def mark(self) -> None:
-        """Write down how far the segment is acknowledged, in place."""
+        """Write into the header how far the segment is acknowledged."""
         number = b"%*d" % (_DIGITS, self.acked)
         view, at = self.map, self.first - _FROM_END
         if view is not None:
@@ -190,16 +189,16 @@ class Segment:
     def force(self) -> None:
         """Force what was written to the disk itself."""
         view = self.map
-        with suppress(ValueError):  # another thread has sealed, and forced, it
+        with suppress(ValueError):  # another thread has just sealed it
             if view is not None:
                 view.flush()
 
     def seal(self) -> None:
-        """Take no more lines; whoever has just loaded the map's ``write`` gets ValueError."""
+        """Take no more lines; a caller that has loaded the map's ``write`` gets ValueError."""
         view = self.map
         if view is not None:
             self.ended = view.tell() if has_gil() else _fill(view)
-            with _gate:
+            with _files_lock:
                 self.map = None
                 view.close()
 
@@ -209,9 +208,9 @@ class Segment:
             os.ftruncate(self.fd, self.end)
 
     def release(self) -> None:
-        """Close the file; without a line left delete it, or keep it aside where it is damaged."""
+        """Close the file; if no line is left, delete it, or set it aside if it is damaged."""
         self.released = True
-        with suppress(OSError):  # of a disk in trouble, or a folder that is read-only by now
+        with suppress(OSError):  # the disk may fail, or the folder be read-only by now
             self.mark()
             self.seal()
             if self.acked < self.end:
@@ -229,34 +228,34 @@ class Segment:
         self.abandon()
 
     def abandon(self) -> None:
-        """Let go of the file as it is; also in a forked child, where it is the parent's."""
-        with _gate:
+        """Close the file as it is, as a forked child does with its parent's."""
+        with _files_lock:
             view, self.map = self.map, None
             if view is not None:
                 with suppress(BufferError):
-                    view.close()  # it has a file descriptor of its own, which has the lock, too
+                    view.close()  # it has its own file descriptor, which shares the lock
             while self._fds:
                 os.close(self._fds.pop())
 
     def _open(self, path: Path, flags: int) -> None:
-        with _gate:
-            # In one step of C: no signal comes between the opening and the note.
+        with _files_lock:
+            # In one step of C, so that no signal comes between opening and noting.
             self._fds.extend(map(os.open, (path,), (flags | os.O_CLOEXEC,), (0o600,)))
 
 
 def adopt(path: Path, first_line: bytes) -> Segment | str | None:
     """
-    Return the orphan at *path*, if it begins as *first_line* does.
+    Return the orphan at *path*, if it is for the same destination as *first_line*.
 
-    None where it is in use or gone; a text that says why where it cannot be adopted. What of it
-    is damaged is settled already.
+    None if it is in use or gone; if it cannot be adopted, the reason as a text. Damaged parts are
+    settled already.
     """
     segment = Segment(path)
     try:
         if not segment.lock():
             return None
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):  # another time
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # too many open files: try again later
             return None
         return f"cannot be opened ({error.strerror})"
     try:
@@ -264,14 +263,14 @@ def adopt(path: Path, first_line: bytes) -> Segment | str | None:
         if not problem:
             segment.trim()
             return segment
-    except OSError as error:  # a bad sector
+    except OSError as error:  # such as a bad sector
         problem = f"cannot be read ({error.strerror})"
     segment.abandon()
     return problem
 
 
 def trim(path: Path) -> None:
-    """Cut the segment of a process that was killed down to what it holds."""
+    """Truncate the segment of a process that was killed to its lines."""
     segment = Segment(path)
     with suppress(OSError):
         if segment.lock():
@@ -285,9 +284,9 @@ def trim(path: Path) -> None:
 
 def read(path: Path, fd: int) -> tuple[Segment, dict[str, Any], bytes] | None:
     """
-    Return the segment in an open file without a claim, its header, and its first line that waits.
+    Return the segment in an open file, without a lock, its header, and its first waiting line.
 
-    None where it is no segment.
+    None if it is no segment.
     """
     segment = Segment(path)
     data = os.pread(fd, os.fstat(fd).st_size, 0)
@@ -301,7 +300,7 @@ def readdress(path: Path, new: Path, host: str) -> bool:
     """
     Move what waits in the orphan at *path* to a segment at *new*, for another *host*.
 
-    Returns False where it is in use or no segment. A kill amid it leaves a copy, no gap.
+    Returns False if it is in use or no segment. A kill meanwhile leaves a copy, and loses nothing.
     """
     old = Segment(path)
     try:
@@ -322,7 +321,7 @@ def readdress(path: Path, new: Path, host: str) -> bool:
 
 
 def is_locked(fd: int) -> bool:
-    """Return whether somebody has locked the segment in an open file."""
+    """Return whether a process has locked the segment in an open file."""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
@@ -332,24 +331,24 @@ def is_locked(fd: int) -> bool:
 
 
 def header_line(header: dict[str, Any]) -> bytes:
-    """Return the first line: its last value has room for any offset, to be written in place."""
+    """Return the first line; its last value has room for any offset, which is written in place."""
     fields = {key: value for key, value in header.items() if key != "acked"}
     return jsonable.encode(fields)[:-1] + b"," + _MARK + b"%*d}\n" % (_DIGITS, 0)
 
 
 def is_faked() -> bool:
-    """Return whether a test's file system stands in for the real one: a map would pierce it."""
+    """Return whether a test fakes the file system: a map would write to the real one."""
     return not isinstance(os.open, types.BuiltinFunctionType)
 
 
 def _read_into(segment: Segment, first_line: bytes) -> str:
-    """Take stock of an orphan; return what is wrong with it, "" where nothing is."""
+    """Fill in *segment*, an orphan; return what is wrong with it, "" if nothing."""
     head = os.pread(segment.fd, _HEAD, 0)
     header = _header_in(head)
     ours = _header_in(first_line) or {}
     start = head.find(b"\n") + 1
     if header is None:
-        # What names the destination may still be whole: the rest of a header can be missed.
+        # The header is damaged, but the part with the destination may be whole.
         named = first_line[first_line.index(b'"dialect"') : first_line.index(_MARK)]
         if named not in head[: len(first_line)]:
             return "is no segment of a spool"
@@ -362,7 +361,7 @@ def _read_into(segment: Segment, first_line: bytes) -> str:
 
 
 def _take_stock(segment: Segment, data: bytes, first: int, header: dict[str, Any]) -> bool:
-    """Note what *data* holds from *first* on; what stands behind the last whole line is torn."""
+    """Fill in what *data* holds from *first* on, up to the last whole line; return if it could."""
     if header and not data[:first].endswith(_MARK + data[first - _FROM_END : first]):
         return False
     end = max(first, _end_of_lines(data))
@@ -382,7 +381,7 @@ def _take_stock(segment: Segment, data: bytes, first: int, header: dict[str, Any
 
 
 def _damage(data: bytes) -> tuple[list[tuple[int, int]], int, int]:
-    """Return which parts of *data* are no events, the number of events, and of those lost."""
+    """Return the parts of *data* that are no events, the number of events, and of those lost."""
     lines = data.split(b"\n")[:-1]
     whole = list(map(_is_event, lines))
     if all(whole):
@@ -399,13 +398,13 @@ def _damage(data: bytes) -> tuple[list[tuple[int, int]], int, int]:
         events += lost <= len(line)
     if not events:
         return spans, 0, len(lines)
-    # A stretch of zeros has swallowed newlines: its length tells how many lines there were.
+    # A stretch of zeros may have replaced newlines: its length shows how many lines there were.
     size = (len(data) - sum(stop - start for start, stop in spans)) / events
     return spans, events, sum(max(1, round((stop - start) / size)) for start, stop in spans)
 
 
 def _lost_of(line: bytes, opening: bytes) -> int:
-    """Return how much of a damaged *line* is lost: a whole one may follow in it."""
+    """Return how many bytes of a damaged *line* are lost: a whole one may follow in it."""
     at = line.find(opening, 1) if opening else -1
     while at > 0:
         if _is_event(line[at:]):
@@ -415,7 +414,7 @@ def _lost_of(line: bytes, opening: bytes) -> int:
 
 
 def _opening(line: bytes) -> bytes:
-    """Return how *line* begins, with its first key: so do all lines of a dialect."""
+    """Return the beginning of *line*, up to its first key, as all lines of a dialect have it."""
     return line[: line.find(b'"', 2) + 1]
 
 
@@ -427,7 +426,7 @@ def _is_event(line: bytes) -> bool:
 
 
 def _end_of_lines(data: bytes) -> int:
-    """Return where the last whole line ends: behind it there may be a torn one, then zeros."""
+    """Return where the last whole line ends; a torn one may follow, then zeros."""
     return data.rfind(b"\n", 0, len(data.rstrip(b"\0"))) + 1
 
 
@@ -441,7 +440,7 @@ def _header_in(head: bytes) -> dict[str, Any] | None:
 
 
 def _allocate(fd: int, size: int) -> None:
-    """Reserve the blocks: a store into a map beyond a full disk would be a SIGBUS."""
+    """Reserve the blocks: on a full disk, a store into the map would be a SIGBUS."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, 0, size)
     elif os.pwrite(fd, b"\0" * size, 0) < size:
@@ -449,7 +448,7 @@ def _allocate(fd: int, size: int) -> None:
 
 
 def _fill(view: mmap.mmap) -> int:
-    """Leave no room in *view*, whoever writes meanwhile; return where its lines end."""
+    """Fill *view* up, while others may write; return where its lines end."""
     while True:
         end = view.tell()
         with suppress(ValueError):
@@ -458,17 +457,17 @@ def _fill(view: mmap.mmap) -> int:
 
 
 def _before_fork() -> None:
-    _gate.acquire(timeout=_gate_opens_within)
+    _files_lock.acquire(timeout=_FORK_WAITS_FOR)
 
 
 def _after_fork() -> None:
-    with suppress(RuntimeError):  # it did not open in time
-        _gate.release()
+    with suppress(RuntimeError):  # it was not acquired in time
+        _files_lock.release()
 
 
 def _after_fork_in_child() -> None:
-    global _gate
-    _gate = Lock()
+    global _files_lock
+    _files_lock = Lock()
     for segment in list(_made):
         segment.abandon()
 
