@@ -52,7 +52,7 @@ _MARK = b'"acked":'
 _DIGITS = 12
 _FROM_END = _DIGITS + len("}\n")  # where the number begins, from the end of the header line
 
-# Held while a file is opened and noted, or closed. A fork waits for it, so that the child knows all
+# Held while a file is opened and noted, or closed. A fork waits for it, so that a child knows all
 # files that it inherits: one that it does not close stays locked until it ends.
 _files_lock = Lock()
 _FORK_WAITS_FOR = 1.0  # seconds
