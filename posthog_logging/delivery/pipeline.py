@@ -1,27 +1,23 @@
 """
-The queue, and what the library's thread does with it: drain it, send, answer those who wait.
+What callers do: put events into the queue, and ask the library's thread to flush or close.
 
-Callers append to two deques, `queue` and `_requests`, and rouse the thread; each of these is one
-step. Only the thread touches the sender, its spool and its transport. The thread begins with the
-first event, ends with `close`, and begins again with the next event.
+A caller appends to one of two deques, `queue` and the loop's `requests`, and rouses the thread;
+each of these is one step. The thread, which runs a `DeliveryLoop`, begins with the first event,
+ends with `close`, and begins again with the next event.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from itertools import groupby, islice
 from typing import Any
 
 from ..events.faults import faults
 from . import exits
-from .clock import monotonic
 from .ledger import Ledger
 from .lock import Lock, has_gil
+from .loop import DeliveryLoop
 from .request import DeliveryRequest
 from .room import AROUND_DRAFT, Room
 from .sender import Sender
@@ -30,19 +26,8 @@ from .worker import Worker
 
 __all__ = ["Pipeline", "is_configuring"]
 
-# How many drafts are made lines at once: few, so that callers soon get the interpreter; many if
-# the thread must catch up, as it must from `_BACKLOG` items on.
-_CHUNK = 25
-_LARGE_CHUNK = 500
-_BACKLOG = 2000
-
-# The longest sleep, in seconds: a caller that a signal interrupts between append and rouse has
-# woken nobody.
-_NAP = 1.0
-
-# How many attempts a close may make, and the seconds before the second and the third.
+# How many attempts a close may make.
 _TRIES = 3
-_PAUSES = (0.1, 0.4)
 
 
 class Pipeline:
@@ -99,13 +84,11 @@ class Pipeline:
         """Make what belongs to one process; a forked child makes its own."""
         self.queue = self._ledger.queue
         self._append = self.queue.append
-        self._requests: deque[DeliveryRequest] = deque()
-        self._serving: list[DeliveryRequest] = []
-        self._hand: list[Any] = []
-        self._worker = Worker(self)
         self._room.reset()
-
-    # What callers do
+        self._loop = DeliveryLoop(
+            self._sender, self._ledger, self._room, self._finish, self._linger
+        )
+        self._worker = Worker(self._loop, self._opened, self._closed)
 
     def put(self, line: bytes) -> bool:
         """
@@ -214,7 +197,7 @@ class Pipeline:
         if self._await(request):
             self._worker.join(1.0)  # it is about to end
         else:
-            events, _ = self._held()
+            events, _ = self._loop.held()
             self._ledger.give_up(events + len(self.queue))
 
     def after_fork(self) -> None:
@@ -225,13 +208,13 @@ class Pipeline:
 
     def _leave(self, request: DeliveryRequest) -> DeliveryRequest:
         """Leave *request* to the thread."""
-        self._requests.append(request)
+        self._loop.requests.append(request)
         self._worker.rouse()
         return request
 
     def _await(self, request: DeliveryRequest) -> bool:
         """Wait for the answer, or do the work here if no thread can; return whether it came."""
-        while not self._worker.work_here(lambda: self._serve(bounded=True)):
+        while not self._worker.work_here(lambda: self._loop.serve(bounded=True)):
             if not request.wait():
                 return False
             if request.result is not None:
@@ -245,7 +228,7 @@ class Pipeline:
 
     def _is_at_rest(self) -> bool:
         """Return whether nothing waits, as far as a caller can see."""
-        is_still = not self._ledger.counts["waiting"] and not self._requests
+        is_still = not self._ledger.counts["waiting"] and not self._loop.requests
         return is_still and not self._sender.has_news
 
     def _notify(self) -> None:
@@ -263,178 +246,15 @@ class Pipeline:
             self._worker.rouse()
         return self._room.make()
 
-    # What the thread does: see `worker.Task`
-
-    def opened(self) -> None:
-        """Let the exit close this."""
+    def _opened(self) -> None:
+        """Let the exit close this, as a thread is about to start."""
         exits.open_pipelines.add(self)
         exits.close_at_exit()
         self._on_open()
 
-    def closed(self) -> None:
-        """Let the exit ignore this."""
+    def _closed(self) -> None:
+        """Let the exit ignore this, as the thread has ended."""
         exits.open_pipelines.discard(self)
-
-    def is_wanted(self) -> bool:
-        """Return whether something was put or asked for."""
-        return bool(self.queue or self._requests)
-
-    def round(self) -> bool:
-        """Sleep until something is due, serve those who wait, send what is due."""
-        self._sleep()
-        if self._serve():
-            return True
-        more = True
-        while more and not self._requests:
-            self._drain(_BACKLOG)
-            more = self._sender.step()
-            self._note_room()
-        return False
-
-    def recover(self, error: BaseException) -> None:
-        """Begin again with all that was not answered for, after an unexpected error."""
-        self._ledger.warn("contained", f"sending goes on after {type(error).__name__}")
-        self.answer()
-        self._sender.rewind()
-
-    def answer(self) -> None:
-        """Answer the requests that were served."""
-        for one in self._serving:
-            one.answer(one.result)
-        self._serving.clear()
-
-    def wake_waiters(self) -> None:
-        """Wake those who wait: one of them can do the work."""
-        for one in list(self._requests):
-            one.answer(None)
-
-    def _sleep(self) -> None:
-        """Sleep until something is due, and after a first event a little longer, for more."""
-        worker = self._worker
-        due = self._sender.due_in()
-        if due is None:
-            due = self._sender.spool.rest
-        worker.idle = True
-        roused = bool(self.queue)
-        if not self.is_wanted() and due != 0.0:
-            self._room.forget_interrupted()
-            self._note_room()
-            roused = worker.sleep(_NAP if due is None else min(due, _NAP))
-        worker.idle = False
-        end = monotonic() + self._linger
-        # Whether a caller roused says more than the queue: a journal's events are not in it.
-        while roused and len(self.queue) < _BACKLOG and not self._requests and monotonic() < end:
-            worker.sleep(self._linger / 4)
-
-    def _serve(self, bounded: bool = False) -> bool:
-        """
-        Serve the requests; return whether one of them was to close.
-
-        An attempt has its own time-out, and callers just stop waiting; if *bounded*, it also
-        lasts no longer than they wait.
-        """
-        # In one step of C: a request is always in one of the two lists.
-        with suppress(IndexError):
-            self._serving.extend(iter(self._requests.popleft, None))
-        if not self._serving:
-            return False
-        self._drain()
-        tries = max(one.tries for one in self._serving)
-        done = self._deliver(max(one.deadline for one in self._serving), tries, bounded)
-        for one in self._serving:
-            one.result = done
-        if any(one.closes for one in self._serving):
-            self._give_back()
-            return True  # the worker answers, when it knows whether it ends
-        self.answer()
-        return False
-
-    def _give_back(self) -> None:
-        """Give up what is in memory only; give back connections, files and locks."""
-        self._sender.abandon("shutdown")
-        self._sender.report()
-        self._note_room()
-        try:
-            self._sender.close()
-        except Exception as error:
-            self._ledger.warn("contained", f"closing goes on after {type(error).__name__}")
-        self._ledger.give_up(0)
-
-    def _deliver(self, deadline: float, tries: int, bounded: bool) -> bool:
-        """
-        Flush, and again after short waits if *tries* and time allow; return whether all is sent.
-
-        Nobody likes to wait at an exit for a server that is away: the waits grow only to what
-        the server asks for, and nothing waits for events that are safe on disk.
-        """
-        for pause in (*_PAUSES, None)[-tries:]:
-            if self._sender.flush(deadline - monotonic(), bounded):
-                return True
-            if pause is None or self._sender.paused or not self._held()[0]:
-                break
-            wait = max(pause, self._sender.asked_to_wait)
-            if monotonic() + wait >= deadline:
-                break
-            time.sleep(wait)
-        return False
-
-    def _drain(self, most: int | None = None) -> None:
-        """Move what is queued to the spool, drafts as lines."""
-        hand = self._hand
-        self._take_in_hand(most)
-        self._note_room()  # before they are finished, which takes its time
-        few = len(hand) < _BACKLOG and not self._serving
-        if not hand:
-            self._sender.append([])  # lets a journal look after its disk
-        while hand:
-            for kind, group in groupby(hand[: _CHUNK if few else _LARGE_CHUNK], type):
-                members = list(group)
-                self._sender.append(self._finished(members) if kind is tuple else members)
-                del hand[: len(members)]  # so that drafts do not fill memory beside their lines
-            if not (self._serving or self._room.is_half_full):
-                # Let go of the interpreter, so that a caller that wakes up does not wait for a
-                # whole batch, or for CPython's 5 ms. Not while the queue fills up: the thread
-                # could not catch up.
-                time.sleep(0)
-        self._note_room()
-        if self._room.drops_oldest:
-            self._drop_oldest()
-        self._sender.report()
-
-    def _take_in_hand(self, most: int | None) -> None:
-        hand, before = self._hand, len(self._hand)
-        self._ledger.moving = True
-        try:
-            # One step of C for each item: it leaves the queue and is in hand.
-            hand.extend(islice(iter(self.queue.popleft, None), most))  # None is never put
-        except IndexError:
-            pass
-        finally:
-            self._ledger.came += len(hand) - before
-            self._ledger.moving = False
-        self._room.note_taken(hand[before:] if before else hand)
-
-    def _finished(self, drafts: list[Any]) -> list[bytes]:
-        try:
-            return self._finish(drafts)
-        except Exception as error:
-            self._ledger.lose("internal_error", len(drafts), type(error).__name__)
-            return []
-
-    def _drop_oldest(self) -> None:
-        """Drop the oldest events while there are too many."""
-        while excess := self._room.excess:
-            if not self._sender.evict(excess, "queue_full"):
-                return
-            self._note_room()
-
-    def _note_room(self) -> None:
-        self._room.set_limits(*self._held())
-
-    def _held(self) -> tuple[int, int]:
-        """Return how many events, and bytes, the thread has in memory only."""
-        events, size = self._sender.spool.held
-        return events + len(self._hand), size
 
 
 def is_configuring() -> bool:

@@ -26,10 +26,7 @@ _NAME = "posthog-logging"
 class Task(Protocol):
     """What the thread does."""
 
-    def opened(self) -> None:
-        """Note that a thread is about to start, in the caller's thread."""
-
-    def round(self) -> bool:
+    def round(self, worker: Worker) -> bool:
         """Wait for work and do it; return whether the thread may end."""
 
     def is_wanted(self) -> bool:
@@ -40,9 +37,6 @@ class Task(Protocol):
 
     def answer(self) -> None:
         """Give the answers that are known."""
-
-    def closed(self) -> None:
-        """Note that the thread has ended because it may."""
 
     def wake_waiters(self) -> None:
         """Wake those who wait, as no thread will come, or it died."""
@@ -56,10 +50,18 @@ class Worker:
     last one was `summoned`. If they are equal, a thread was started and will come. If a caller is
     interrupted between starting a thread and noting it, a second one may start; of the two, the
     one that cannot claim the work ends at once.
+
+    Args:
+        opened: called in a caller's thread before a thread starts.
+        closed: called when a thread ends because it may.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(
+        self, task: Task, opened: Callable[[], object], closed: Callable[[], object]
+    ) -> None:
         self._task = task
+        self._opened = opened
+        self._closed = closed
         #: Whether the thread must be roused for new work; only the thread writes it.
         self.idle = True
         self._alive = False
@@ -110,7 +112,7 @@ class Worker:
         try:
             self._begin()
             if work():
-                self._task.closed()
+                self._closed()
         finally:
             with self._claim:
                 self._end()
@@ -120,7 +122,7 @@ class Worker:
         # Another thread starts the thread: `Thread.start` waits on an `Event`, which an
         # interruption could leave locked.
         ended = self._ended  # read first: if a thread ends meanwhile, another may start
-        self._task.opened()
+        self._opened()
         try:
             _thread.start_new_thread(self._bring_up, ())
         except RuntimeError:  # the interpreter is ending, or the system gives no thread
@@ -151,7 +153,7 @@ class Worker:
             self._begin()
             while True:
                 try:
-                    if self._task.round() and self._may_end():
+                    if self._task.round(self) and self._may_end():
                         return
                 except (Exception, SystemExit) as error:
                     self._task.recover(error)
@@ -189,7 +191,7 @@ class Worker:
                 self.idle = False
                 self._task.answer()
                 return False
-            self._task.closed()
+            self._closed()
             self._ident = 0
             self._task.answer()
             return True
