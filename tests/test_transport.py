@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import requests
 
+from posthog_logging.delivery.clock import monotonic
 from posthog_logging.delivery.transport import RequestsTransport
 from posthog_logging.inspector import Answer
 from posthog_logging.wire import Request
@@ -300,6 +301,19 @@ def test_a_dead_address_leaves_time_for_the_next(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
 
     assert 200 == sender.send(post("http://events.invalid/"), 2.0).status
+
+
+def test_frozen_clocks(raw_server: Any, sender: RequestsTransport) -> None:
+    """A test's frozen time stops no deadline."""
+    freezegun = pytest.importorskip("freezegun")
+    server = raw_server(_drip_head)
+    with freezegun.freeze_time("2024-01-02"):
+        began = monotonic()
+        response = sender.send(post(server.url), 0.4)
+        took = monotonic() - began
+
+    assert response.status is None
+    assert took - 0.4 < FRACTION
 
 
 def test_few_are_left_behind(raw_server: Any) -> None:

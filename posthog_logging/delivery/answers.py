@@ -3,7 +3,7 @@ Act on the answer to an attempt: acknowledge events, keep them for later, split 
 
 `policy.judge` decides what an answer means, and `_ACTIONS` what is done then. A batch that failed
 goes to the end of the `Lineup`. One that keeps failing while others get through is isolated and
-halved until the event at fault stands alone: that event is tried ever more rarely, and given up
+halved until the event at fault is alone: that event is tried ever more rarely, and given up
 after `_LAST_STRIKE` failures, half a day or more.
 """
 
@@ -131,7 +131,7 @@ class AnswerHandler:
         return len(queued)
 
     def needs_probe(self, parcel: Parcel) -> bool:
-        """Return whether only one event of *parcel* is to be tried."""
+        """Return whether only one event of *parcel* should be tried."""
         if self.in_trouble and not parcel.isolated and parcel.may_be_at_fault(self.successes):
             return True
         return (self.in_trouble or parcel.isolated) and parcel.needs_probe(self.successes)
@@ -236,7 +236,7 @@ class AnswerHandler:
         trouble: _Trouble = _Trouble.OUTAGE,
         why: str = "",
     ) -> list[Parcel]:
-        """Keep *parcel* for later, split it where it is suspect, or give it up."""
+        """Keep *parcel* for later, split it if it is suspect, or give it up."""
         now = self._clock()
         parcel = self._charged(parcel, answer, trouble, now)
         reason = self._reason_to_give_up(parcel, trouble, now)
@@ -265,7 +265,7 @@ class AnswerHandler:
         return failed.with_(throttled_since=0.0)
 
     def _reason_to_give_up(self, parcel: Parcel, trouble: _Trouble, now: float) -> str | None:
-        """Return the reason for which *parcel* is given up; None where it is kept."""
+        """Return the reason to give up *parcel*; None if it is kept."""
         most, age = self._settings.max_retries, self._settings.max_age
         since = parcel.throttled_since
         if most is not None and parcel.failures > most:
@@ -398,7 +398,7 @@ class AnswerHandler:
         return self._wait_for_access(parcel, answer)
 
     def _wait_for_access(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
-        """Keep what was refused; where nothing gets through, send nothing for a while."""
+        """Keep what was refused; if nothing gets through, send nothing for a while."""
         most = self._settings.max_retries
         paused = self.schedule.paused(self._clock(), answer.dialect.rules, answer.wait)
         if self._refusals >= _REFUSALS:

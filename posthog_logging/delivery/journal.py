@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import time
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from functools import partial
 from itertools import accumulate, repeat
 from typing import Any, NamedTuple
 
+from .clock import monotonic
 from .folder import Folder, SegmentInfo, segments_in
 from .lock import Lock, has_gil
 from .orphans import Orphans
@@ -135,7 +135,7 @@ class JournalSpool:
     @property
     def rest(self) -> float:
         """The seconds until the next look for orphans."""
-        return max(0.0, self._look_again_at - time.monotonic())
+        return max(0.0, self._look_again_at - monotonic())
 
     def __len__(self) -> int:
         with self._lock:
@@ -226,7 +226,7 @@ class JournalSpool:
         if is_faked():
             return
         self._seal_full_ones()
-        now = time.monotonic()
+        now = monotonic()
         if now >= self._look_again_at:
             self._look_again_at = now + _LOOK_EVERY
             self._adopt_orphans(now)
@@ -387,7 +387,7 @@ class JournalSpool:
         """Note that a file was deleted: there may be room again in the folder and on the disk."""
         self._full_until = 0.0
         if self._disk_again_at:
-            self._disk_again_at = min(self._disk_again_at, time.monotonic())
+            self._disk_again_at = min(self._disk_again_at, monotonic())
 
     # The next segment
 
@@ -411,7 +411,7 @@ class JournalSpool:
         If it *drops*, the oldest segments may give way to it.
         """
         needed = count + len(self._first_line)
-        now = time.monotonic()
+        now = monotonic()
         if now < self._full_until and needed >= self._full_for:
             return False
         size = self._size_for(needed, drops=drops)
@@ -446,7 +446,7 @@ class JournalSpool:
                         raise
                     size = max(size // 2, smallest)
         except OSError as error:
-            self._disk_again_at = time.monotonic() + _RETRY_DISK_AFTER
+            self._disk_again_at = monotonic() + _RETRY_DISK_AFTER
             why = f"no spool ({error.strerror}); events wait in memory"
             self._news.append(partial(self._warn, "spool", why))
             return False

@@ -60,7 +60,7 @@ class Lineup:
         self._queue.append(parcel)
 
     def isolate(self, parcels: Iterable[Parcel]) -> None:
-        """Put *parcels* where nothing waits behind them."""
+        """Put *parcels* beside the queue, so that nothing waits behind them."""
         self._isolated.extend(parcels)
 
     def pause_isolated(self, until: float) -> None:
@@ -83,7 +83,7 @@ class Lineup:
         return self._courtesy <= _COURTESY
 
     def next(self, now: float) -> Parcel | None:
-        """Take out what is due: the first in the queue, else the smallest that is isolated."""
+        """Take out what is due: the first in the queue, else the smallest isolated one."""
         self._courtesy = 0
         for number, parcel in enumerate(self._queue):
             if parcel.not_before <= now:

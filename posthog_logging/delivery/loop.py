@@ -1,8 +1,8 @@
 """
 What the library's thread does, round by round: drain the queue, send, answer those who wait.
 
-Only the thread touches the sender, its spool and its transport. A caller's part is in `Pipeline`,
-or here where no thread can be had: then the caller serves its own request.
+Only the thread touches the sender, its spool and its transport. If no thread can be had, as the
+interpreter ends, a caller does the thread's work.
 """
 
 from __future__ import annotations

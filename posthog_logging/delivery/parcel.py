@@ -64,7 +64,7 @@ class Parcel:
         refused: whether a firewall refused it.
         status: the HTTP status that it must be split for, while it waits for its budget.
         unread: how many times in a row it got a 2xx whose body could not be read.
-        throttled_since: since when the server asks to wait; 0 where it does not.
+        throttled_since: since when the server asks to wait; 0 if it does not.
         withheld: the lines that a probe does not send.
         budget: how often it and its pieces may still be split.
     """
@@ -154,7 +154,7 @@ class Parcel:
         return self._resized([*self.withheld, *self.entries]) if self.withheld else self
 
     def remainder(self) -> Parcel | None:
-        """Return what a probe withheld, without the probe; None where that is nothing."""
+        """Return what a probe withheld, without the probe's own line; None if it is no probe."""
         return self._resized(self.withheld, not_before=0.0) if self.withheld else None
 
     def halves(self, isolated: bool = False) -> list[Parcel]:

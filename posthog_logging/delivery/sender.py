@@ -227,7 +227,7 @@ class Sender:
         return True
 
     def _next(self) -> Parcel | None:
-        """Take what is due; where something failed, something else before it."""
+        """Take what is due; new lines go before a batch that failed."""
         now = self._clock()
         is_due = self._spool_due_at() <= now
         if is_due and self._new_go_first(now):
