@@ -37,7 +37,7 @@ def reasons_in(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "reason":
             yield from [text for one in ast.walk(node.value) for text in constant(one)]
-        elif isinstance(node, ast.FunctionDef) and "_reason_" in node.name:
+        elif isinstance(node, ast.FunctionDef) and node.name == "_reason_to_give_up":
             returns = [one for one in ast.walk(node) if isinstance(one, ast.Return)]
             yield from [
                 text for one in returns for leaf in ast.walk(one) for text in constant(leaf)
