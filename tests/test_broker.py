@@ -27,7 +27,6 @@ from servers import KafkaMock, RabbitMQ, Redis, running
 from posthog_logging import PostHogHandler
 from posthog_logging.broker.address import FORMS, SCHEMES, Address, address
 from posthog_logging.broker.dialect import NEUTRAL
-from posthog_logging.broker.doctor import examine
 from posthog_logging.broker.engine import BrokerError, Intake, engine_for
 from posthog_logging.broker.envelope import (
     MOST_BYTES,
@@ -142,6 +141,11 @@ def envelope(*lines: bytes, coding: str | None = "gzip") -> Envelope:
 def lines_in(delivery: Delivery) -> list[bytes]:
     """Return the lines of a message that came."""
     return decompress(delivery.body, delivery.coding).split(b"\n")
+
+
+def examine(where: Address, timeout: float) -> Iterator[Any]:
+    """Yield what the engine of *where* finds."""
+    return engine_for(where).examine(where, timeout)
 
 
 def fetch(consumer: Any, lines: int = 1, within: float = 30.0) -> list[Delivery]:

@@ -612,7 +612,7 @@ STATE = State(
 def test_a_relay_that_hangs_is_not_healthy() -> None:
     """Where a worker has not turned for too long, a supervisor should know."""
     monitor = Monitor(
-        "127.0.0.1", 0, lambda: dataclasses.replace(STATE, turned=99.0), patience=30.0
+        "127.0.0.1", 0, lambda: dataclasses.replace(STATE, stalled=99.0), patience=30.0
     )
     monitor.start()
     answer = get(monitor.port, "/healthz")
