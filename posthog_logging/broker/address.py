@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 
 __all__ = ["DEFAULT_QUEUE", "FORMS", "SCHEMES", "Address", "address"]
@@ -80,10 +80,20 @@ def address(url: str, queue: str | None = None) -> Address:
     Args:
         queue: the queue, stream or topic; if None the URL's ``queue=``, else ``analytics``.
     """
-    text = url.strip()
+    parts = _split(url.strip())
+    settings = dict(parse_qsl(parts.query, keep_blank_values=True))
+    named, path = settings.pop("queue", None), parts.path.rstrip("/")
+    if parts.scheme == "kafka":
+        named, path = named or unquote(path.strip("/")), ""
+    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
+    url = urlunsplit(parts._replace(query=urlencode(settings)))
+    return Address(parts.scheme, server, _queue(queue or named or DEFAULT_QUEUE), url, settings)
+
+
+def _split(url: str) -> SplitResult:
     try:
-        parts = urlsplit(text)
-        is_valid = text.isprintable() and " " not in text and bool(parts.netloc)
+        parts = urlsplit(url)
+        is_valid = url.isprintable() and " " not in url and bool(parts.netloc)
         if parts.scheme != "kafka":  # which may have several hosts
             is_valid = is_valid and parts.port != 0
     except ValueError:
@@ -98,15 +108,7 @@ def address(url: str, queue: str | None = None) -> Address:
         raise ValueError(
             "broker: special characters of the user or password must be percent-encoded"
         )
-    settings = dict(parse_qsl(parts.query, keep_blank_values=True))
-    named = settings.pop("queue", None)
-    if parts.scheme == "kafka":
-        named = named or unquote(parts.path.strip("/")) or None
-    name = _queue(queue or named or DEFAULT_QUEUE)
-    path = "" if parts.scheme == "kafka" else parts.path.rstrip("/")
-    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
-    url = urlunsplit(parts._replace(query=urlencode(settings)))
-    return Address(parts.scheme, server, name, url, settings)
+    return parts
 
 
 def _queue(name: str) -> str:

@@ -32,6 +32,26 @@ __all__ = ["KafkaConsumer", "KafkaPublisher", "consumer", "examine", "publisher"
 _PERSON = re.compile(rb'"distinct_id":"((?:[^"\\]|\\.)*)"')
 _OWN = b'{"uuid":"'
 
+# The URL's settings override the first of each pair, not the second.
+_PRODUCER = {
+    "linger.ms": 5,
+    "message.max.bytes": 1_000_000,
+    "socket.connection.setup.timeout.ms": 5000,
+    "compression.type": "lz4",
+}
+_IDEMPOTENT = {"enable.idempotence": True, "delivery.report.only.error": True}
+_CONSUMER = {
+    "session.timeout.ms": 10_000,
+    "heartbeat.interval.ms": 1000,
+    "topic.metadata.refresh.interval.ms": 10_000,
+    "fetch.wait.max.ms": 100,
+}
+_MANUAL = {
+    "auto.offset.reset": "earliest",
+    "enable.auto.commit": False,
+    "enable.partition.eof": True,  # for `caught_up`
+}
+
 
 class KafkaPublisher:
     """Produce to a topic, idempotently: a retried message is stored once, in order."""
@@ -66,17 +86,9 @@ class KafkaPublisher:
 
     def _open(self) -> Any:
         if self._producer is None:
+            timeout = {"delivery.timeout.ms": int(max(1.0, self._timeout) * 1000)}
             self._producer = confluent_kafka.Producer(
-                {
-                    "linger.ms": 5,
-                    "message.max.bytes": 1_000_000,
-                    "delivery.timeout.ms": int(max(1.0, self._timeout) * 1000),
-                    "socket.connection.setup.timeout.ms": 5000,
-                    "compression.type": "lz4",
-                    **settings(self._address),
-                    "enable.idempotence": True,
-                    "delivery.report.only.error": True,
-                }
+                {**_PRODUCER, **timeout, **settings(self._address), **_IDEMPOTENT}
             )
         return self._producer
 
@@ -231,21 +243,10 @@ class KafkaConsumer:
 
     def _open(self) -> Any:
         if self._consumer is None:
+            group = self._address.settings.get("group", f"posthog-logging.{self._address.queue}")
+            creates = {"allow.auto.create.topics": self._intake.declare}
             consumer = confluent_kafka.Consumer(
-                {
-                    "session.timeout.ms": 10_000,
-                    "heartbeat.interval.ms": 1000,
-                    "allow.auto.create.topics": self._intake.declare,
-                    "topic.metadata.refresh.interval.ms": 10_000,
-                    "fetch.wait.max.ms": 100,
-                    **settings(self._address),
-                    "group.id": self._address.settings.get(
-                        "group", f"posthog-logging.{self._address.queue}"
-                    ),
-                    "auto.offset.reset": "earliest",
-                    "enable.auto.commit": False,
-                    "enable.partition.eof": True,  # for `caught_up`
-                }
+                {**_CONSUMER, **creates, **settings(self._address), "group.id": group, **_MANUAL}
             )
             if self._intake.declare:
                 declare(self._address)

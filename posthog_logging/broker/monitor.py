@@ -132,8 +132,13 @@ def _lines(state: State) -> Iterator[str]:
         "Events that will never be delivered, by reason.",
         {f'{{reason="{name}"}}': n for name, n in sorted(lost.items())},
     )
+    yield from _numbers(state)
+    yield from _histogram(state)
+
+
+def _numbers(state: State) -> Iterator[str]:
     for name, kind, about, value in (
-        ("events_waiting", "gauge", "Events that are not settled yet.", counts["waiting"]),
+        ("events_waiting", "gauge", "Events that are not settled yet.", state.counts["waiting"]),
         ("messages_held", "gauge", "Messages that are not acknowledged.", state.held),
         ("messages_redelivered_total", "counter", _REDELIVERED, state.redelivered),
         ("dead_letters_total", "counter", _DEAD_LETTERS, state.dead_letters),
@@ -144,7 +149,6 @@ def _lines(state: State) -> Iterator[str]:
     if state.success is not None:
         about = "Seconds since the endpoint last accepted a batch."
         yield from _metric("last_success_age_seconds", "gauge", about, {"": state.success})
-    yield from _histogram(state)
 
 
 _REDELIVERED = "Messages that had been delivered before."

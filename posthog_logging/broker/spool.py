@@ -19,7 +19,7 @@ from ..delivery.spool import Entry
 from ..events.timestamps import rfc3339
 from .engine import BrokerError, Consumer
 from .envelope import Delivery, Envelope, parts
-from .reader import BadMessage, Reader
+from .reader import BadMessage, Line, Reader
 
 
 __all__ = ["BrokerSpool"]
@@ -132,12 +132,7 @@ class BrokerSpool:
         except BadMessage as bad:
             self._bury(delivery, bad.reason, bad.detail)
             return
-        refused = [one for one in found if one.line is None]
-        for reason, members in groupby(refused, lambda one: one.refused):
-            lines = [one.neutral for one in members]
-            self._bury_lines(lines, delivery.message_id, reason, None)
-            self._ledger.add("adopted", len(lines))
-            self._ledger.lose(reason.partition(":")[0], len(lines))
+        self._refuse([one for one in found if one.line is None], delivery.message_id)
         good = [(one.neutral, one.line) for one in found if one.line is not None]
         if not good:
             self._consumer.ack([delivery.token])
@@ -147,6 +142,13 @@ class BrokerSpool:
         self._held[id(held)] = held
         self._ready.append((held, 0))
         self._count += held.left
+
+    def _refuse(self, refused: Sequence[Line], message_id: str) -> None:
+        for reason, members in groupby(refused, lambda one: one.refused):
+            lines = [one.neutral for one in members]
+            self._bury_lines(lines, message_id, reason, None)
+            self._ledger.add("adopted", len(lines))
+            self._ledger.lose(reason.partition(":")[0], len(lines))
 
     def _bury(self, delivery: Delivery, reason: str, detail: str) -> None:
         """Make a dead letter of a whole message that cannot be read, as it came."""
