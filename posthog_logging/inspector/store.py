@@ -82,15 +82,15 @@ class Event:
         return find_dialect(self.dialect).decode(Request("", {}, body))[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Received:
     """One HTTP request to an ingestion path; ``status`` is 0 if it was not answered."""
 
     number: int
     path: str
-    headers: Mapping[str, str] = field(repr=False)  # names in lower case
-    body: bytes = field(repr=False)
-    payload: Any = field(repr=False)
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+    payload: Any
     status: int
     at: float
     dialect: str
@@ -100,6 +100,15 @@ class Received:
     events: int
     kept: int  # the events that were stored, good or bad
     error: str
+    mask: Mask = field(default_factory=Mask, compare=False)  # of its ``repr``
+
+    def __repr__(self) -> str:
+        text = self.mask.text
+        return (
+            f"Received(number={self.number}, path={text(self.path)!r}, status={self.status}, "
+            f"dialect={self.dialect!r}, events={self.events}, kept={self.kept}, "
+            f"error={text(self.error)!r})"
+        )
 
 
 _Numbered = TypeVar("_Numbered", Event, Received)
@@ -328,6 +337,7 @@ class Store:
             events=len(judged.uuids),
             kept=len(judged.good) + len(judged.bad),
             error=judged.error,
+            mask=self.mask,
         )
         around = len(request.path) + sum(map(len, (*incoming.headers, *incoming.headers.values())))
         self._requests.add(request, request.bytes + judged.weight + around)

@@ -33,7 +33,7 @@ def event(one: Event, mask: Mask, *without: str) -> dict[str, Any]:
 
 def request(one: Received, mask: Mask, *without: str) -> dict[str, Any]:
     """Return the fields of a request, except its body and those in *without*."""
-    names = [field.name for field in fields(one) if field.name not in {"body", *without}]
+    names = [field.name for field in fields(one) if field.name not in {"body", "mask", *without}]
     shown = {name: mask.value(getattr(one, name)) for name in names if name != "headers"}
     return {**shown, "headers": mask.headers(one.headers)} if "headers" in names else shown
 
