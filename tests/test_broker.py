@@ -404,11 +404,26 @@ except BrokerError as error:
 
 def test_a_bad_line_is_refused_alone() -> None:
     """Lines that are no events are named; those beside them are read."""
-    rows = [neutral(1), b"{", b'{"properties":{}}', b'{"event":"$identify"}', neutral(2)]
+    nameless, identity, name = b'{"properties":{}}', b'{"event":"$identify"}', b'{"event":[]}'
+    rows = [neutral(1), b"{", nameless, identity, neutral(2), name]
     found = Reader(NEUTRAL).read(Delivery(1, b"\n".join(rows)))
 
-    assert ["", "no_event", "no_event_name", "no_distinct_id", ""] == [x.refused for x in found]
+    refused = ["", "no_event", "no_event_name", "no_distinct_id", "", "bad_event_name"]
+    assert refused == [one.refused for one in found]
     assert [rows[0], rows[4]] == [one.line for one in found if one.line]
+
+
+@pytest.mark.parametrize(
+    "more", ['"properties":5', '"properties":"a"', '"event":5', '"event":[]', '"uuid":{}']
+)
+def test_names_that_are_repeated(more: str) -> None:
+    """A line that begins like one of ours and gives a field again is not sent as it is."""
+    row = neutral(1)[:-1] + f",{more}}}".encode()
+    found = Reader(NEUTRAL).read(Delivery(1, b"\n".join([row, neutral(2)])))
+
+    assert row != found[0].line
+    assert "internal_error" not in found[0].refused
+    assert neutral(2) == found[1].line
 
 
 def test_lines_that_are_whole_only_together_are_none() -> None:

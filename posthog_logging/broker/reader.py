@@ -56,7 +56,7 @@ _HEAD = (
 )
 _OWN = re.compile(_HEAD % ((rb'(?:[^"\\]|\\.)+',) * 2))
 _PLAIN = re.compile(_HEAD % ((rb'[^"\\]+',) * 2))  # the same without escapes, twice as fast
-_FIELDS = Message._fields
+_TYPES = [str, str, str, str, dict]  # of their values
 _MOST_NAMES = 10_000  # of properties that are remembered
 _LONGEST_NAME = 200
 
@@ -95,11 +95,10 @@ class Reader:
 
     def _is_line(self, row: bytes, fields: dict[str, Any]) -> bool:
         """Return whether *fields* are exactly those of *row*, and no property is special."""
-        properties = fields["properties"]
         return (
-            len(fields) == len(_FIELDS)
+            _has_own_types(fields)
             and fields["uuid"] == uuid_of(row)
-            and self._are_plain(properties)
+            and self._are_plain(fields["properties"])
         )
 
     def _line(self, row: bytes, number: int, delivery: Delivery) -> Line:
@@ -110,7 +109,7 @@ class Reader:
         except ValueError:
             return Line(row, None, "no_event")
         try:
-            if len(fields) != len(_FIELDS) or not _OWN.match(row):
+            if not (_has_own_types(fields) and _OWN.match(row)):
                 message = _message(fields, row, number, delivery)
                 return Line(NEUTRAL.line(message), self._translated(message, delivery))
             is_short = len(row) <= self._dialect.limits.event_bytes
@@ -150,6 +149,15 @@ class Reader:
         return found is not None and name.encode() in found[0]
 
 
+def _has_own_types(fields: dict[str, Any]) -> bool:
+    """
+    Return whether *fields* are as many as those of this library's lines, and of their types.
+
+    A foreign line may begin like one of ours and repeat a name, whose last value counts.
+    """
+    return list(map(type, fields.values())) == _TYPES
+
+
 def _body(delivery: Delivery) -> bytes:
     """Return the plain body of a message of our schema, within bounds."""
     if delivery.headers.get("schema", SCHEMA) != SCHEMA:
@@ -172,7 +180,7 @@ def _message(fields: dict[str, Any], row: bytes, number: int, delivery: Delivery
     if not given.get("uuid"):
         source = f"{delivery.message_id}/{number}" if delivery.message_id else row.decode()
         given["uuid"] = str(uuid.uuid5(uuid.NAMESPACE_OID, source))
-    if given.get("distinct_id") is None and given.get("event") not in IDENTITY_EVENTS:
+    if given.get("distinct_id") is None and str(given.get("event")) not in IDENTITY_EVENTS:
         given["distinct_id"] = given["uuid"]
         given["options"] = {"process_person_profile": False}
     created = time.time() if delivery.published is None else delivery.published
