@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import json
 import logging
@@ -27,7 +28,6 @@ from servers import KafkaMock, RabbitMQ, Redis, running
 from posthog_logging import PostHogHandler
 from posthog_logging.broker.address import FORMS, SCHEMES, Address, address
 from posthog_logging.broker.dialect import NEUTRAL
-from posthog_logging.broker.doctor import examine
 from posthog_logging.broker.engine import BrokerError, Intake, engine_for
 from posthog_logging.broker.envelope import (
     MOST_BYTES,
@@ -142,6 +142,11 @@ def envelope(*lines: bytes, coding: str | None = "gzip") -> Envelope:
 def lines_in(delivery: Delivery) -> list[bytes]:
     """Return the lines of a message that came."""
     return decompress(delivery.body, delivery.coding).split(b"\n")
+
+
+def examine(where: Address, timeout: float) -> Iterator[Any]:
+    """Yield what the engine of *where* finds."""
+    return engine_for(where).examine(where, timeout)
 
 
 def fetch(consumer: Any, lines: int = 1, within: float = 30.0) -> list[Delivery]:
@@ -354,15 +359,26 @@ UNREADABLE = {
     "no gzip": (Delivery(1, neutral(1), coding="gzip"), "unreadable"),
     "cut gzip": (Delivery(1, envelope(neutral(1)).packed()[0][:-9], coding="gzip"), "unreadable"),
     "unknown coding": (Delivery(1, neutral(1), coding="lzma"), "unreadable"),
+    "too many lines": (Delivery(1, b"{}\n" * 60_000), "unreadable"),
+    "millions of lines": (
+        Delivery(1, gzip.compress(b"{}\n" * 5_000_000), coding="gzip"),
+        "unreadable",
+    ),
+    "millions of values": (
+        Delivery(1, gzip.compress(b'{"event":[' + b"[]," * 6_000_000), coding="gzip"),
+        "unreadable",
+    ),
 }
 
 
 @pytest.mark.parametrize(("delivery", "reason"), UNREADABLE.values(), ids=UNREADABLE)
 def test_what_is_no_message_of_ours_says_why(delivery: Delivery, reason: str) -> None:
-    """A body that nobody can read is refused as a whole, with a reason."""
+    """A body that nobody can read is refused as a whole, with a reason, before it fills memory."""
+    began = time.monotonic()
     with pytest.raises(BadMessage) as caught:
         Reader(NEUTRAL).read(delivery)
 
+    assert 5.0 > time.monotonic() - began
     assert reason == caught.value.reason
 
 
@@ -388,11 +404,26 @@ except BrokerError as error:
 
 def test_a_bad_line_is_refused_alone() -> None:
     """Lines that are no events are named; those beside them are read."""
-    rows = [neutral(1), b"{", b'{"properties":{}}', b'{"event":"$identify"}', neutral(2)]
+    nameless, identity, name = b'{"properties":{}}', b'{"event":"$identify"}', b'{"event":[]}'
+    rows = [neutral(1), b"{", nameless, identity, neutral(2), name]
     found = Reader(NEUTRAL).read(Delivery(1, b"\n".join(rows)))
 
-    assert ["", "no_event", "no_event_name", "no_distinct_id", ""] == [x.refused for x in found]
+    refused = ["", "no_event", "no_event_name", "no_distinct_id", "", "bad_event_name"]
+    assert refused == [one.refused for one in found]
     assert [rows[0], rows[4]] == [one.line for one in found if one.line]
+
+
+@pytest.mark.parametrize(
+    "more", ['"properties":5', '"properties":"a"', '"event":5', '"event":[]', '"uuid":{}']
+)
+def test_names_that_are_repeated(more: str) -> None:
+    """A line that begins like one of ours and gives a field again is not sent as it is."""
+    row = neutral(1)[:-1] + f",{more}}}".encode()
+    found = Reader(NEUTRAL).read(Delivery(1, b"\n".join([row, neutral(2)])))
+
+    assert row != found[0].line
+    assert "internal_error" not in found[0].refused
+    assert neutral(2) == found[1].line
 
 
 def test_lines_that_are_whole_only_together_are_none() -> None:
@@ -534,6 +565,32 @@ class TestEngine:
 
         assert all(one.remedy for one in wanting)
         assert engine == "memory" or any("is missing" in one.found for one in wanting)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://127.0.0.1:9/?heartbeat=s3cret",
+        "amqp://127.0.0.1:9/?ssl_options=s3cret",
+        "redis://127.0.0.1:9/?socket_timeout=s3cret",
+        "redis://127.0.0.1:9/?s3cret=1",
+        "kafka://127.0.0.1:9/?s3cret=1",
+        "kafka://127.0.0.1:9/?security.protocol=s3cret",
+    ],
+)
+def test_wrong_settings_are_not_quoted(url: str) -> None:
+    """A setting that a client library refuses is a finding and an error, and neither shows it."""
+    where = address(url)
+    engine = engine_for(where)
+    (finding,) = engine.examine(where, 1.0)
+    with pytest.raises(BrokerError) as consuming:
+        engine.consumer(where, Intake()).fetch(1, 0.05)
+    with pytest.raises(BrokerError) as publishing:
+        engine.publisher(where, 1.0).publish([envelope(neutral(1))], 1.0)
+
+    shown = f"{finding} {consuming.value} {publishing.value}"
+    assert 3 == shown.count("a setting in the broker's URL is unknown or has a wrong value")
+    assert "s3cret" not in shown
 
 
 def test_doctor_says_what_an_absent_broker_is() -> None:
@@ -958,6 +1015,65 @@ def test_unreadable_messages_are_with_the_dead(spool: Any) -> None:
     )
 
 
+def test_dead_letters_fit_into_messages(make_queue: Any, consumers: Any) -> None:
+    """What one message unpacked to may be too large for one: it becomes several dead letters."""
+    where = make_queue("memory")
+    rows = [neutral(1), *[b'{"event":"","pad":"%b"}' % (b"x" * 10_000)] * 600]
+    body = gzip.compress(b"\n".join(rows))
+    message = Envelope((), "m", "gzip", raw=body)
+    engine_for(where).publisher(where, 1.0).publish([message], 1.0)
+    ledger = Ledger()
+    found = BrokerSpool(consumers(where), Reader(NEUTRAL), ledger)
+    found.fill(1.0)
+
+    letters = fetch(consumers(address(where.url, where.dead)), 600)
+    assert rows[1:] == [line for one in letters for line in lines_in(one)]
+    assert MOST_BYTES >= max(len(one.body) for one in letters)
+    assert {"m"} == {one.message_id for one in letters}
+    assert (1, 600, 600) == (len(found), found.dead_letters, ledger.counts["no_event_name"])
+
+
+class Picky(Endless):
+    """A consumer whose broker takes no dead letter: each is too large, or it is out of reach."""
+
+    def __init__(self, consumer: Any, final: bool) -> None:
+        super().__init__(consumer)
+        self._final = final
+
+    def dead(self, envelope: Envelope, timeout: float) -> None:
+        raise BrokerError("the broker takes no message as large as that", final=self._final)
+
+
+def test_a_dead_letter_that_is_too_large_holds_nothing_up(
+    make_queue: Any, consumers: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its events are counted as lost and logged; the message is acknowledged, and others go on."""
+    where = make_queue("memory")
+    sent = [envelope(b"hello"), envelope(neutral(1), b"{")]
+    engine_for(where).publisher(where, 1.0).publish(sent, 1.0)
+    ledger = Ledger()
+    found = BrokerSpool(Picky(consumers(where), final=True), Reader(NEUTRAL), ledger)
+    found.fill(1.0)
+
+    assert (1, 0, 2) == (len(found), found.dead_letters, ledger.counts["no_event"])
+    assert "a dead letter could not be kept: the broker takes no message as large" in caplog.text
+    found.ack(found.take(1, 10_000))
+    assert 0 == found._consumer.held
+
+
+def test_a_dead_letter_waits_for_its_broker(make_queue: Any, consumers: Any) -> None:
+    """Where the broker is out of reach a message is not given up for its dead letter's sake."""
+    where = make_queue("memory")
+    engine_for(where).publisher(where, 1.0).publish([envelope(b"hello")], 1.0)
+    ledger = Ledger()
+    found = BrokerSpool(Picky(consumers(where), final=False), Reader(NEUTRAL), ledger)
+    with pytest.raises(BrokerError):
+        found.fill(1.0)
+
+    assert 0 == ledger.counts["accepted"]
+    assert "no_event" not in ledger.counts
+
+
 def test_what_came_ten_times_goes_alone(make_queue: Any, consumers: Any) -> None:
     """A message that may be what ends relays shares no batch with another."""
     where = make_queue("memory")
@@ -1004,6 +1120,36 @@ def _declare(where: Address, arguments: dict[str, Any], queue: str = "") -> None
         channel = connection.channel()
         channel.queue_declare(where.dead, durable=True, arguments={"x-queue-type": "quorum"})
         channel.queue_declare(queue or where.queue, durable=True, arguments=arguments)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-delivery-count": "many"},
+        {"x-delivery-count": -5, "deliveries": "many"},
+        {"x-delivery-count": True, "deliveries": [1]},
+        {"deliveries": 2**60},
+    ],
+    ids=str,
+)
+def test_headers_of_any_type_are_read(
+    rabbitmq: RabbitMQ, make_queue: Any, consumers: Any, headers: dict[str, Any]
+) -> None:
+    """A publisher may set the headers that count to anything: the message comes all the same."""
+    import pika
+
+    where = make_queue("rabbitmq")
+    consumer = consumers(where)
+    consumer.fetch(1, 0.05)
+    properties = pika.BasicProperties(headers=headers, timestamp=2**62)
+    with pika.BlockingConnection(pika.URLParameters(where.url)) as connection:
+        connection.channel().basic_publish("", where.queue, neutral(1), properties)
+
+    (found,) = fetch(consumer)
+    assert found.before >= 0
+    assert consumer.holds(found.token)
+    consumer.ack([found.token])
+    assert 0 == consumer.held
 
 
 def test_a_closed_channel_is_survived(

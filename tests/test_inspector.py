@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from posthog_logging.events.message import Message
 from posthog_logging.inspector import Answer, Inspector
-from posthog_logging.inspector.rules import Asked, canonical, find_judge, strict_json
+from posthog_logging.inspector.rules import Incoming, canonical, find_judge, strict_json
 from posthog_logging.inspector.rules_posthog import ILLEGAL_IDS
-from posthog_logging.inspector.timestamps import parse_kindly, parse_strictly
+from posthog_logging.inspector.timestamps import parse_leniently, parse_strictly
 from posthog_logging.wire import Batch, Endpoint, find_dialect
 from posthog_logging.wire.compression import compress
 
@@ -995,7 +995,7 @@ def test_moments_are_read_as_they_are_written(when: dt.datetime, minutes: int) -
     there = when.replace(tzinfo=dt.timezone(dt.timedelta(minutes=minutes)))
 
     assert pytest.approx(there.timestamp(), abs=1e-3) == parse_strictly(there.isoformat())
-    assert parse_kindly(there.isoformat()) == parse_strictly(there.isoformat())
+    assert parse_leniently(there.isoformat()) == parse_strictly(there.isoformat())
 
 
 @pytest.mark.parametrize(
@@ -1013,7 +1013,7 @@ def test_moments_are_read_as_they_are_written(when: dt.datetime, minutes: int) -
 )
 def test_v0_reads_kindly(text: str) -> None:
     """V0 reads moments that V1 refuses."""
-    assert (1772582400.0, None) == (parse_kindly(text), parse_strictly(text))
+    assert (1772582400.0, None) == (parse_leniently(text), parse_strictly(text))
 
 
 @given(st.uuids(), st.sampled_from([str, lambda u: u.hex, lambda u: u.urn, lambda u: f"{{{u}}}"]))
@@ -1045,7 +1045,7 @@ def test_judges_are_total(path: str, body: Any) -> None:
     assert judge is not None
 
     written = body if isinstance(body, bytes) else json.dumps(body).encode()
-    judged = judge.judge(Asked(path, {}, headers, written, 0.0))
+    judged = judge.judge(Incoming(path, {}, headers, written, 0.0))
 
     assert judged.status in {200, 400, 401, 413}
     assert len(judged.uuids) == len(judged.good) + len(judged.bad)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from posthog_logging.inspector.rules import Asked, Judged, find_judge
+from posthog_logging.inspector.rules import Incoming, Judged, find_judge
 
 
 KEY = "phc_a_project_key_of_this_test"
@@ -67,7 +67,7 @@ def ask(path: str, body: Any, headers: Mapping[str, str] | None = None, query: s
     assert judge is not None
     plain = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = dict(part.split("=", 1) for part in query.split("&") if part)
-    return judge.judge(Asked(path, named, dict(headers or {}), plain, NOW))
+    return judge.judge(Incoming(path, named, dict(headers or {}), plain, NOW))
 
 
 def with_changes(known: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:

@@ -479,7 +479,7 @@ def test_no_key_leaves_by_any_way(inspector: Inspector) -> None:
     }
     call = {"type": "track", "event": f"a {WRITE_KEY}", "userId": "u", "properties": properties}
     body = json.dumps({"writeKey": WRITE_KEY, "batch": [call]}).encode()
-    assert 200 == ask(inspector, "/v1/batch", body, {"X-Gateway": "hunter2"})[0]
+    assert 200 == ask(inspector, f"/{WRITE_KEY}/v1/batch", body, {"X-Gateway": "hunter2"})[0]
 
     paths = ("events", "event?number=1", "requests", "export", "wait?timeout=0", "counts")
     shown = [ask(inspector, f"/api/{path}", method="GET")[1].decode() for path in paths]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from posthog_logging import PostHogHandler
 from posthog_logging.events.message import Message
 from posthog_logging.inspector import Inspector
-from posthog_logging.inspector.rules import Asked, Judged, find_judge
+from posthog_logging.inspector.rules import Incoming, Judged, find_judge
 from posthog_logging.wire import Batch, Endpoint, find_dialect
 
 
@@ -42,7 +42,7 @@ def judged(
     judge = find_judge("/i/v1/logs")
     assert judge is not None
     body = said if isinstance(said, bytes) else json.dumps(said).encode()
-    return judge.judge(Asked("/i/v1/logs", query or {}, headers, body, NOW))
+    return judge.judge(Incoming("/i/v1/logs", query or {}, headers, body, NOW))
 
 
 def test_a_handler_s_records_arrive(inspector: Inspector) -> None:
@@ -191,7 +191,7 @@ def test_scripted_statuses_are_answered_in_json(status: int) -> None:
     judge = find_judge("/i/v1/logs/")
     assert judge is not None
 
-    refused = judge.refuse(status, Asked("/i/v1/logs", {}, BEARER, b"", time.time()))
+    refused = judge.refuse(status, Incoming("/i/v1/logs", {}, BEARER, b"", time.time()))
 
     assert status == refused.status
     assert "error" in json.loads(refused.body)

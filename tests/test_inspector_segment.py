@@ -16,7 +16,7 @@ import pytest
 
 from posthog_logging.events.message import Message
 from posthog_logging.inspector import Answer, Inspector
-from posthog_logging.inspector.rules import Asked, Judged, find_judge
+from posthog_logging.inspector.rules import Incoming, Judged, find_judge
 from posthog_logging.wire import DIALECTS, Batch, Endpoint, Request, find_dialect
 from posthog_logging.wire.segment import SINGLE_PATHS, SegmentDialect
 
@@ -45,7 +45,7 @@ def judged(body: Any, path: str = "/v1/batch", headers: Any = (), **query: str) 
     judge = find_judge(path)
     assert judge is not None
     plain = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return judge.judge(Asked(path, query, dict(headers), plain, 1_704_164_645.0))
+    return judge.judge(Incoming(path, query, dict(headers), plain, 1_704_164_645.0))
 
 
 def batch(*calls: Any, **fields: Any) -> dict[str, Any]:

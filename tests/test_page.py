@@ -867,6 +867,39 @@ HOSTILE = (
 )
 
 
+NO_TEXT = {"toString": 1, "valueOf": 1, "toJSON": 1, "__proto__": 1}
+
+
+def test_values_without_a_text_break_nothing(page: Page, inspector: Inspector) -> None:
+    """An object that JavaScript cannot turn into a text is shown as JSON, wherever it stands."""
+    frame = {"filename": NO_TEXT, "function": NO_TEXT, "lineno": NO_TEXT, "in_app": True}
+    frame |= {"context_line": "x", "pre_context": [NO_TEXT], "post_context": NO_TEXT}
+    caught = {"type": NO_TEXT, "value": NO_TEXT, "mechanism": {"source": NO_TEXT}}
+    caught["stacktrace"] = {"frames": [frame]}
+    steps = [{"timestamp": NO_TEXT, "level": NO_TEXT, "message": NO_TEXT, "x": NO_TEXT}]
+    properties = {"$exception_list": [caught, caught], "$exception_steps": steps}
+    properties |= {"$exception_level": NO_TEXT, "$exception_source": NO_TEXT}
+    names = {
+        "$create_alias": {"alias": NO_TEXT},
+        "$identify": {"$anon_distinct_id": NO_TEXT, "$set": NO_TEXT, "$set_once": [NO_TEXT]},
+        "$groupidentify": {"$group_type": NO_TEXT, "$group_key": NO_TEXT, "$group_set": NO_TEXT},
+        "$http_log": {"method": NO_TEXT, "$pathname": NO_TEXT, "status_code": NO_TEXT},
+        "$pageview": {"$current_url": NO_TEXT, "$request_method": NO_TEXT, "$ip": NO_TEXT},
+        "$exception": properties,
+        "constructor": NO_TEXT,
+    }
+    post(inspector, *(event(name, properties=of) for name, of in names.items()))
+
+    page.until(lambda: len(page.all(".row")) == len(names))
+    for row in range(len(names)):
+        page.run("document.querySelectorAll('.row')[arguments[0]].click()", row)
+        page.until(lambda: page.texts("#detail .fold summary"))
+    post(inspector, event("last"))
+    page.until(lambda: "last" in page.texts(".row .name"))
+    page.press("5")
+    page.until(lambda: page.all(".is-person"))
+
+
 def test_hostile_text_stays_text(page: Page, inspector: Inspector) -> None:
     """Whatever is in names, ids, properties and reasons is shown as text, and can be found."""
     for text in HOSTILE:

@@ -60,7 +60,12 @@ CODECS = frozenset({"brotli", "isal", "orjson", "zstandard"})
 HEAVY = frozenset({"asyncio", "http.server", "sqlite3"})
 #: The plugin is pytest's to load, and an engine the URL's scheme; importing the package is what
 #: all the others do.
-ENGINES = frozenset(f"broker.{name}" for name in SCHEMES.values()) - {"broker.memory"}
+ENGINES = frozenset(  # each with its client, its doctor and what else has its name
+    f"broker.{path.stem}"
+    for path in (PACKAGE / "broker").glob("*.py")
+    if path.stem != "memory"
+    and path.stem.partition("_")[0] in {name.partition("_")[0] for name in SCHEMES.values()}
+)
 NOT_ALONE = frozenset({"__init__", "pytest_plugin"}) | ENGINES
 
 

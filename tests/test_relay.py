@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -612,13 +613,30 @@ STATE = State(
 def test_a_relay_that_hangs_is_not_healthy() -> None:
     """Where a worker has not turned for too long, a supervisor should know."""
     monitor = Monitor(
-        "127.0.0.1", 0, lambda: dataclasses.replace(STATE, turned=99.0), patience=30.0
+        "127.0.0.1", 0, lambda: dataclasses.replace(STATE, stalled=99.0), patience=30.0
     )
     monitor.start()
     answer = get(monitor.port, "/healthz")
     monitor.close()
 
     assert 503 == answer[0]
+
+
+def test_probes_that_hang_up_are_no_faults(capfd: pytest.CaptureFixture[str]) -> None:
+    """A client that resets its connection leaves no traceback, and the next one is answered."""
+    monitor = Monitor("127.0.0.1", 0, lambda: STATE, patience=30.0)
+    monitor.start()
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", monitor.port), 5.0) as client:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    before = threading.active_count()
+    answer = get(monitor.port, "/healthz")
+    _until(lambda: threading.active_count() <= before)
+    monitor.close()
+
+    assert 200 == answer[0]
+    assert ("", "") == tuple(capfd.readouterr())
 
 
 def test_metrics_before_anything_happened() -> None:

@@ -1,9 +1,9 @@
 """
-The queue in a broker that people already run: what goes in, and what takes it out.
+Events by way of a message broker: producers publish them, and relays deliver them.
 
-A producer's broker is a `Transport`: the whole pipeline stands before it, so a log call never
-waits for it. A relay's broker is a `Spool`: what it hands out is acknowledged when its last
-line is settled. Everything that knows an engine is behind the seam in `engine`.
+For a producer the broker is a `Transport` at the end of the pipeline, so a log call never waits
+for it. For a relay it is a `Spool`: a message is acknowledged once its last line is settled.
+What differs between RabbitMQ, Redis and Kafka is behind the seam in `engine`.
 """
 
 from __future__ import annotations

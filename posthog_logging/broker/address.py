@@ -1,7 +1,7 @@
 """
-Where a broker is: a URL whose user and password nothing shows.
+The address of a broker: a URL whose user and password are never shown.
 
-The only module that reads one. Errors name the parameter, never what was given.
+The only module that parses one. Errors name the parameter, never its value.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 
 __all__ = ["DEFAULT_QUEUE", "FORMS", "SCHEMES", "Address", "address"]
@@ -17,7 +17,7 @@ __all__ = ["DEFAULT_QUEUE", "FORMS", "SCHEMES", "Address", "address"]
 #: What a URL looks like, for messages and helps; ``memory://`` is for tests.
 FORMS = "amqp://user@host/vhost, redis://host/0 or kafka://host"
 
-#: Each scheme and the module here that speaks it: an `engine.Engine`.
+#: The module that implements each scheme: an `engine.Engine`.
 SCHEMES = {
     "amqp": "rabbitmq",
     "amqps": "rabbitmq",
@@ -27,7 +27,7 @@ SCHEMES = {
     "memory": "memory",
 }
 
-#: The queue, stream or topic where the URL names none.
+#: The queue, stream or topic if the URL names none.
 DEFAULT_QUEUE = "analytics"
 
 
@@ -36,7 +36,7 @@ class Address:
     """
     A broker and a queue in it.
 
-    ``url`` is for the client library and may hold a password, ``server`` is for everybody.
+    ``url`` is for the client library and may hold a password; ``server`` may be shown.
     """
 
     scheme: str
@@ -52,16 +52,16 @@ class Address:
 
     @property
     def dead(self) -> str:
-        """The queue of what will never be delivered."""
+        """The name of the queue of dead letters."""
         return f"{self.queue}.dead"
 
     @property
     def hosts(self) -> str:
-        """The host and port, for Kafka perhaps several."""
+        """The host and port; with Kafka there may be several, separated by commas."""
         return urlsplit(self.url).netloc.rpartition("@")[2]
 
     def credentials(self) -> tuple[str, str]:
-        """Return the user and the password; "" for what is not given."""
+        """Return the user and the password, "" for one that is missing."""
         user, _, password = urlsplit(self.url).netloc.rpartition("@")[0].partition(":")
         return unquote(user), unquote(password)
 
@@ -75,38 +75,40 @@ class Address:
 
 def address(url: str, queue: str | None = None) -> Address:
     """
-    Return the address that *url* gives; raises ``ValueError`` where it gives none.
+    Return the address in *url*; raises ``ValueError`` if it is not a broker's URL.
 
     Args:
-        queue: the queue, stream or topic; where None the URL's ``queue=``, else ``analytics``.
+        queue: the queue, stream or topic; if None the URL's ``queue=``, else ``analytics``.
     """
-    text = url.strip()
+    parts = _split(url.strip())
+    settings = dict(parse_qsl(parts.query, keep_blank_values=True))
+    named, path = settings.pop("queue", None), parts.path.rstrip("/")
+    if parts.scheme == "kafka":
+        named, path = named or unquote(path.strip("/")), ""
+    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
+    url = urlunsplit(parts._replace(query=urlencode(settings)))
+    return Address(parts.scheme, server, _queue(queue or named or DEFAULT_QUEUE), url, settings)
+
+
+def _split(url: str) -> SplitResult:
     try:
-        parts = urlsplit(text)
-        fine = text.isprintable() and " " not in text and bool(parts.netloc)
+        parts = urlsplit(url)
+        is_valid = url.isprintable() and " " not in url and bool(parts.netloc)
         if parts.scheme != "kafka":  # which may have several hosts
-            fine = fine and parts.port != 0
+            is_valid = is_valid and parts.port != 0
     except ValueError:
-        fine = False
-    if not fine or parts.scheme not in SCHEMES:
+        is_valid = False
+    if not is_valid or parts.scheme not in SCHEMES:
         raise ValueError(
             f"broker: must be a URL such as {FORMS}, without blanks: it begins with one of "
             f"{', '.join(f'{name}://' for name in SCHEMES)} and has a host"
         )
-    # A "/", "?" or "#" in a password ends the host's part: what follows would be shown.
+    # A "/", "?" or "#" in a password ends the part of user and host: the rest would be shown.
     if "@" in f"{parts.path}{parts.query}" or parts.fragment:
         raise ValueError(
             "broker: special characters of the user or password must be percent-encoded"
         )
-    settings = dict(parse_qsl(parts.query, keep_blank_values=True))
-    named = settings.pop("queue", None)
-    if parts.scheme == "kafka":
-        named = named or unquote(parts.path.strip("/")) or None
-    name = _queue(queue or named or DEFAULT_QUEUE)
-    path = "" if parts.scheme == "kafka" else parts.path.rstrip("/")
-    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
-    url = urlunsplit(parts._replace(query=urlencode(settings)))
-    return Address(parts.scheme, server, name, url, settings)
+    return parts
 
 
 def _queue(name: str) -> str:

@@ -1,8 +1,8 @@
 """
-What a broker must be able to do: `Publisher` and `Consumer` are the seam, four engines fill it.
+What a broker must be able to do: an `Engine` makes a `Publisher` and a `Consumer`.
 
-Everything here belongs to one thread of one process: whoever uses it has made it.
-``tests/test_broker.py`` is the contract: an engine that is in its table `BROKERS` is held to it.
+Both are used by one thread of one process, the one that made them.
+``tests/test_broker.py`` is the contract: every engine in its table `BROKERS` is held to it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .envelope import Delivery, Envelope
 
 
 __all__ = [
+    "INVALID_SETTING",
     "MISSING",
     "BrokerError",
     "Consumer",
@@ -31,9 +32,9 @@ __all__ = [
 
 class BrokerError(Exception):
     """
-    What a broker refused or did not answer, in words without credentials.
+    Why a broker did not do what it was asked; the text has no credentials in it.
 
-    ``final`` says that to try the same again is no use: the message itself is too large.
+    ``final`` is True if trying again is useless: the message itself is too large.
     """
 
     def __init__(self, text: str, *, final: bool = False) -> None:
@@ -44,13 +45,13 @@ class BrokerError(Exception):
 @dataclass(frozen=True)
 class Intake:
     """
-    How a relay takes messages in.
+    How a relay consumes messages.
 
     Args:
-        prefetch: how many messages may be here that were not acknowledged.
-        declare: whether the queue is made where it is missing.
-        patience: for how long, in seconds, a holder of messages may be silent before they are
-            another's (Redis); longer than any attempt takes.
+        prefetch: how many messages a consumer may hold unacknowledged.
+        declare: whether to declare a missing queue.
+        patience: after how many seconds of silence the messages of one consumer may be claimed
+            by another (Redis); longer than any attempt takes.
     """
 
     prefetch: int = 60
@@ -60,9 +61,9 @@ class Intake:
 
 class Finding(NamedTuple):
     """
-    What a check of a broker found, and what to do about it.
+    The result of one check of a broker.
 
-    *verdict* is ``"ok"``, ``"note"`` or ``"WRONG"``; all but ``"ok"`` have a *remedy*.
+    *verdict* is ``"ok"``, ``"note"`` or ``"WRONG"``; the last two have a *remedy*.
     """
 
     verdict: str
@@ -71,12 +72,14 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-#: What to do about a queue, a stream or a topic that is not there yet.
+INVALID_SETTING = "a setting in the broker's URL is unknown or has a wrong value"
+
+#: What to do about a queue, a stream or a topic that does not exist yet.
 MISSING = "nothing; the first relay makes it, or an administrator where it has --no-declare"
 
 
 def no_entry(address: Address, error: object) -> Finding:
-    """Return the finding that there is no way into the broker at *address*."""
+    """Return the finding that the broker at *address* cannot be used, because of *error*."""
     return Finding(
         "WRONG",
         "broker",
@@ -87,60 +90,62 @@ def no_entry(address: Address, error: object) -> Finding:
 
 
 class Publisher(Protocol):
-    """Something that puts messages into a queue, and knows when they are safe there."""
+    """Publishes messages to a queue, and knows when they are safe there."""
 
     def publish(self, envelopes: Sequence[Envelope], timeout: float) -> list[BrokerError | None]:
         """
-        Publish within *timeout* seconds; return for each what is wrong, None where it is safe.
+        Publish within *timeout* seconds; return for each message its error, None if it is safe.
 
-        Raises `BrokerError` where there is no connection. A queue that is missing is an error,
-        too: the event waits in the program until a relay has made it.
+        Raises `BrokerError` if there is no connection. A missing queue is an error, too: the
+        events wait in the program until a relay has declared it.
         """
 
     def close(self) -> None:
-        """Give back the connection; a later `publish` may open a new one."""
+        """Close the connection; a later `publish` may open another one."""
 
 
 class Consumer(Protocol):
     """
-    Something that takes messages out of a queue.
+    Takes messages out of a queue.
 
-    ``revision`` grows whenever the broker took messages back: then `holds` says which. One that
-    may have nothing to give for another reason than an empty queue has a ``caught_up``, too: a
-    bool that is True once it has come to the queue's end.
+    ``revision`` grows whenever the broker has taken messages back; `holds` tells which ones.
     """
 
     revision: int
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether a `fetch` without a message means that the queue is empty."""
+
+    @property
+    def held(self) -> int:
+        """How many messages arrived and are not acknowledged, fetched or not."""
+
     def fetch(self, most: int, timeout: float) -> list[Delivery]:
         """
-        Return up to *most* messages, as soon as there is one; none after *timeout* seconds.
+        Return up to *most* messages as soon as there is one, and none after *timeout* seconds.
 
-        With 0 for *most* only look after the connection, for *timeout* seconds. Raises
-        `BrokerError` where there is no connection; a later call may open a new one.
+        If *most* is 0, only keep the connection alive for *timeout* seconds. Raises
+        `BrokerError` if there is no connection; a later call may open another one.
         """
 
     def pause(self) -> None:
-        """Let nothing more come, until a `fetch` of one message or more."""
+        """Let no more messages arrive until the next `fetch` of at least one."""
 
     def holds(self, token: Any) -> bool:
         """Return whether the message of *token* is still this consumer's to acknowledge."""
 
     def ack(self, tokens: Sequence[Any]) -> None:
-        """Acknowledge messages; what is not held any more is left out."""
+        """Acknowledge messages, except those that are no longer held."""
 
     def dead(self, envelope: Envelope, timeout: float) -> None:
-        """Put a message into the queue of the dead; return when it is safe there, else raise."""
+        """Publish a dead letter; return once it is safe, else raise `BrokerError`."""
 
     def stop(self) -> None:
-        """Take no more messages; those that are here can still be acknowledged."""
+        """Take no more messages; those that are held can still be acknowledged."""
 
     def close(self) -> None:
-        """Give back the connection: what was not acknowledged is for others."""
-
-    @property
-    def held(self) -> int:
-        """How many messages came and were not acknowledged, also those that nobody fetched."""
+        """Close the connection: what was not acknowledged is delivered to others."""
 
 
 class Engine(Protocol):
@@ -151,17 +156,17 @@ class Engine(Protocol):
     """
 
     def publisher(self, address: Address, timeout: float) -> Publisher:
-        """Return what publishes; nothing is connected yet."""
+        """Return a publisher, which connects when it is first used."""
 
     def consumer(self, address: Address, intake: Intake) -> Consumer:
-        """Return what consumes; nothing is connected yet."""
+        """Return a consumer, which connects when it is first used."""
 
     def examine(self, address: Address, timeout: float) -> Iterator[Finding]:
-        """Yield what is well and what is wrong with the broker and the queue."""
+        """Check the broker and the queue, for the doctor; nothing that is published stays."""
 
 
 def engine_for(address: Address) -> Engine:
-    """Return the engine for *address*; raises ``ValueError`` where its package is missing."""
+    """Return the engine for *address*; raises ``ValueError`` if its package is not installed."""
     name = SCHEMES[address.scheme]
     try:
         module: Any = import_module(f".{name}", __package__)

@@ -1,8 +1,8 @@
 """
-The message that travels: neutral lines with what a reader must know of them. Pure.
+The messages in a broker: neutral lines, and the headers that a reader needs. Pure.
 
-A body is NDJSON, one event a line, in PostHog's model: no key, no dialect. So whatever can
-publish a JSON object can be a producer.
+A body is NDJSON, one event a line, in PostHog's model, without a key or a dialect: a program
+that can publish a JSON object can be a producer.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ __all__ = [
     "Delivery",
     "Envelope",
     "envelopes",
+    "parts",
     "uuid_of",
 ]
 
 SCHEMA = "posthog-logging/1"
 CONTENT_TYPE = "application/x-ndjson"
 
-#: What fits into one message, before compression.
+#: The largest message, before compression.
 MOST_LINES = 500
 MOST_BYTES = 900 * 1024
 
@@ -42,7 +43,7 @@ class Envelope:
     """
     One message to publish.
 
-    ``more`` is what a dead letter says of itself, ``raw`` a body that goes as it came.
+    ``more`` are further headers, of a dead letter; ``raw`` is a body that is kept as it came.
     """
 
     lines: Sequence[bytes]
@@ -70,10 +71,10 @@ class Envelope:
 
 class Delivery(NamedTuple):
     """
-    One message that came, under the *token* by which its consumer knows it.
+    One message that arrived; its consumer knows it by *token*.
 
-    *before* is how often it was delivered already, as far as the broker knows; *published* is
-    when it was, in epoch seconds, None where nobody says.
+    *before* is how many deliveries there were before this one, as far as the broker knows;
+    *published* is when it was published, in epoch seconds, None if that is unknown.
     """
 
     token: Any
@@ -89,22 +90,25 @@ def envelopes(lines: Sequence[bytes], request_id: str, coding: str | None) -> It
     """
     Yield *lines* in messages that are not too large.
 
-    What is tried again is cut at the same places and has the same ids: each is derived from
-    the id of the batch and the first line.
+    A retry makes the same messages with the same ids: each id is derived from the id of the
+    batch and the first line.
     """
+    for part in parts(lines):
+        name = uuid.uuid5(uuid.NAMESPACE_OID, f"{request_id}{uuid_of(part[0])}")
+        yield Envelope(part, str(name), coding)
+
+
+def parts(lines: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Yield *lines* in parts that fit into a message each; a line too large stands alone."""
     start = 0
     while start < len(lines):
         stop = _end(lines, start)
-        yield Envelope(lines[start:stop], _name(request_id, lines[start]), coding)
+        yield lines[start:stop]
         start = stop
 
 
-def _name(request_id: str, line: bytes) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{request_id}{uuid_of(line)}"))
-
-
 def uuid_of(line: bytes) -> str:
-    """Return the uuid of a neutral line, in which it stands first."""
+    """Return the uuid of a neutral line, which is always the first field."""
     return line[_UUID].decode("ascii", "replace")
 
 

@@ -1,7 +1,7 @@
 """
-Kafka, by way of ``confluent-kafka``: one event a message, in order for each person.
+Kafka, through ``confluent-kafka``: one event a message, in order for each person.
 
-What was settled is committed as far as it is without a gap, partition by partition.
+An offset is committed once everything before it in its partition is settled.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import time
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -18,32 +18,43 @@ from typing import Any, NamedTuple
 import confluent_kafka
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined,unused-ignore]
-    AdminClient,
-    ConfigResource,
-    NewTopic,
-)
 
 from ..events import jsonable
 from .address import Address
-from .engine import MISSING, BrokerError, Finding, Intake, no_entry
+from .engine import BrokerError, Intake
 from .envelope import CONTENT_TYPE, MOST_BYTES, MOST_LINES, SCHEMA, Delivery, Envelope
+from .kafka_client import CONNECT_WITHIN, declare, described, settings
+from .kafka_doctor import examine
 
 
 __all__ = ["KafkaConsumer", "KafkaPublisher", "consumer", "examine", "publisher"]
 
 _PERSON = re.compile(rb'"distinct_id":"((?:[^"\\]|\\.)*)"')
 _OWN = b'{"uuid":"'
-_CONNECT_WITHIN = 10.0
-_FINAL = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE})
 
-# https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md
-_QUIET: dict[str, Any] = {"log_level": 0, "client.id": "posthog-logging"}
-_OURS = frozenset({"queue", "group"})
+# The URL's settings override the first of each pair, not the second.
+_PRODUCER = {
+    "linger.ms": 5,
+    "message.max.bytes": 1_000_000,
+    "socket.connection.setup.timeout.ms": 5000,
+    "compression.type": "lz4",
+}
+_IDEMPOTENT = {"enable.idempotence": True, "delivery.report.only.error": True}
+_CONSUMER = {
+    "session.timeout.ms": 10_000,
+    "heartbeat.interval.ms": 1000,
+    "topic.metadata.refresh.interval.ms": 10_000,
+    "fetch.wait.max.ms": 100,
+}
+_MANUAL = {
+    "auto.offset.reset": "earliest",
+    "enable.auto.commit": False,
+    "enable.partition.eof": True,  # for `caught_up`
+}
 
 
 class KafkaPublisher:
-    """Produce to a topic, idempotently: what is tried again is stored once, in order."""
+    """Produce to a topic, idempotently: a retried message is stored once, in order."""
 
     def __init__(self, address: Address, timeout: float) -> None:
         self._address = address
@@ -54,39 +65,30 @@ class KafkaPublisher:
     def publish(self, envelopes: Sequence[Envelope], timeout: float) -> list[BrokerError | None]:
         """Produce each line as a message of its own; an envelope is safe when all of its are."""
         self._failed.clear()
-        producer = self._open(timeout)
         deadline = time.monotonic() + timeout
         try:
+            producer = self._open()
             for envelope in envelopes:
                 headers = _headers(envelope)
                 for line in envelope.lines or [envelope.raw or b""]:
                     self._produce(producer, line, headers, deadline)
             left = producer.flush(max(0.0, deadline - time.monotonic()))
         except KafkaException as error:
-            raise _in_words(error.args[0]) from None
+            raise described(error.args[0]) from None
         if left:
             producer.purge()
             producer.flush(1.0)
         return [self._outcome(envelope) for envelope in envelopes]
 
     def close(self) -> None:
-        """Give the producer back."""
+        """Drop the producer."""
         self._producer = None
 
-    def _open(self, timeout: float) -> Any:
+    def _open(self) -> Any:
         if self._producer is None:
+            timeout = {"delivery.timeout.ms": int(max(1.0, self._timeout) * 1000)}
             self._producer = confluent_kafka.Producer(
-                {
-                    **_QUIET,
-                    "linger.ms": 5,
-                    "message.max.bytes": 1_000_000,
-                    "delivery.timeout.ms": int(max(1.0, self._timeout) * 1000),
-                    "socket.connection.setup.timeout.ms": 5000,
-                    "compression.type": "lz4",
-                    **_settings(self._address),
-                    "enable.idempotence": True,
-                    "delivery.report.only.error": True,
-                }
+                {**_PRODUCER, **timeout, **settings(self._address), **_IDEMPOTENT}
             )
         return self._producer
 
@@ -116,11 +118,11 @@ class KafkaPublisher:
 
     def _outcome(self, envelope: Envelope) -> BrokerError | None:
         errors = [self._failed[line] for line in envelope.lines if line in self._failed]
-        return _in_words(errors[0]) if errors else None
+        return described(errors[0]) if errors else None
 
 
 def _person(line: bytes) -> bytes | None:
-    """Return the id of whom *line* is about: messages with one key stay in order."""
+    """Return the ``distinct_id`` in *line*, as a key: messages with one key stay in order."""
     found = _PERSON.search(line)
     if found is None or b"\\" not in found[1]:
         return found and found[1]
@@ -129,97 +131,98 @@ def _person(line: bytes) -> bytes | None:
 
 
 class _Token(NamedTuple):
-    """Messages of one partition, without a gap: up to before *stop*."""
+    """Successive messages of a partition, from *start* up to but not including *stop*."""
 
-    part: _Part
+    partition: _Partition
     start: int
     stop: int
 
 
 @dataclass(eq=False)
-class _Part:
-    """A partition that is ours: what came, and how far it is settled without a gap."""
+class _Partition:
+    """An assigned partition, and how far its messages are settled without a gap."""
 
     number: int
-    settled: dict[int, int] = field(default_factory=dict)  # out of order: start -> stop
-    done: int = -1  # the first offset that is not settled
+    settled: dict[int, int] = field(default_factory=dict)  # behind a gap: start -> stop
+    next: int = -1  # the first offset that is not settled
     committed: int = -1
 
-    def came(self, start: int) -> None:
-        if self.done < 0:
-            self.done = start
+    def arrived(self, start: int) -> None:
+        if self.next < 0:
+            self.next = start
 
     def settle(self, start: int, stop: int) -> None:
         self.settled[start] = stop
-        while self.done in self.settled:
-            self.done = self.settled.pop(self.done)
+        while self.next in self.settled:
+            self.next = self.settled.pop(self.next)
 
 
 class KafkaConsumer:
-    """Consume a topic as one of a group."""
+    """Consume a topic as a member of a group."""
 
     def __init__(self, address: Address, intake: Intake) -> None:
         self.revision = 0
         self._address = address
         self._intake = intake
         self._consumer: Any = None
-        self._dead = KafkaPublisher(replace(address, queue=address.dead), _CONNECT_WITHIN)
-        self._parts: dict[int, _Part] = {}
+        self._dead = KafkaPublisher(replace(address, queue=address.dead), CONNECT_WITHIN)
+        self._partitions: dict[int, _Partition] = {}
         self._inbox: deque[Delivery] = deque()
-        self._open_tokens: dict[int, _Token] = {}
-        self._paused: bool | None = False  # None: nobody knows, after a rebalance
+        self._tokens: dict[int, _Token] = {}
+        self._paused: bool | None = False  # None: unknown, after a rebalance
         self._joined = False
         self._stopped = False
-        self._assigned_now = False
-        self._at_end: set[int] = set()  # partitions of which the last message was seen
+        self._is_assigned = False
+        self._at_end: set[int] = set()  # partitions whose last message was seen
 
     @property
     def caught_up(self) -> bool:
-        """Whether it has its share of the topic, and has come to the end of it."""
-        return self._assigned_now and self._at_end.issuperset(self._parts)
+        """Whether partitions are assigned, and all of them were read to their end."""
+        return self._is_assigned and self._at_end.issuperset(self._partitions)
 
     @property
     def held(self) -> int:
-        """How many messages are here."""
-        return sum(token.stop - token.start for token in list(self._open_tokens.values()))
+        """How many messages arrived and are not settled."""
+        return sum(token.stop - token.start for token in list(self._tokens.values()))
 
     def fetch(self, most: int, timeout: float) -> list[Delivery]:
-        """Return messages, those of one partition that follow each other as one."""
+        """Return messages; those that follow each other in a partition come as one."""
         try:
             consumer = self._open()
             enough = most <= 0 or self._stopped or self.held >= self._intake.prefetch * MOST_LINES
             self._pause(enough)
             if not self._joined:
                 self._join(consumer)
-            # Always, also where enough is here: only who polls learns that a share moves away.
+            # Poll even if enough is here: only a poll learns that partitions move away.
             first = consumer.poll(0.0 if self._inbox and not enough else timeout)
             if first is not None:
                 self._take_in([first])
             if not enough and len(self._inbox) < most:
-                # Not for the first, too: it waits for all of them, or until time is up.
+                # Not for the first message: `consume` waits for all of them, or for its time-out.
                 self._take_in(consumer.consume(MOST_LINES - 1, 0.0))
         except KafkaException as error:
-            raise _in_words(error.args[0]) from None
+            raise described(error.args[0]) from None
         most = 0 if self._stopped else most
         return [self._inbox.popleft() for _ in range(min(most, len(self._inbox)))]
 
     def pause(self) -> None:
-        """Do nothing: a `fetch` of no messages lets none come."""
+        """Do nothing: a `fetch` of no messages pauses the partitions."""
 
     def holds(self, token: _Token) -> bool:
-        """Return whether the partition is still ours."""
-        return self._parts.get(token.part.number) is token.part and id(token) in self._open_tokens
+        """Return whether the messages are unsettled and their partition is still assigned."""
+        assigned = self._partitions.get(token.partition.number)
+        return assigned is token.partition and id(token) in self._tokens
 
     def ack(self, tokens: Sequence[_Token]) -> None:
-        """Settle messages, and commit as far as all before are settled."""
+        """Settle messages, and commit each partition up to its first gap."""
         for token in tokens:
             if self.holds(token):
-                del self._open_tokens[id(token)]
-                token.part.settle(token.start, token.stop)
-        self._commit(list(self._parts.values()))
+                del self._tokens[id(token)]
+                token.partition.settle(token.start, token.stop)
+        self._commit(list(self._partitions.values()))
 
     def dead(self, envelope: Envelope, timeout: float) -> None:
-        """Produce to the topic of the dead."""
+        """Produce a dead letter."""
         (error,) = self._dead.publish([envelope], timeout)
         if error is not None:
             raise error
@@ -230,34 +233,23 @@ class KafkaConsumer:
         self._inbox.clear()
 
     def close(self) -> None:
-        """Leave the group: the partitions are others'."""
+        """Leave the group, so that others are assigned the partitions."""
         consumer, self._consumer = self._consumer, None
-        self._assigned_now = False
+        self._is_assigned = False
         if consumer is not None:
             consumer.close()  # which revokes them
-        self._forget(list(self._parts))
+        self._forget(list(self._partitions))
         self._dead.close()
 
     def _open(self) -> Any:
         if self._consumer is None:
+            group = self._address.settings.get("group", f"posthog-logging.{self._address.queue}")
+            creates = {"allow.auto.create.topics": self._intake.declare}
             consumer = confluent_kafka.Consumer(
-                {
-                    **_QUIET,
-                    "session.timeout.ms": 10_000,
-                    "heartbeat.interval.ms": 1000,
-                    "allow.auto.create.topics": self._intake.declare,
-                    "topic.metadata.refresh.interval.ms": 10_000,
-                    "fetch.wait.max.ms": 100,
-                    **_settings(self._address),
-                    "group.id": self._address.settings.get(
-                        "group", f"posthog-logging.{self._address.queue}"
-                    ),
-                    "auto.offset.reset": "earliest",
-                    "enable.auto.commit": False,
-                    "enable.partition.eof": True,  # for `caught_up`
-                }
+                {**_CONSUMER, **creates, **settings(self._address), "group.id": group, **_MANUAL}
             )
-            _declare(self._address, self._intake)
+            if self._intake.declare:
+                declare(self._address)
             consumer.subscribe(
                 [self._address.queue],
                 on_assign=self._assigned,
@@ -269,86 +261,87 @@ class KafkaConsumer:
         return self._consumer
 
     def _join(self, consumer: Any) -> None:
-        """Wait until this group's member has its share: else all would seem to be empty."""
-        deadline = time.monotonic() + _CONNECT_WITHIN
+        """Wait for the assignment: without it the topic would seem to be empty."""
+        deadline = time.monotonic() + CONNECT_WITHIN
         while not self._joined and time.monotonic() < deadline:
-            self._take_in([one for one in [consumer.poll(0.1)] if one is not None])
+            first = consumer.poll(0.1)
+            self._take_in([] if first is None else [first])
 
     def _pause(self, pause: bool) -> None:
-        """Let nothing more come, while the poll goes on: who does not poll loses its part."""
+        """Pause or resume all partitions; the polls go on, without which they would be lost."""
         if pause == self._paused:
             return
-        parts = self._consumer.assignment()
-        (self._consumer.pause if pause else self._consumer.resume)(parts)
+        assigned = self._consumer.assignment()
+        (self._consumer.pause if pause else self._consumer.resume)(assigned)
         self._paused = pause
 
     def _assigned(self, consumer: Any, parts: Sequence[TopicPartition]) -> None:
-        self._joined = self._assigned_now = True
+        self._joined = self._is_assigned = True
         self._paused = None
         self._at_end.clear()
         for one in parts:
-            self._parts[one.partition] = _Part(one.partition)
+            self._partitions[one.partition] = _Partition(one.partition)
 
     def _revoked(self, consumer: Any, parts: Sequence[TopicPartition]) -> None:
-        mine = [self._parts[one.partition] for one in parts if one.partition in self._parts]
-        self._commit(mine, consumer)
+        numbers = self._partitions.keys() & {one.partition for one in parts}
+        self._commit([self._partitions[number] for number in numbers], consumer)
         self._lost(consumer, parts)
 
     def _lost(self, consumer: Any, parts: Sequence[TopicPartition]) -> None:
-        self._assigned_now = False
+        self._is_assigned = False
         self._forget([one.partition for one in parts])
 
     def _forget(self, numbers: Sequence[int]) -> None:
-        """Drop what came of partitions that are others' now."""
-        gone = {id(self._parts.pop(number, None)) for number in numbers}
-        self._inbox = deque(one for one in self._inbox if id(one.token.part) not in gone)
-        kept = {key: one for key, one in self._open_tokens.items() if id(one.part) not in gone}
-        if len(kept) < len(self._open_tokens):
+        """Drop the messages of partitions that are no longer assigned."""
+        gone = {id(self._partitions.pop(number, None)) for number in numbers}
+        self._inbox = deque(one for one in self._inbox if id(one.token.partition) not in gone)
+        kept = {key: one for key, one in self._tokens.items() if id(one.partition) not in gone}
+        if len(kept) < len(self._tokens):
             self.revision += 1
-        self._open_tokens = kept
+        self._tokens = kept
 
-    def _commit(self, parts: Sequence[_Part], consumer: Any = None) -> None:
-        due = [part for part in parts if part.done > part.committed and part.done >= 0]
+    def _commit(self, partitions: Sequence[_Partition], consumer: Any = None) -> None:
+        due = [one for one in partitions if one.next > one.committed]
         consumer = consumer or self._consumer
         if not due or consumer is None:
             return
-        offsets = [TopicPartition(self._address.queue, one.number, one.done) for one in due]
+        offsets = [TopicPartition(self._address.queue, one.number, one.next) for one in due]
         try:
             consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             if error.args[0].code() not in _MOVED:
-                raise _in_words(error.args[0]) from None
-            # A rebalance is on its way: what goes on being sent now would come twice.
-            self._assigned_now = False
-            self._forget(list(self._parts))
+                raise described(error.args[0]) from None
+            # A rebalance is under way: whatever is sent from now on would arrive twice.
+            self._is_assigned = False
+            self._forget(list(self._partitions))
             return
-        for part in due:
-            part.committed = part.done
+        for one in due:
+            one.committed = one.next
 
     def _take_in(self, messages: Sequence[Any]) -> None:
         good = []
         for message in messages:
             error = message.error()
-            if error is None and message.partition() in self._parts:
+            if error is None and message.partition() in self._partitions:
                 good.append(message)
             elif error is not None and error.code() == KafkaError._PARTITION_EOF:
                 self._at_end.add(message.partition())
             elif error is not None and error.code() not in _HARMLESS:
-                raise _in_words(error)
-        for _, group in groupby(good, _Kind()):
+                raise described(error)
+        for _, group in groupby(good, _Run()):
             self._add(list(group))
 
     def _add(self, messages: list[Any]) -> None:
         first, last = messages[0], messages[-1]
-        part = self._parts[first.partition()]
-        part.came(first.offset())
-        token = _Token(part, first.offset(), last.offset() + 1)
-        self._open_tokens[id(token)] = token
+        partition = self._partitions[first.partition()]
+        partition.arrived(first.offset())
+        token = _Token(partition, first.offset(), last.offset() + 1)
+        self._tokens[id(token)] = token
         headers = {
             name: (value or b"").decode("utf-8", "replace")
             for name, value in first.headers() or ()
         }
-        kind, moment = first.timestamp()
+        kind, milliseconds = first.timestamp()
         self._inbox.append(
             Delivery(
                 token,
@@ -357,30 +350,37 @@ class KafkaConsumer:
                 headers.get("content_encoding"),
                 headers,
                 0,
-                moment / 1000 if kind else None,
+                milliseconds / 1000 if kind else None,
             )
         )
 
 
-class _Kind:
-    """Decide which messages go together: one partition, no gap, and lines of this library."""
+class _Run:
+    """
+    Number the runs of messages that are read as one, as a key for `groupby`.
+
+    A run is of this library's lines, in one partition, without a gap and within `MOST_BYTES`.
+    """
 
     def __init__(self) -> None:
         self._number = 0
-        self._before: tuple[int, int] = (-1, -1)
+        self._size = 0
+        self._expected: tuple[int, int] | None = None  # the place at which the run goes on
 
     def __call__(self, message: Any) -> int:
-        place = message.partition(), message.offset()
-        follows = place == (self._before[0], self._before[1] + 1)
-        plain = (message.value() or b"").startswith(_OWN) and _plain(message.headers())
-        if not (follows and plain):
+        line = message.value() or b""
+        is_own = line.startswith(_OWN) and _is_plain(message.headers())
+        partition, offset = message.partition(), message.offset()
+        self._size += len(line) + 1
+        goes_on = self._expected == (partition, offset) and self._size <= MOST_BYTES
+        if not (goes_on and is_own):
             self._number += 1
-        # After one that must stand alone, another group begins.
-        self._before = place if plain else (-1, -1)
+            self._size = len(line) + 1
+        self._expected = (partition, offset + 1) if is_own else None
         return self._number
 
 
-def _plain(headers: Any) -> bool:
+def _is_plain(headers: Any) -> bool:
     found = dict(headers or ())
     return found.get("schema", _SCHEMA) == _SCHEMA and not found.get("content_encoding")
 
@@ -405,122 +405,11 @@ def _headers(envelope: Envelope) -> list[tuple[str, bytes]]:
     return [(name, str(value).encode()) for name, value in found.items()]
 
 
-def _settings(address: Address) -> dict[str, Any]:
-    """Return the client's configuration: the URL's query has librdkafka's own names."""
-    user, password = address.credentials()
-    found: dict[str, Any] = {"bootstrap.servers": address.hosts}
-    if user:
-        found |= {
-            "sasl.username": user,
-            "sasl.password": password,
-            "sasl.mechanism": "PLAIN",
-            "security.protocol": "SASL_SSL",
-        }
-    found |= {name: value for name, value in address.settings.items() if name not in _OURS}
-    return found
-
-
-def _declare(address: Address, intake: Intake) -> None:
-    """Make the topics where they are missing, as the cluster's defaults have it."""
-    if not intake.declare:
-        return
-    admin = AdminClient({**_QUIET, **_settings(address)})
-    # To ask for a topic makes it, where the cluster is configured so.
-    missing = [
-        NewTopic(name, num_partitions=-1, replication_factor=-1)
-        for name in (address.queue, address.dead)
-        if admin.list_topics(name, timeout=_CONNECT_WITHIN).topics[name].error is not None
-    ]
-    if not missing:
-        return
-    for future in admin.create_topics(missing, request_timeout=_CONNECT_WITHIN).values():
-        try:
-            future.result(_CONNECT_WITHIN)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise
-        except TimeoutError:
-            raise BrokerError("the broker did not make the topic in time") from None
-
-
-def _in_words(error: Any) -> BrokerError:
-    """Return what *error* means, by its name alone."""
-    code = error.code() if isinstance(error, KafkaError) else None
-    text = _WORDS.get(code)
-    if text is not None:
-        return BrokerError(text, final=code in _FINAL)
-    name = error.name() if isinstance(error, KafkaError) else type(error).__name__
-    return BrokerError(f"the broker did not take or give messages ({name})")
-
-
-_WORDS: dict[Any, str] = {
-    KafkaError._TRANSPORT: "the broker cannot be reached",
-    KafkaError._ALL_BROKERS_DOWN: "the broker cannot be reached",
-    KafkaError._TIMED_OUT: "the broker did not answer in time",
-    KafkaError._MSG_TIMED_OUT: "the broker did not confirm in time",
-    KafkaError._PURGE_QUEUE: "the broker did not confirm in time",
-    KafkaError._PURGE_INFLIGHT: "the broker did not confirm in time",
-    KafkaError._AUTHENTICATION: "the broker refused the user or the password",
-    KafkaError.SASL_AUTHENTICATION_FAILED: "the broker refused the user or the password",
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "the broker refused the right to that topic",
-    KafkaError.UNKNOWN_TOPIC_OR_PART: "the broker has no such topic; a relay makes it",
-    KafkaError.MSG_SIZE_TOO_LARGE: "the broker takes no message as large as that",
-    KafkaError.INVALID_MSG_SIZE: "the broker takes no message as large as that",
-}
-
-
 def publisher(address: Address, timeout: float) -> KafkaPublisher:
-    """Return what publishes."""
+    """Return a publisher; it connects when it is first used."""
     return KafkaPublisher(address, timeout)
 
 
 def consumer(address: Address, intake: Intake) -> KafkaConsumer:
-    """Return what consumes."""
+    """Return a consumer; it connects when it is first used."""
     return KafkaConsumer(address, intake)
-
-
-def examine(address: Address, timeout: float) -> Iterator[Finding]:
-    """Yield what is well and what is wrong: the cluster, the topics, their limits."""
-    admin = AdminClient({**_QUIET, **_settings(address)})
-    try:
-        known = admin.list_topics(timeout=timeout)
-    except KafkaException as error:
-        yield no_entry(address, _in_words(error.args[0]))
-        return
-    yield Finding("ok", "broker", f"{address.server}, {len(known.brokers)} broker(s)")
-    for name in (address.queue, address.dead):
-        topic = known.topics.get(name)
-        if topic is None:
-            yield Finding("note", "topic", f"{name} is missing", MISSING)
-            continue
-        copies = min((len(one.replicas) for one in topic.partitions.values()), default=0)
-        found = f"{name}: {len(topic.partitions)} partitions, {copies} replica(s)"
-        if copies > 1:
-            yield Finding("ok", "topic", found)
-        else:
-            text = f"{found}: what one disk loses is lost"
-            yield Finding("note", "topic", text, "make the topic with two replicas or more")
-    if address.queue in known.topics:
-        yield from _limits(admin, address, timeout)
-
-
-def _limits(admin: Any, address: Address, timeout: float) -> Iterator[Finding]:
-    resource = ConfigResource(ConfigResource.Type.TOPIC, address.queue)
-    try:
-        (future,) = admin.describe_configs([resource], request_timeout=timeout).values()
-        found = {name: one.value for name, one in future.result(timeout).items()}
-    except Exception as error:
-        text = f"the broker does not say ({type(error).__name__})"
-        remedy = f"make sure that max.message.bytes is {MOST_BYTES} or more"
-        yield Finding("note", "limits", text, remedy)
-        return
-    largest = int(found.get("max.message.bytes", 0))
-    if largest < MOST_BYTES:
-        text = f"max.message.bytes is {largest}, so larger events are lost"
-        yield Finding("note", "limits", text, f"set max.message.bytes to {MOST_BYTES}")
-    else:
-        yield Finding("ok", "limits", f"max.message.bytes is {largest}")
-    hours = int(found.get("retention.ms", -1)) / 3_600_000
-    if 0 <= hours < 24:
-        text = f"retention.ms is {hours:.1f} hours: an outage that lasts longer loses events"
-        yield Finding("WRONG", "retention", text, "set retention.ms to some days")

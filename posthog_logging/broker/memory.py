@@ -8,10 +8,10 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .address import Address
-from .engine import Finding, Intake
+from .engine import BrokerError, Finding, Intake
 from .envelope import Delivery, Envelope
 
 
@@ -26,7 +26,7 @@ class _Stored(NamedTuple):
 
 
 class _Queue:
-    """What waits, oldest first; who waits for it is woken."""
+    """The waiting messages, oldest first."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -58,26 +58,27 @@ def _queue(address: Address, name: str) -> _Queue:
 
 
 class MemoryPublisher:
-    """Put messages into a list."""
+    """Publishes to a queue in memory."""
 
     def __init__(self, queue: _Queue) -> None:
         self._queue = queue
 
-    def publish(self, envelopes: Sequence[Envelope], timeout: float) -> list[Any]:
-        """Publish, which never fails."""
+    def publish(self, envelopes: Sequence[Envelope], timeout: float) -> list[BrokerError | None]:
+        """Publish; this never fails."""
         for envelope in envelopes:
             self._queue.put(envelope)
-        return [None for _ in envelopes]
+        return [None] * len(envelopes)
 
     def close(self) -> None:
         """Do nothing."""
 
 
 class MemoryConsumer:
-    """Take messages out of a list."""
+    """Consumes from a queue in memory."""
 
     def __init__(self, queue: _Queue, dead: _Queue, prefetch: int) -> None:
         self.revision = 0
+        self.caught_up = True
         self._queue = queue
         self._dead = dead
         self._prefetch = prefetch
@@ -86,11 +87,11 @@ class MemoryConsumer:
 
     @property
     def held(self) -> int:
-        """How many came and were not acknowledged."""
+        """How many messages are not acknowledged."""
         return len(self._held)
 
     def fetch(self, most: int, timeout: float) -> list[Delivery]:
-        """Return what waits."""
+        """Return waiting messages, within the prefetch."""
         room = 0 if self._stopped else min(most, self._prefetch - len(self._held))
         if room <= 0:
             time.sleep(min(timeout, 0.05))
@@ -100,27 +101,27 @@ class MemoryConsumer:
         return [_delivery(one) for one in taken]
 
     def pause(self) -> None:
-        """Do nothing: what nobody fetches does not come."""
+        """Do nothing: messages arrive only by `fetch`."""
 
     def holds(self, token: int) -> bool:
-        """Return whether it is here."""
+        """Return whether the message is not acknowledged."""
         return token in self._held
 
     def ack(self, tokens: Sequence[int]) -> None:
-        """Forget messages."""
+        """Acknowledge messages."""
         for token in tokens:
             self._held.pop(token, None)
 
     def dead(self, envelope: Envelope, timeout: float) -> None:
-        """Keep the message with the dead."""
+        """Put the message into the queue of dead letters."""
         self._dead.put(envelope)
 
     def stop(self) -> None:
-        """Take no more."""
+        """Take no more messages."""
         self._stopped = True
 
     def close(self) -> None:
-        """Put back what was not acknowledged."""
+        """Put back the messages that are not acknowledged."""
         held, self._held = list(self._held.values()), {}
         if held:
             self.revision += 1
@@ -142,16 +143,16 @@ def _delivery(stored: _Stored) -> Delivery:
 
 
 def publisher(address: Address, timeout: float) -> MemoryPublisher:
-    """Return what publishes."""
+    """Return a publisher."""
     return MemoryPublisher(_queue(address, address.queue))
 
 
 def consumer(address: Address, intake: Intake) -> MemoryConsumer:
-    """Return what consumes."""
+    """Return a consumer."""
     queue, dead = _queue(address, address.queue), _queue(address, address.dead)
     return MemoryConsumer(queue, dead, intake.prefetch)
 
 
 def examine(address: Address, timeout: float) -> Iterator[Finding]:
-    """Yield that it is there."""
+    """Report that there is nothing that could be wrong."""
     yield Finding("ok", "broker", f"{address.server} is in this process")

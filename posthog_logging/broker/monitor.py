@@ -1,13 +1,14 @@
-"""
-What a relay shows of itself over HTTP: ``/healthz``, ``/readyz`` and ``/metrics``.
-"""
+"""A relay's health and metrics over HTTP: ``/healthz``, ``/readyz`` and ``/metrics``."""
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from typing import Any
 
 from ..delivery.ledger import NOT_LOSSES
 from ..version import VERSION
@@ -19,7 +20,7 @@ __all__ = ["Monitor", "metrics"]
 #: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-#: Neither lost nor dead: what the broker took back, and what came twice in one batch.
+#: Not lost: events that the broker took back, and that came twice in one batch.
 _NOT_LOST = NOT_LOSSES | {"returned", "duplicates"}
 
 _PREFIX = "posthog_logging_relay"
@@ -27,13 +28,13 @@ _PREFIX = "posthog_logging_relay"
 
 class Monitor:
     """
-    Answer on *host* and *port*, in threads of its own, from `start` to `close`.
+    Serves *host* and *port* in threads of its own, from `start` to `close`.
 
     Args:
-        state: returns how the relay fares.
-        patience: for how many seconds a worker may not turn before the relay is not healthy;
-            longer than any request takes. Health depends on nothing else: an outage of the
-            endpoint or the broker must not restart every relay there is.
+        state: returns the state of the relay.
+        patience: how many seconds a worker may be stalled while the relay is healthy; longer
+            than any request takes. Health depends on nothing else: an outage of the endpoint or
+            the broker must not restart every relay.
     """
 
     def __init__(self, host: str, port: int, state: Callable[[], State], patience: float) -> None:
@@ -44,22 +45,31 @@ class Monitor:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         return int(self._server.server_address[1])
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start serving."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop to answer."""
+        """Stop serving, and close the port."""
         self._server.shutdown()
         self._server.server_close()
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    allow_reuse_address = True
+
+    def server_bind(self) -> None:
+        """Bind without `HTTPServer`'s look-up of the host's full name, which may take seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "", int(self.server_address[1])  # unused
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore clients that disconnect, as a probe with a short time-out does."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 def _handler(state: Callable[[], State], patience: float) -> type[BaseHTTPRequestHandler]:
@@ -78,7 +88,7 @@ def _handler(state: Callable[[], State], patience: float) -> type[BaseHTTPReques
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the stdlib's
-            """Say nothing: a probe comes every few seconds."""
+            """Log nothing: probes come every few seconds."""
 
     return Handler
 
@@ -88,11 +98,11 @@ def _answer(path: str, state: State, patience: float) -> tuple[int, str, str]:
         return 200, _METRICS_TYPE, metrics(state)
     plain = "text/plain; charset=utf-8"
     if path == "/healthz":
-        well = state.turned < patience
-        return 200 if well else 503, plain, f"turned {state.turned:.1f} s ago\n"
+        text = f"the last turn was {state.stalled:.1f} s ago\n"
+        return 200 if state.stalled < patience else 503, plain, text
     if path == "/readyz":
         ready = state.connected == state.workers
-        text = f"{state.connected} of {state.workers} workers have the broker\n"
+        text = f"{state.connected} of {state.workers} workers are connected to the broker\n"
         return 200 if ready else 503, plain, text
     return 404, plain, "/healthz, /readyz or /metrics\n"
 
@@ -105,12 +115,12 @@ def metrics(state: State) -> str:
 def _lines(state: State) -> Iterator[str]:
     counts = state.counts
     lost = {name: n for name, n in counts.items() if name not in _NOT_LOST}
-    spoken = f'{{dialect="{state.dialect}",protocol="{state.protocol}",version="{VERSION}"}}'
-    yield from _metric("info", "gauge", "Which protocol the endpoint is spoken to.", {spoken: 1})
+    labels = f'{{dialect="{state.dialect}",protocol="{state.protocol}",version="{VERSION}"}}'
+    yield from _metric("info", "gauge", "The protocol that is used for the endpoint.", {labels: 1})
     yield from _metric(
         "events_total",
         "counter",
-        "Events; accepted is delivered, duplicates, returned, lost and waiting together.",
+        "Events; accepted is the sum of delivered, duplicates, returned, lost and waiting.",
         {
             f'{{outcome="{name}"}}': counts.get(name, 0)
             for name in ("accepted", "delivered", "duplicates", "returned", "retried")
@@ -119,27 +129,30 @@ def _lines(state: State) -> Iterator[str]:
     yield from _metric(
         "events_lost_total",
         "counter",
-        "Events that will never be delivered, by reason; each is a dead letter.",
+        "Events that will never be delivered, by reason.",
         {f'{{reason="{name}"}}': n for name, n in sorted(lost.items())},
     )
+    yield from _numbers(state)
+    yield from _histogram(state)
+
+
+def _numbers(state: State) -> Iterator[str]:
     for name, kind, about, value in (
-        ("events_waiting", "gauge", "Events that are here.", counts["waiting"]),
+        ("events_waiting", "gauge", "Events that are not settled yet.", state.counts["waiting"]),
         ("messages_held", "gauge", "Messages that are not acknowledged.", state.held),
-        ("messages_redelivered_total", "counter", "Messages delivered before.", state.redelivered),
-        (
-            "dead_letters_total",
-            "counter",
-            "Events and messages with the dead.",
-            state.dead_letters,
-        ),
+        ("messages_redelivered_total", "counter", _REDELIVERED, state.redelivered),
+        ("dead_letters_total", "counter", _DEAD_LETTERS, state.dead_letters),
         ("workers", "gauge", "Workers.", state.workers),
-        ("workers_connected", "gauge", "Workers that have the broker.", state.connected),
+        ("workers_connected", "gauge", "Workers that the broker accepted.", state.connected),
     ):
         yield from _metric(name, kind, about, {"": value})
     if state.success is not None:
-        about = "Seconds since the endpoint last took a batch."
+        about = "Seconds since the endpoint last accepted a batch."
         yield from _metric("last_success_age_seconds", "gauge", about, {"": state.success})
-    yield from _histogram(state)
+
+
+_REDELIVERED = "Messages that had been delivered before."
+_DEAD_LETTERS = "Dead letters: events, and messages that could not be read."
 
 
 def _histogram(state: State) -> Iterator[str]:

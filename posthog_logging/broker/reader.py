@@ -1,8 +1,9 @@
 """
-What a message says, in the lines of the relay's dialect. Pure.
+Read messages into lines of the relay's dialect. Pure.
 
-Most lines are the library's own and, for PostHog, stay as they are; all others become a
-`Message` first, by the rules that a log call's fields have.
+Most lines are the library's own and, for PostHog, are used as they are; all others become a
+`Message` first, by the rules for the fields of a log call. What one message may hold is bounded
+before it is parsed: a few bytes may unpack to much.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from ..wire import Dialect
 from ..wire.compression import decompress
 from .dialect import NEUTRAL
 from .engine import BrokerError
-from .envelope import SCHEMA, Delivery
+from .envelope import SCHEMA, Delivery, uuid_of
 
 
 __all__ = ["BadMessage", "Line", "Reader"]
 
 
 class BadMessage(Exception):
-    """A message of which nothing can be read, and why: a reason and a detail."""
+    """A message that cannot be read: the reason of the loss, and a detail."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
@@ -36,12 +37,16 @@ class BadMessage(Exception):
 
 
 class Line(NamedTuple):
-    """A line as it came and in the dialect: None where *refused* says why it cannot be sent."""
+    """A line as it came, and in the dialect: None if it is *refused*, which is the reason."""
 
     neutral: bytes
     line: bytes | None
     refused: str = ""
 
+
+# What one message may hold; those of this library have at most `MOST_LINES` and `MOST_BYTES`.
+_MOST_LINES = 50_000
+_MOST_BYTES = 16 * 1024 * 1024  # after decompression
 
 # How the library's own lines begin; they have no other fields.
 _HEAD = (
@@ -50,63 +55,50 @@ _HEAD = (
     rb'"timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z","properties":\{'
 )
 _OWN = re.compile(_HEAD % ((rb'(?:[^"\\]|\\.)+',) * 2))
-_PLAIN = re.compile(_HEAD % ((rb'[^"\\]+',) * 2))  # the same without escapes, at half the price
-_UUID = slice(len(b'{"uuid":"'), len(b'{"uuid":"') + 36)
-_FIELDS = Message._fields
-_MOST_KNOWN = 10_000
+_PLAIN = re.compile(_HEAD % ((rb'[^"\\]+',) * 2))  # the same without escapes, twice as fast
+_TYPES = [str, str, str, str, dict]  # of their values
+_MOST_NAMES = 10_000  # of properties that are remembered
+_LONGEST_NAME = 200
 
 
 class Reader:
-    """Read messages for *dialect*."""
+    """Reads messages for *dialect*."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._templates = getattr(dialect, "templates", lambda constants: None)
-        # A dialect whose templates are ours has our lines, where no property is special to it.
-        self._same = self._templates({}) == NEUTRAL.templates({})
-        self._plain: set[str] = set()  # properties that are special to nobody
+        # With the same templates, lines without a property that is special to it are the same.
+        self._has_same_lines = self._templates({}) == NEUTRAL.templates({})
+        self._plain: set[str] = set()  # names of properties that are not special
 
     def read(self, delivery: Delivery) -> list[Line]:
-        """Return the lines of a message; raises `BadMessage` for a message of another kind."""
-        schema = delivery.headers.get("schema", SCHEMA)
-        if schema != SCHEMA:
-            raise BadMessage("unknown_schema")
-        try:
-            body = decompress(delivery.body, delivery.coding)
-        except ValueError as error:
-            if isinstance(error.__cause__, ImportError):  # it is the relay that is at fault
-                text = (
-                    f"a message is packed with {delivery.coding!r}, whose package is missing here"
-                )
-                raise BrokerError(text) from None
-            raise BadMessage("unreadable", type(error.__cause__ or error).__name__) from None
-        rows = [row for row in body.removeprefix(b"\xef\xbb\xbf").split(b"\n") if row.strip()]
-        if rows and self._same and self._all_stay(rows):
+        """Return the lines of a message; raises `BadMessage` if it has no event at all."""
+        rows = [row for row in _body(delivery).split(b"\n") if row.strip()]
+        if rows and self._has_same_lines and self._are_lines(rows):
             return [Line(row, row) for row in rows]
         lines = [self._line(row, number, delivery) for number, row in enumerate(rows)]
         if all(one.refused == "no_event" for one in lines):
             raise BadMessage("no_event")
         return lines
 
-    def _all_stay(self, rows: list[bytes]) -> bool:
-        """Return whether all lines are ours and stay as they are: one parse, not hundreds."""
+    def _are_lines(self, rows: list[bytes]) -> bool:
+        """Return whether all *rows* are lines of the dialect already: one parse, not hundreds."""
         if not all(map(_PLAIN.match, rows)):
             return False
         if max(map(len, rows), default=0) > self._dialect.limits.event_bytes:
             return False
         try:
             found = jsonable.decode(b"[%b]" % b",".join(rows))
-            return len(found) == len(rows) and all(map(self._is, rows, found))
+            return len(found) == len(rows) and all(map(self._is_line, rows, found))
         except (ValueError, LookupError, TypeError, AttributeError):
-            return False  # of lines that are incomplete by themselves: each is looked at alone
+            return False  # rows that are complete only together: each is read by itself
 
-    def _is(self, row: bytes, fields: dict[str, Any]) -> bool:
-        """Return whether *fields* are those of *row*, no more, and none of them is special."""
-        properties = fields["properties"]
+    def _is_line(self, row: bytes, fields: dict[str, Any]) -> bool:
+        """Return whether *fields* are exactly those of *row*, and no property is special."""
         return (
-            len(fields) == len(_FIELDS)
-            and fields["uuid"].encode() == row[_UUID]
-            and (self._plain.issuperset(properties) or self._learn(properties))
+            _has_own_types(fields)
+            and fields["uuid"] == uuid_of(row)
+            and self._are_plain(fields["properties"])
         )
 
     def _line(self, row: bytes, number: int, delivery: Delivery) -> Line:
@@ -117,10 +109,11 @@ class Reader:
         except ValueError:
             return Line(row, None, "no_event")
         try:
-            if len(fields) != len(_FIELDS) or not _OWN.match(row):
+            if not (_has_own_types(fields) and _OWN.match(row)):
                 message = _message(fields, row, number, delivery)
                 return Line(NEUTRAL.line(message), self._translated(message, delivery))
-            if self._same and self._stays(row, fields["properties"]):
+            is_short = len(row) <= self._dialect.limits.event_bytes
+            if self._has_same_lines and is_short and self._are_plain(fields["properties"]):
                 return Line(row, row)
             return Line(row, self._translated(Message(**fields), delivery))
         except Refused as refused:
@@ -135,36 +128,59 @@ class Reader:
                 message.properties.setdefault(f"${name}", headers[name])
         return self._dialect.line(message)
 
-    def _stays(self, row: bytes, properties: Mapping[str, Any]) -> bool:
-        """Return whether a line of this library is one of the dialect's, too: most are."""
-        return len(row) <= self._dialect.limits.event_bytes and (
-            self._plain.issuperset(properties) or self._learn(properties)
-        )
+    def _are_plain(self, properties: Mapping[str, Any]) -> bool:
+        """Return whether no property is special to the dialect; the others are remembered."""
+        return self._plain.issuperset(properties) or all(map(self._is_plain, properties))
 
-    def _learn(self, properties: Mapping[str, Any]) -> bool:
-        """Return whether none of *properties* is special, and remember those that are not."""
-        if len(self._plain) > _MOST_KNOWN:
-            self._plain.clear()
-        for name in properties:
-            if name not in self._plain:
-                if name[:1] == "$" and not self._leaves(name):
-                    return False
-                self._plain.add(name)
+    def _is_plain(self, name: str) -> bool:
+        if name in self._plain:
+            return True
+        if name[:1] == "$" and not self._is_kept(name):
+            return False
+        if len(name) <= _LONGEST_NAME:
+            if len(self._plain) >= _MOST_NAMES:
+                self._plain.clear()
+            self._plain.add(name)
         return True
 
-    def _leaves(self, name: str) -> bool:
-        """Return whether the dialect leaves a property as it is: its templates show it."""
+    def _is_kept(self, name: str) -> bool:
+        """Return whether the dialect leaves a property alone: its templates show it."""
         found = self._templates({name: 0})
         return found is not None and name.encode() in found[0]
 
 
+def _has_own_types(fields: dict[str, Any]) -> bool:
+    """
+    Return whether *fields* are as many as those of this library's lines, and of their types.
+
+    A foreign line may begin like one of ours and repeat a name, whose last value counts.
+    """
+    return list(map(type, fields.values())) == _TYPES
+
+
+def _body(delivery: Delivery) -> bytes:
+    """Return the plain body of a message of our schema, within bounds."""
+    if delivery.headers.get("schema", SCHEMA) != SCHEMA:
+        raise BadMessage("unknown_schema")
+    try:
+        body = decompress(delivery.body, delivery.coding, _MOST_BYTES)
+    except ValueError as error:
+        if isinstance(error.__cause__, ImportError):  # the relay is at fault, not the message
+            text = f"a message is packed with {delivery.coding!r}, whose package is missing here"
+            raise BrokerError(text) from None
+        raise BadMessage("unreadable", type(error.__cause__ or error).__name__) from None
+    if body.count(b"\n") > _MOST_LINES:
+        raise BadMessage("unreadable", f"more than {_MOST_LINES} lines")
+    return body.removeprefix(b"\xef\xbb\xbf")
+
+
 def _message(fields: dict[str, Any], row: bytes, number: int, delivery: Delivery) -> Message:
-    """Return the event that somebody else wrote; what it does not say is the same each time."""
+    """Return a foreign producer's event; a uuid that it lacks is the same at each delivery."""
     given = dict(fields)
     if not given.get("uuid"):
-        known = f"{delivery.message_id}/{number}" if delivery.message_id else row.decode()
-        given["uuid"] = str(uuid.uuid5(uuid.NAMESPACE_OID, known))
-    if given.get("distinct_id") is None and given.get("event") not in IDENTITY_EVENTS:
+        source = f"{delivery.message_id}/{number}" if delivery.message_id else row.decode()
+        given["uuid"] = str(uuid.uuid5(uuid.NAMESPACE_OID, source))
+    if given.get("distinct_id") is None and str(given.get("event")) not in IDENTITY_EVENTS:
         given["distinct_id"] = given["uuid"]
         given["options"] = {"process_person_profile": False}
     created = time.time() if delivery.published is None else delivery.published

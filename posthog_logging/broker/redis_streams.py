@@ -1,8 +1,8 @@
 """
-Redis Streams, by way of ``redis``: as durable as that Redis is.
+Redis Streams, through ``redis``: as durable as the Redis server is.
 
-Nothing is trimmed: ``MAXLEN`` drops what nobody has acknowledged, without a word. What a
-relay holds it refreshes from time to time, and what nobody refreshes is another's to claim.
+Nothing is trimmed: ``MAXLEN`` would drop entries that nobody has acknowledged. A relay refreshes
+the entries that it holds from time to time; another relay claims those that nobody refreshes.
 """
 
 from __future__ import annotations
@@ -13,32 +13,27 @@ import time
 import uuid
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import redis
 
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from .address import Address
-from .engine import MISSING, BrokerError, Finding, Intake, no_entry
+from .engine import BrokerError, Intake
 from .envelope import CONTENT_TYPE, Delivery, Envelope
+from .redis_client import GROUP, connect, described
+from .redis_doctor import examine
 
 
-__all__ = ["GROUP", "StreamConsumer", "StreamPublisher", "consumer", "examine", "publisher"]
-
-#: The consumer group of all relays.
-GROUP = b"posthog-logging"
+__all__ = ["StreamConsumer", "StreamPublisher", "consumer", "examine", "publisher"]
 
 _CONNECT_WITHIN = 10.0
 _BLOCK_AT_MOST = 1.0
-_AGAIN = b"0-0"
+_START = b"0-0"
 
 
 class StreamPublisher:
-    """Add entries to a stream, many in one round trip."""
+    """Adds entries to a stream, many in one round trip."""
 
     def __init__(self, address: Address, timeout: float) -> None:
         self._address = address
@@ -46,31 +41,32 @@ class StreamPublisher:
         self._client: Any = None
 
     def publish(self, envelopes: Sequence[Envelope], timeout: float) -> list[BrokerError | None]:
-        """Add entries; an answer to each says whether it is there."""
-        if self._client is None:
-            self._client = _client(self._address, min(self._timeout, max(0.1, timeout)))
-        pipeline = self._client.pipeline(transaction=False)
-        for envelope in envelopes:
-            pipeline.xadd(self._address.queue, _fields(envelope))
+        """Add entries; each has an answer of its own."""
         try:
+            if self._client is None:
+                self._client = connect(self._address, min(self._timeout, max(0.1, timeout)))
+            pipeline = self._client.pipeline(transaction=False)
+            for envelope in envelopes:
+                pipeline.xadd(self._address.queue, _fields(envelope))
             answers = pipeline.execute(raise_on_error=False)
         except Exception as error:
             self.close()
-            raise _in_words(error) from None
-        return [_in_words(one) if isinstance(one, Exception) else None for one in answers]
+            raise described(error) from None
+        return [described(one) if isinstance(one, Exception) else None for one in answers]
 
     def close(self) -> None:
-        """Give back the connection."""
+        """Close the connection."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
 
 class StreamConsumer:
-    """Read a stream as one of a group, under a name that nobody else has."""
+    """Reads a stream as a member of a group, under a unique name."""
 
     def __init__(self, address: Address, intake: Intake) -> None:
         self.revision = 0
+        self.caught_up = True
         self._address = address
         self._intake = intake
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}".encode()
@@ -82,32 +78,32 @@ class StreamConsumer:
 
     @property
     def held(self) -> int:
-        """How many entries are here."""
+        """How many entries arrived and are not acknowledged."""
         return len(self._held)
 
     def fetch(self, most: int, timeout: float) -> list[Delivery]:
-        """Return entries: new ones, and from time to time those of relays that ended."""
+        """Return entries: new ones, and from time to time claimed ones."""
         try:
             self._open()
-            self._look_after()
+            self._maintain()
             self._read(most, timeout)
         except redis.exceptions.ResponseError as error:
             if "NOGROUP" not in str(error) or not self._intake.declare:
-                raise _in_words(error) from None
-            self._make_group()  # somebody removed the stream, and all that was in it
+                raise described(error) from None
+            self._make_group()  # somebody has deleted the stream
         except Exception as error:
-            raise _in_words(error) from None
+            raise described(error) from None
         return [self._inbox.popleft() for _ in range(min(most, len(self._inbox)))]
 
     def pause(self) -> None:
-        """Do nothing: what nobody fetches does not come."""
+        """Do nothing: entries arrive only by `fetch`."""
 
     def holds(self, token: bytes) -> bool:
-        """Return whether it is here."""
+        """Return whether the entry is unacknowledged and was not claimed by another relay."""
         return token in self._held
 
     def ack(self, tokens: Sequence[bytes]) -> None:
-        """Acknowledge and remove entries, in one step."""
+        """Acknowledge and delete entries, in one transaction."""
         mine = [token for token in tokens if token in self._held]
         if not mine or self._client is None:
             return
@@ -117,22 +113,22 @@ class StreamConsumer:
         try:
             pipeline.execute()
         except Exception as error:
-            raise _in_words(error) from None
+            raise described(error) from None
         self._held.difference_update(mine)
 
     def dead(self, envelope: Envelope, timeout: float) -> None:
-        """Add an entry to the stream of the dead."""
+        """Add a dead letter to the stream of its own."""
         try:
             self._open().xadd(self._address.dead, _fields(envelope))
         except Exception as error:
-            raise _in_words(error) from None
+            raise described(error) from None
 
     def stop(self) -> None:
         """Read no more."""
         self._stopped = True
 
     def close(self) -> None:
-        """Let others have at once what is here."""
+        """Leave the held entries for others to claim at once."""
         client, self._client = self._client, None
         self.revision += 1
         held, self._held = list(self._held), set()
@@ -140,7 +136,7 @@ class StreamConsumer:
         if client is None:
             return
         try:
-            if held:  # as if nobody had refreshed them for long enough
+            if held:  # set their idle time to what makes them claimable
                 idle = int(self._intake.patience * 1000)
                 client.execute_command(
                     *("XCLAIM", self._address.queue, GROUP, self._name, 0, *held),
@@ -148,13 +144,13 @@ class StreamConsumer:
                 )
             elif self._stopped:
                 client.xgroup_delconsumer(self._address.queue, GROUP, self._name)
-        except Exception:  # they are claimed later
+        except Exception:  # they become claimable by themselves, only later
             pass
         client.close()
 
     def _open(self) -> Any:
         if self._client is None:
-            self._client = _client(self._address, _CONNECT_WITHIN)
+            self._client = connect(self._address, _CONNECT_WITHIN)
             if self._intake.declare:
                 self._make_group()
         return self._client
@@ -164,7 +160,7 @@ class StreamConsumer:
             self._client.xgroup_create(self._address.queue, GROUP, id="0", mkstream=True)
         except redis.exceptions.ResponseError as error:
             if "BUSYGROUP" not in str(error):
-                raise _in_words(error) from None
+                raise described(error) from None
 
     def _read(self, most: int, timeout: float) -> None:
         room = self._intake.prefetch - len(self._held)
@@ -183,8 +179,8 @@ class StreamConsumer:
         for _, entries in found or ():
             self._take_in(entries, {})
 
-    def _look_after(self) -> None:
-        """Refresh what is here, and claim what nobody looks after."""
+    def _maintain(self) -> None:
+        """Refresh the held entries and claim abandoned ones, each when it is due."""
         now = time.monotonic()
         patience = self._intake.patience
         if now >= self._refresh_at and self._held:
@@ -195,7 +191,7 @@ class StreamConsumer:
             self._claim()
 
     def _refresh(self) -> None:
-        """Say that this relay is alive; what another has claimed meanwhile is that one's."""
+        """Reset the idle time of the held entries; drop those that another relay has claimed."""
         pending = self._client.xpending_range(
             self._address.queue, GROUP, "-", "+", len(self._held) + 1, consumername=self._name
         )
@@ -211,9 +207,9 @@ class StreamConsumer:
             )
 
     def _claim(self) -> None:
-        """Take over entries of relays that ended; each was delivered once more then."""
+        """Claim the entries of relays that have ended."""
         room = self._intake.prefetch - len(self._held)
-        start, idle = _AGAIN, int(self._intake.patience * 1000)
+        start, idle = _START, int(self._intake.patience * 1000)
         while room > 0:
             answer = self._client.xautoclaim(
                 self._address.queue, GROUP, self._name, idle, start, count=room
@@ -222,7 +218,7 @@ class StreamConsumer:
             if entries:
                 self._take_in(entries, self._deliveries(entries))
             room -= len(entries)
-            if start == _AGAIN:
+            if start == _START:
                 return
 
     def _deliveries(self, entries: Sequence[Any]) -> dict[bytes, int]:
@@ -270,121 +266,11 @@ def _delivery(token: bytes, fields: Mapping[bytes, bytes], before: int) -> Deliv
     )
 
 
-def _client(address: Address, timeout: float) -> Any:
-    parts = urlsplit(address.url)
-    path = parts.path if parts.path.strip("/") else "/0"
-    return redis.Redis.from_url(
-        urlunsplit(parts._replace(path=path)),
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 0),  # whoever calls tries again
-        client_name="posthog-logging",
-    )
-
-
-def _in_words(error: BaseException) -> BrokerError:
-    """Return what *error* means; of its text only the first word, which Redis gives a meaning."""
-    if isinstance(error, BrokerError):
-        return error
-    if isinstance(error, redis.exceptions.AuthenticationError):
-        return BrokerError("the broker refused the user or the password")
-    word = type(error).__name__
-    for kind, text in _WORDS.items():
-        if str(error).startswith(kind) or kind in word:
-            return BrokerError(text)
-    if isinstance(error, redis.exceptions.ResponseError):
-        return BrokerError(f"the broker refused the command ({word})")
-    return BrokerError(f"the broker cannot be reached ({word})")
-
-
-_WORDS = {
-    "OOM": "the broker takes nothing for now: it is out of memory",
-    "OutOfMemory": "the broker takes nothing for now: it is out of memory",
-    "MISCONF": "the broker takes nothing for now: it cannot write to its disk",
-    "command not allowed when used memory": "the broker takes nothing for now: out of memory",
-    "NOAUTH": "the broker wants a password",
-    "WRONGPASS": "the broker refused the user or the password",
-    "NOPERM": "the broker refused the right to that",
-    "NoPermission": "the broker refused the right to that",
-    "NOGROUP": "the broker has no such stream or group; a relay makes it",
-    "WRONGTYPE": "the queue's name is that of a key which is no stream",
-    "READONLY": "the broker is a replica that takes no writes",
-    "LOADING": "the broker is loading its data",
-}
-
-
 def publisher(address: Address, timeout: float) -> StreamPublisher:
-    """Return what publishes."""
+    """Return a publisher; it connects when it is first used."""
     return StreamPublisher(address, timeout)
 
 
 def consumer(address: Address, intake: Intake) -> StreamConsumer:
-    """Return what consumes."""
+    """Return a consumer; it connects when it is first used."""
     return StreamConsumer(address, intake)
-
-
-def examine(address: Address, timeout: float) -> Iterator[Finding]:
-    """Yield what is well and what is wrong: the server, how it keeps data, the stream."""
-    client = _client(address, timeout)
-    try:
-        server = client.info("server")
-        yield _version(address, str(server.get("redis_version", "0")))
-        yield from _durability(client)
-        yield from _stream(client, address)
-    except Exception as error:
-        yield no_entry(address, _in_words(error))
-    finally:
-        client.close()
-
-
-def _version(address: Address, version: str) -> Finding:
-    numbers = [int(part) if part.isdecimal() else 0 for part in version.split(".")[:2]]
-    if numbers < [6, 2]:
-        text = f"{address.server}, Redis {version}: too old, as it has no XAUTOCLAIM"
-        return Finding("WRONG", "broker", text, "a relay needs Redis 6.2 or newer")
-    return Finding("ok", "broker", f"{address.server}, Redis {version}")
-
-
-def _durability(client: Any) -> Iterator[Finding]:
-    """Judge what becomes of events when the server is killed, or full."""
-    try:
-        found = {**client.config_get("appendonly"), **client.config_get("maxmemory-policy")}
-    except redis.exceptions.ResponseError:  # of a service that does not show its configuration
-        text = "this Redis does not show its configuration"
-        remedy = "make sure that it has appendonly yes and maxmemory-policy noeviction"
-        yield Finding("note", "durability", text, remedy)
-        return
-    if found.get("appendonly") == "yes":
-        yield Finding("ok", "durability", "appendonly is yes")
-    else:
-        text = "appendonly is no: all that waits is lost when it is killed"
-        yield Finding("WRONG", "durability", text, "set appendonly yes")
-    policy = found.get("maxmemory-policy", "")
-    if policy == "noeviction":
-        yield Finding("ok", "eviction", "maxmemory-policy is noeviction")
-    elif policy.startswith("volatile"):
-        yield Finding("ok", "eviction", f"maxmemory-policy is {policy}: a stream does not expire")
-    else:
-        text = f"maxmemory-policy is {policy}: a full Redis removes the stream"
-        yield Finding("WRONG", "eviction", text, "set maxmemory-policy noeviction")
-
-
-def _stream(client: Any, address: Address) -> Iterator[Finding]:
-    kind = client.type(address.queue)
-    if kind == b"none":
-        yield Finding("note", "stream", f"{address.queue} is missing", MISSING)
-        return
-    if kind != b"stream":
-        text = f"{address.queue} is a {kind.decode()} of somebody else's"
-        yield Finding("WRONG", "stream", text, "choose another name by queue= in the URL")
-        return
-    groups = {one["name"]: one for one in client.xinfo_groups(address.queue)}
-    if GROUP not in groups:
-        yield Finding("note", "stream", f"{address.queue} has no relays' group yet", MISSING)
-        return
-    own = groups[GROUP]
-    waiting = client.xlen(address.queue)
-    text = (
-        f"{address.queue}: {waiting} messages, {own['pending']} with {own['consumers']} worker(s)"
-    )
-    yield Finding("ok", "stream", text)

@@ -1,11 +1,11 @@
 """
 The relay: workers that take messages out of a broker's queue and send them to the endpoint.
 
-A worker is a thread with a consumer and a `Sender` of its own, so a slow endpoint is met by
-several requests at once. Messages are held while the endpoint is away, never put back: a
-queue counts how often that happens, and gives up at some point. For the same reason nothing
-more is taken meanwhile, and before a first success by one worker only: what one consumer of a
-killed relay has held goes to the next of its consumers, and so counts again and again.
+A worker is a thread with its own consumer and `Sender`, so several requests can be under way to
+a slow endpoint. While the endpoint is down messages are held, not put back: a queue counts the
+deliveries of a message, and may drop it after too many. For the same reason no more messages are
+taken during an outage, and until the first success only one worker takes any: messages that a
+killed relay has held go to the consumers of the next one, and each time count as one delivery.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ from .spool import BrokerSpool
 
 __all__ = ["BUCKETS", "Plan", "Relay", "State"]
 
-#: The bounds of the histogram of requests, in seconds.
+#: The upper bounds of the histogram of request durations, in seconds.
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-_TURN = 0.5  # seconds: how long a worker waits at most before it looks around
-_SCOUT_FOR = 2.0  # seconds: how long the turn of one worker is while no endpoint has answered
-_LONGEST_PAUSE = 10.0
-_GRACE = 2.0
+# Seconds:
+_TURN = 0.5  # the longest that one turn of a worker waits
+_SCOUT_FOR = 2.0  # how long one worker may take messages during an outage, until it is another's
+_LONGEST_PAUSE = 10.0  # between attempts to reach the broker
+_GRACE = 2.0  # which `stop` leaves workers beyond its limit
 
 
 @dataclass(frozen=True)
 class Plan:
     """
-    What a relay takes from where to where.
+    What a relay delivers, from where to where.
 
     Args:
-        batch: how many events a request has at most.
+        batch: the most events in one request.
         timeout: how long a request may take, in seconds.
-        transport: makes what one worker sends by.
+        transport: returns a new transport for one worker.
     """
 
     address: Address
@@ -65,9 +66,14 @@ class Plan:
 @dataclass(frozen=True)
 class State:
     """
-    How a relay fares, for those who watch it; counts are since its start.
+    The state of a relay, for its metrics and its terminal; counts are since its start.
 
-    *protocol* is the dialect that is spoken: for ``"posthog"``, what the host was found to know.
+    Args:
+        held: messages that are not acknowledged.
+        stalled: seconds since the last turn of the worker that has gone longest without one.
+        success: seconds since the endpoint last answered with a 2xx; None before that.
+        buckets: for each bound of `BUCKETS`, how many requests took no longer; the last is all.
+        protocol: the dialect that is used: for ``"posthog"``, the one that the host supports.
     """
 
     counts: Mapping[str, int]
@@ -76,8 +82,8 @@ class State:
     held: int
     redelivered: int
     dead_letters: int
-    turned: float  # seconds since the worker that turned longest ago did
-    success: float | None  # seconds since the endpoint last answered with a 2xx
+    stalled: float
+    success: float | None
     buckets: tuple[int, ...]
     requests: int
     request_seconds: float
@@ -86,13 +92,13 @@ class State:
 
 
 class Relay:
-    """Deliver what is in a queue, from `start` to `stop`."""
+    """Delivers the messages of a queue, from `start` to `stop`."""
 
     def __init__(self, plan: Plan) -> None:
         self.ledger = Ledger()
         self._watch = _Watch(plan.transport)
         self._stop = threading.Event()
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._workers = [
             _Worker(plan, self.ledger, self._watch, self._stop, partial(self._may_take, number))
             for number in range(plan.workers)
@@ -101,7 +107,7 @@ class Relay:
 
     @property
     def protocol(self) -> str:
-        """Which dialect is spoken to the endpoint; all workers know the same of a host."""
+        """The dialect that is used; all workers share what is known about a host."""
         return self._workers[0].protocol
 
     def start(self) -> None:
@@ -111,9 +117,9 @@ class Relay:
 
     def stop(self, drain: float) -> bool:
         """
-        Take nothing more, make one attempt for what is here, acknowledge what was answered.
+        Take no more messages, make one attempt to deliver those that are held, and end.
 
-        Returns whether all workers ended within *drain* seconds; those that did not are left.
+        Returns whether all workers ended within *drain* seconds; the others are left behind.
         """
         deadline = time.monotonic() + drain
         for worker in self._workers:
@@ -124,18 +130,18 @@ class Relay:
         return not any(worker.is_alive() for worker in self._workers)
 
     def is_idle(self) -> bool:
-        """Return whether every worker has found nothing lately, and has nothing."""
+        """Return whether the queue seems to be empty, and no worker holds a message."""
         return all(worker.idle for worker in self._workers)
 
     def _may_take(self, number: int) -> bool:
-        """Return whether worker *number* may take messages in: in an outage one may, in turn."""
-        if self._watch.well:
+        """Return whether worker *number* may take messages: in an outage one may, in turn."""
+        if self._watch.is_up:
             return True
-        turn = int((time.monotonic() - self._begun) / _SCOUT_FOR) % len(self._workers)
+        turn = int((time.monotonic() - self._started) / _SCOUT_FOR) % len(self._workers)
         return number == turn and not any(worker.busy for worker in self._workers)
 
     def state(self) -> State:
-        """Return how it fares."""
+        """Return the state of this relay now."""
         now, watch, workers = time.monotonic(), self._watch, self._workers
         return State(
             self.ledger.counts,
@@ -144,8 +150,8 @@ class Relay:
             sum(worker.held for worker in workers),
             sum(worker.redelivered for worker in workers),
             sum(worker.dead_letters for worker in workers),
-            now - min(worker.turned for worker in workers),
-            None if watch.succeeded is None else now - watch.succeeded,
+            now - min(worker.turned_at for worker in workers),
+            None if watch.succeeded_at is None else now - watch.succeeded_at,
             watch.buckets(),
             watch.requests,
             watch.seconds,
@@ -155,7 +161,7 @@ class Relay:
 
 
 class _Worker(threading.Thread):
-    """One consumer, one spool, one sender, and the thread to which they belong."""
+    """A consumer, a spool and a sender, and the thread that uses them."""
 
     def __init__(
         self,
@@ -168,8 +174,8 @@ class _Worker(threading.Thread):
         super().__init__(name="posthog-logging relay", daemon=True)
         self.connected = False
         self.idle = False
-        self.busy = False  # whether it has something to try, now or later
-        self.turned = time.monotonic()
+        self.busy = False  # whether it has events to send, now or later
+        self.turned_at = time.monotonic()
         self.deadline = 0.0
         self._ledger = ledger
         self._stop_asked = stop
@@ -178,7 +184,7 @@ class _Worker(threading.Thread):
         self._consumer = engine_for(plan.address).consumer(plan.address, plan.intake)
         reader = Reader(plan.dialect)
         self._spool = BrokerSpool(self._consumer, reader, ledger, batch=plan.batch)
-        # What comes from a broker is due at once: it has been linked up into batches already.
+        # Everything is due at once: `BrokerSpool.fill` has waited for a full batch already.
         settings = Settings(flush_at=1, flush_interval=0.0, timeout=plan.timeout)
         self._sender = Sender(
             self._spool, plan.dialect, plan.endpoint, watch.transport(), ledger, settings
@@ -186,42 +192,42 @@ class _Worker(threading.Thread):
 
     @property
     def protocol(self) -> str:
-        """Which dialect is spoken to the endpoint."""
+        """The dialect that is used for the endpoint."""
         return self._sender.protocol
 
     @property
     def held(self) -> int:
-        """How many messages came and were not acknowledged."""
+        """How many messages are not acknowledged."""
         return self._consumer.held
 
     @property
     def redelivered(self) -> int:
-        """How many messages came that had been delivered before."""
+        """How many messages arrived that had been delivered before."""
         return self._spool.redelivered
 
     @property
     def dead_letters(self) -> int:
-        """How many events are with the dead."""
+        """How many events became dead letters, or whole messages that could not be read."""
         return self._spool.dead_letters
 
     def run(self) -> None:
-        """Turn until somebody stops it; whatever goes wrong, it goes on."""
+        """Take turns until the relay stops, whatever goes wrong."""
         while not self._stop_asked.is_set():
             sending_threads.add(threading.get_ident())  # no record of this thread is an event
             try:
                 self._turn()
                 self._failures = 0
             except BrokerError as error:
-                self._lose_broker(str(error))
+                self._reconnect(str(error))
             except Exception as error:  # of a client library; its text may quote the URL
-                self._lose_broker(type(error).__name__)
+                self._reconnect(type(error).__name__)
         self._finish()
-        sending_threads.discard(threading.get_ident())  # which another thread may get
+        sending_threads.discard(threading.get_ident())  # another thread may get this number
 
     def _turn(self) -> None:
-        self.turned = time.monotonic()
+        self.turned_at = time.monotonic()
         due = self._sender.due_in()
-        take = self._spool.fill if self._may_take() else self._spool.rest_for
+        take = self._spool.fill if self._may_take() else self._spool.idle_for
         intact = take(_TURN if due is None else min(due, _TURN))
         if not self.connected:
             self.connected = True
@@ -230,15 +236,15 @@ class _Worker(threading.Thread):
         if not intact:
             self._sender.rewind()
         self._sender.append(())
-        self.idle = not self.held and getattr(self._consumer, "caught_up", True)
+        self.idle = not self.held and self._consumer.caught_up
         self.busy = self._sender.waiting > 0
         while self._sender.step() and not self._stop_asked.is_set():
-            self.turned = time.monotonic()
+            self.turned_at = time.monotonic()
         self.busy = self._sender.waiting > 0
 
-    def _lose_broker(self, text: str) -> None:
-        """Begin anew after a while: all that was here comes again."""
-        self.connected = self.idle = False  # whether the queue is empty, nobody knows now
+    def _reconnect(self, text: str) -> None:
+        """Drop the connection and wait; the messages that were held are delivered again."""
+        self.connected = self.idle = False  # whether the queue is empty is unknown now
         self._consumer.close()
         self._sender.rewind()
         if not self._stop_asked.is_set():
@@ -247,7 +253,7 @@ class _Worker(threading.Thread):
             pause = min(_LONGEST_PAUSE, 0.25 * 2.0 ** min(self._failures, 10))
             end = time.monotonic() + pause
             while time.monotonic() < end and not self._stop_asked.wait(min(pause, _TURN)):
-                self.turned = time.monotonic()
+                self.turned_at = time.monotonic()
 
     def _finish(self) -> None:
         try:
@@ -260,24 +266,24 @@ class _Worker(threading.Thread):
             self.connected = False
 
 
-_OF_THE_CONTENT = frozenset({400, 413, 422})
+# The endpoint is up, and refuses what it was sent.
+_REFUSALS = frozenset({400, 413, 422})
 
 
 class _Watch:
-    """What the requests of all workers took, and when one last succeeded."""
+    """How long the requests of all workers took, and whether the endpoint is up."""
 
     def __init__(self, make: Callable[[], Transport]) -> None:
         self.requests = 0
         self.seconds = 0.0
-        self.succeeded: float | None = None
-        #: Whether the endpoint took the last batch that it did not refuse for its content.
-        self.well = False
+        self.succeeded_at: float | None = None
+        self.is_up = False
         self._make = make
         self._lock = threading.Lock()
         self._counts = [0] * (len(BUCKETS) + 1)
 
     def transport(self) -> Transport:
-        """Return a transport whose requests are watched."""
+        """Return a transport whose requests are noted."""
         return _Watched(self._make(), self)
 
     def note(self, seconds: float, status: int | None) -> None:
@@ -287,13 +293,13 @@ class _Watch:
             self.seconds += seconds
             self._counts[bisect_left(BUCKETS, seconds)] += 1
             if status is not None and 200 <= status < 300:
-                self.succeeded = time.monotonic()
-                self.well = True
-            elif status not in _OF_THE_CONTENT:
-                self.well = False
+                self.succeeded_at = time.monotonic()
+                self.is_up = True
+            elif status not in _REFUSALS:
+                self.is_up = False
 
     def buckets(self) -> tuple[int, ...]:
-        """Return how many requests took as long as each bound at most; the last is for all."""
+        """Return `State.buckets`."""
         return tuple(accumulate(self._counts))
 
 
@@ -305,12 +311,12 @@ class _Watched:
         self._watch = watch
 
     def send(self, request: Request, timeout: float) -> Response:
-        """Send, and note it."""
-        begun = time.monotonic()
+        """Send *request*, and note how long that took."""
+        started = time.monotonic()
         response = self._transport.send(request, timeout)
-        self._watch.note(time.monotonic() - begun, response.status)
+        self._watch.note(time.monotonic() - started, response.status)
         return response
 
     def close(self) -> None:
-        """Close."""
+        """Close the transport."""
         self._transport.close()

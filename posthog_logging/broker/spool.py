@@ -1,8 +1,8 @@
 """
-A broker as a `Spool`: it hands out the lines of messages, and acknowledges a message with its
-last line.
+A broker as a `Spool`: it hands out the lines of messages, and acknowledges each message once all
+of its lines are settled.
 
-`fill` takes messages in, for the worker's one thread that does all else, too.
+One thread uses it, a worker's, which also fetches the messages, by `fill`.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ from typing import Any
 from ..delivery.ledger import Ledger
 from ..delivery.spool import Entry
 from ..events.timestamps import rfc3339
-from .engine import Consumer
-from .envelope import Delivery, Envelope
-from .reader import BadMessage, Reader
+from .engine import BrokerError, Consumer
+from .envelope import Delivery, Envelope, parts
+from .reader import BadMessage, Line, Reader
 
 
 __all__ = ["BrokerSpool"]
 
-#: What came so often, and was never settled, may be what ends relays: it goes alone.
+#: A message that was delivered so often without being settled may be what kills relays: its
+#: lines share no batch with others.
 _SUSPECT_AFTER = 10
 
 _DEAD_WITHIN = 15.0
-_AT_ONCE = 64  # messages a look, at most
+_MOST_AT_ONCE = 64  # messages of one fetch
 
 
 class _Held:
-    """A message that is here: its lines, and which of them are open."""
+    """A message that is not acknowledged: its lines, and which of them are not settled."""
 
     def __init__(self, delivery: Delivery, neutral: list[bytes], lines: list[bytes]) -> None:
         self.token = delivery.token
         self.message_id = delivery.message_id
-        self.alone = delivery.before >= _SUSPECT_AFTER
+        self.is_suspect = delivery.before >= _SUSPECT_AFTER
         self.neutral = neutral
         self.lines = lines
         self.open = bytearray(b"\1" * len(lines))
@@ -50,11 +51,11 @@ class _Held:
 
 class BrokerSpool:
     """
-    Lines of the messages that *consumer* brings, in the dialect that *reader* knows.
+    The lines of the messages that *consumer* fetches, as *reader* reads them.
 
     Args:
         batch: how many lines are handed out at once, at most.
-        linger: for how long `fill` waits for a batch to become full, in seconds.
+        linger: how long `fill` waits for a full batch, in seconds.
     """
 
     rest = None
@@ -78,10 +79,10 @@ class BrokerSpool:
         self._batch = batch
         self._linger = linger
         self._clock = clock
-        self._held: dict[int, _Held] = {}  # all that is not settled, by identity, oldest first
-        self._ready: deque[tuple[_Held, int]] = deque()  # with where to go on in each
+        self._held: dict[int, _Held] = {}  # by identity, oldest first
+        self._ready: deque[tuple[_Held, int]] = deque()  # and the first line to hand out of each
         self._count = 0
-        self._lines_each = 100.0  # how many lines the messages have that come, about
+        self._lines_each = 100.0  # a running mean of the lines in a message
         self._revision = consumer.revision
 
     def __len__(self) -> int:
@@ -89,14 +90,14 @@ class BrokerSpool:
 
     @property
     def held(self) -> tuple[int, int]:
-        """Nothing: the broker has it all."""
+        """Nothing: the broker stores everything."""
         return 0, 0
 
     def fill(self, timeout: float) -> bool:
         """
-        Take messages in, for *timeout* seconds or until a batch is full.
+        Fetch messages for *timeout* seconds, or until a batch is full.
 
-        Returns False where the broker took messages back: then begin anew, by `rewind`.
+        Returns False if the broker took messages back: then call `rewind`.
         """
         if self._count >= self._batch:
             self._consumer.fetch(0, 0.0)
@@ -112,16 +113,16 @@ class BrokerSpool:
                 found = self._consumer.fetch(self._wanted(), left)
         return self._consumer.revision == self._revision
 
-    def rest_for(self, timeout: float) -> bool:
-        """Take nothing in for *timeout* seconds, as `fill` where nothing comes."""
+    def idle_for(self, timeout: float) -> bool:
+        """Fetch nothing for *timeout* seconds; the result is that of `fill`."""
         self._consumer.pause()
         self._consumer.fetch(0, timeout)
         return self._consumer.revision == self._revision
 
     def _wanted(self) -> int:
-        """Return how many messages make a batch: what one worker takes, no other can send."""
+        """Return how many messages fill the batch: no more, since other workers wait for some."""
         missing = self._batch - self._count
-        return max(1, min(_AT_ONCE, round(missing / self._lines_each)))
+        return max(1, min(_MOST_AT_ONCE, round(missing / self._lines_each)))
 
     def _take_in(self, delivery: Delivery) -> None:
         self.redelivered += delivery.before > 0
@@ -131,12 +132,7 @@ class BrokerSpool:
         except BadMessage as bad:
             self._bury(delivery, bad.reason, bad.detail)
             return
-        refused = [one for one in found if one.line is None]
-        for reason, members in groupby(refused, lambda one: one.refused):
-            lines = [one.neutral for one in members]
-            self._publish_dead(lines, delivery.message_id, reason, None)
-            self._ledger.add("adopted", len(lines))
-            self._ledger.lose(reason.partition(":")[0], len(lines))
+        self._refuse([one for one in found if one.line is None], delivery.message_id)
         good = [(one.neutral, one.line) for one in found if one.line is not None]
         if not good:
             self._consumer.ack([delivery.token])
@@ -147,23 +143,30 @@ class BrokerSpool:
         self._ready.append((held, 0))
         self._count += held.left
 
+    def _refuse(self, refused: Sequence[Line], message_id: str) -> None:
+        for reason, members in groupby(refused, lambda one: one.refused):
+            lines = [one.neutral for one in members]
+            self._bury_lines(lines, message_id, reason, None)
+            self._ledger.add("adopted", len(lines))
+            self._ledger.lose(reason.partition(":")[0], len(lines))
+
     def _bury(self, delivery: Delivery, reason: str, detail: str) -> None:
-        """Put a whole message that nobody can read with the dead, as it came."""
-        more = _why(reason, None)
-        envelope = Envelope((), delivery.message_id, delivery.coding, more, raw=delivery.body)
-        self._consumer.dead(envelope, _DEAD_WITHIN)
-        self.dead_letters += 1
+        """Make a dead letter of a whole message that cannot be read, as it came."""
+        headers = _dead_headers(reason, None)
+        self._publish_dead(
+            Envelope((), delivery.message_id, delivery.coding, headers, raw=delivery.body)
+        )
         self._ledger.add("adopted", 1)
         self._ledger.lose(reason, 1, detail)
         self._consumer.ack([delivery.token])
 
     def take(self, count: int, size: int) -> Sequence[Entry]:
-        """Hand out the oldest lines; those of a message that came too often by themselves."""
+        """Hand out the oldest lines; those of a suspect message by themselves."""
         taken: list[Entry] = []
         count = min(count, self._batch)
         while self._ready and len(taken) < count:
             held, at = self._ready[0]
-            if held.alone and taken:
+            if held.is_suspect and taken:
                 break
             while at < len(held.lines) and len(taken) < count:
                 if held.open[at]:
@@ -178,12 +181,12 @@ class BrokerSpool:
                 self._ready[0] = held, at
             else:
                 self._ready.popleft()
-            if held.alone:
+            if held.is_suspect:
                 break
         return taken
 
     def ack(self, entries: Sequence[Entry]) -> None:
-        """Settle lines; acknowledge each message of which none is open."""
+        """Settle lines; acknowledge the messages whose lines are all settled."""
         touched: dict[int, _Held] = {}
         for (held, at), _ in entries:
             held.settle(at)
@@ -195,23 +198,33 @@ class BrokerSpool:
             self._consumer.ack([held.token for held in done])
 
     def lost(self, entries: Sequence[Entry], reason: str, status: int | None) -> None:
-        """Put lines that will never be delivered with the dead, before they are settled."""
+        """Make dead letters of lines that will never be delivered, before they are settled."""
         for _, members in groupby(entries, lambda one: id(one.token[0])):
             tokens = [one.token for one in members]
             held = tokens[0][0]
-            if self._consumer.holds(held.token):  # else it comes again, and is found again
+            if self._consumer.holds(held.token):  # else it is delivered, and refused, again
                 lines = [held.neutral[at] for _, at in tokens]
-                self._publish_dead(lines, held.message_id, reason, status)
+                self._bury_lines(lines, held.message_id, reason, status)
 
-    def _publish_dead(
+    def _bury_lines(
         self, lines: list[bytes], message_id: str, reason: str, status: int | None
     ) -> None:
-        envelope = Envelope(lines, message_id, None, _why(reason, status))
-        self._consumer.dead(envelope, _DEAD_WITHIN)
-        self.dead_letters += len(lines)
+        for part in parts(lines):
+            self._publish_dead(Envelope(part, message_id, None, _dead_headers(reason, status)))
+
+    def _publish_dead(self, envelope: Envelope) -> None:
+        """Publish a dead letter; one that no broker takes must not hold up what can be sent."""
+        try:
+            self._consumer.dead(envelope, _DEAD_WITHIN)
+        except BrokerError as error:
+            if not error.final:
+                raise
+            self._ledger.warn("dead_letter", f"a dead letter could not be kept: {error}")
+        else:
+            self.dead_letters += len(envelope.lines) or 1
 
     def rewind(self) -> None:
-        """Hand out again what is open, and forget what the broker took back."""
+        """Hand out unsettled lines again, and forget the messages that the broker took back."""
         self._revision = self._consumer.revision
         gone = [one for one in self._held.values() if not self._consumer.holds(one.token)]
         for held in gone:
@@ -221,33 +234,33 @@ class BrokerSpool:
         self._count = sum(held.left for held in self._held.values())
 
     def close(self) -> None:
-        """Give all that is open back to the broker."""
+        """Give all messages that are not acknowledged back to the broker."""
         self._consumer.close()
         self.rewind()
 
     def admit(self, line: bytes) -> None:
-        """Refuse *line*: a relay has none of its own."""
+        """Refuse *line*: a relay's lines come from the broker."""
 
     def append(self, items: Sequence[Any]) -> None:
-        """Do nothing: what there is came by `fill`."""
+        """Do nothing: `fill` fetches the lines."""
 
     def evict(self, count: int) -> list[bytes]:
         """Return nothing: only memory can be evicted."""
         return []
 
     def forget(self) -> list[bytes]:
-        """Return nothing: what is open goes back to the broker."""
+        """Return nothing: unsettled lines go back to the broker."""
         return []
 
     def renew(self) -> None:
         """Do nothing: a relay does not fork."""
 
 
-def _why(reason: str, status: int | None) -> dict[str, str | int]:
-    """Return the headers of a dead letter, under the names that PostHog's own have."""
-    more: dict[str, str | int] = {
+def _dead_headers(reason: str, status: int | None) -> dict[str, str | int]:
+    """Return the headers of a dead letter, named like those of PostHog's own."""
+    headers: dict[str, str | int] = {
         "dlq_reason": reason,
         "dlq_step": "relay",
         "dlq_timestamp": rfc3339(time.time()),
     }
-    return more if status is None else {**more, "dlq_status": status}
+    return headers if status is None else {**headers, "dlq_status": status}

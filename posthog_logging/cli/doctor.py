@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 import requests
 
 from ..broker.address import SCHEMES
-from ..broker.doctor import examine
+from ..broker.engine import engine_for
 from ..delivery import checks
 from ..delivery.options import is_disabled
 from ..explain import Carrier, carriers, explain
@@ -161,7 +161,8 @@ def _examine(options: argparse.Namespace) -> Iterator[Finding]:
 def _broker(options: argparse.Namespace) -> Iterator[Finding]:
     """Check the broker alone: a program that logs to one needs neither key nor host."""
     try:
-        for finding in examine(broker.address_of(options), options.timeout):
+        address = broker.address_of(options)
+        for finding in engine_for(address).examine(address, options.timeout):
             yield Finding(*finding)
     except ValueError as error:
         raise CommandError(str(error)) from None

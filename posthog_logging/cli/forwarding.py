@@ -16,7 +16,7 @@ from typing import Any
 import requests
 
 from ..delivery import checks
-from ..inspector.rules import Asked
+from ..inspector.rules import Incoming
 from .command import CommandError
 
 
@@ -50,7 +50,7 @@ class Forwarder:
             self._url = checks.host(url, "", "--forward")
         except ValueError as error:
             raise CommandError(str(error)) from None
-        self._queue: queue.Queue[Asked | None] = queue.Queue(_MOST_WAITING)
+        self._queue: queue.Queue[Incoming | None] = queue.Queue(_MOST_WAITING)
         self._thread = threading.Thread(target=self._send_all, name="forwarder", daemon=True)
         self._reported: set[str] = set()
 
@@ -70,10 +70,10 @@ class Forwarder:
             return  # the other server hangs; the thread is a daemon
         self._thread.join(_TIMEOUT)
 
-    def __call__(self, asked: Asked) -> None:
+    def __call__(self, incoming: Incoming) -> None:
         """Queue one request; never block."""
         try:
-            self._queue.put_nowait(asked)
+            self._queue.put_nowait(incoming)
         except queue.Full:
             self._report(
                 f"{self._url} is too slow: {_MOST_WAITING} requests wait, and newer ones are not "
@@ -82,18 +82,18 @@ class Forwarder:
 
     def _send_all(self) -> None:
         with requests.Session() as session:
-            for asked in iter(self._queue.get, None):
-                self._send(session, asked)
+            for incoming in iter(self._queue.get, None):
+                self._send(session, incoming)
 
-    def _send(self, session: requests.Session, asked: Asked) -> None:
+    def _send(self, session: requests.Session, incoming: Incoming) -> None:
         headers: dict[str, Any] = {
-            k: v for k, v in asked.headers.items() if k not in _NOT_FORWARDED
+            k: v for k, v in incoming.headers.items() if k not in _NOT_FORWARDED
         }
         try:
             answer = session.post(
-                self._url + asked.path,
-                params=dict(asked.query),
-                data=asked.body,
+                self._url + incoming.path,
+                params=dict(incoming.query),
+                data=incoming.body,
                 headers=headers,
                 timeout=_TIMEOUT,
                 allow_redirects=False,

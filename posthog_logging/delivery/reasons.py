@@ -89,7 +89,7 @@ LOSSES: Mapping[str, Reason] = {
         "read the dead letter, and mend what publishes to the queue",
     ),
     "unreadable": Reason(
-        "a message in the broker cannot be unpacked as its content_encoding says",
+        "a message in the broker cannot be unpacked as its content_encoding says, or is too large",
         "read the dead letter, and mend what publishes to the queue",
     ),
     "unknown_schema": Reason(

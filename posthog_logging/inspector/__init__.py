@@ -1,8 +1,8 @@
 """
-A local server that judges as the real ones do, and shows what it received.
+A local server that judges events as the real servers do, and shows what it received.
 
-It listens on 127.0.0.1 only and needs nothing but the standard library: a fake server for
-tests, the other end of the demo, and something to look at while developing.
+It listens on 127.0.0.1 only and needs nothing except the standard library. It is for tests, for
+the demo, and for watching events during development.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..plan import Plan
 from .answers import Answer, Script
 from .identity import Person
 from .plan import Planned
-from .rules import Asked
+from .rules import Incoming
 from .server import HOST, Server
 from .servers import SERVERS, server_of
 from .store import Event, Received, Store
@@ -23,7 +23,7 @@ from .store import Event, Received, Store
 
 __all__ = ["CAPACITY", "SERVERS", "Answer", "Event", "Inspector", "Person", "Received"]
 
-#: How many events are remembered unless another number is given.
+#: The default capacity.
 CAPACITY = 10_000
 
 
@@ -37,9 +37,9 @@ class Inspector:
         port: the port to listen on; 0 takes a free one.
         capacity: how many good events, bad events and requests are remembered, each; the
             oldest are forgotten, and counted under ``forgotten``.
-        forward: called with every ingestion request that was answered with a 2xx; must not block.
-        play: the name of a server to be, of `SERVERS`, instead of PostHog's own.
-        plan: what is not as planned gets a warning, and `counts` has what is ``missing``.
+        forward: called with every ingestion request that is answered with a 2xx; must not block.
+        play: the name of the server in `SERVERS` to act as, instead of PostHog's own.
+        plan: events that do not fit it get a warning, and `counts` has what is ``missing``.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Inspector:
         port: int = 0,
         *,
         capacity: int = CAPACITY,
-        forward: Callable[[Asked], None] = lambda asked: None,
+        forward: Callable[[Incoming], None] = lambda incoming: None,
         play: str | None = None,
         plan: Plan | None = None,
     ) -> None:
@@ -84,7 +84,7 @@ class Inspector:
         return self
 
     def stop(self) -> None:
-        """Close the port and every connection; what arrived can still be read."""
+        """Close the port and every connection; the events can still be read."""
         if self._server is not None:
             self._server.stop()
             self._server = None
@@ -107,7 +107,7 @@ class Inspector:
 
     @property
     def answer_always(self) -> Answer | None:
-        """The answer to every request that has none in the script; None is the real one."""
+        """The answer to requests after the script's; None is the real server's."""
         return self._script.always
 
     @answer_always.setter
@@ -123,11 +123,11 @@ class Inspector:
         return self._store.counts()
 
     def person(self, distinct_id: str) -> Person:
-        """Return the ids that PostHog takes for one person, and the merges that made it."""
+        """Return the person of *distinct_id*: all its ids, and the merges that made it."""
         return self._store.person(distinct_id)
 
     def play(self, name: str | None) -> None:
-        """Be the server of that name from now on, of `SERVERS`; None is PostHog's own again."""
+        """Act as the server of that name in `SERVERS`; None is PostHog's own again."""
         self._script.play(server_of(name))
 
     def reset(self) -> None:
@@ -135,12 +135,12 @@ class Inspector:
         self._store.reset()
 
     def script(self, *answers: Answer) -> None:
-        """Give the next ingestion requests these answers, in turn; then the real ones."""
+        """Give these answers to the next ingestion requests, in turn."""
         self._script.add(*answers)
 
     def wait(self, event: str | None = None, count: int = 1, timeout: float = 5.0) -> list[Event]:
         """
-        Return the good events, once there are *count* of them or *timeout* seconds are over.
+        Wait up to *timeout* seconds for *count* good events; return all there are.
 
         Args:
             event: count and return only events of this name.

@@ -1,7 +1,7 @@
 """
-What the inspector answers where a test or a demo wants something else than the real answer.
+Scripted answers, for tests and demos that need something else than the real server's answer.
 
-An `Answer` is data: it says what happens to one request. `Script` says which one gets it.
+An `Answer` describes what happens to one request; a `Script` decides which request gets it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any, Protocol, TypeAlias
 
 __all__ = ["REAL", "Answer", "Played", "Script", "Verdicts", "answer_from", "describe"]
 
-#: One event's verdict: a result, a whole verdict, or None to leave it out of the answer.
+#: The verdict on one event: its result, the whole verdict, or None to leave it out.
 Verdict: TypeAlias = str | Mapping[str, Any] | None
-#: Verdicts by uuid or by the event's name, or what returns them by uuid.
+#: Verdicts by the event's uuid or name, or a function that returns them for uuids.
 Verdicts: TypeAlias = Mapping[str, Verdict] | Callable[[Sequence[str]], Mapping[str, Verdict]]
 
 
@@ -38,19 +38,19 @@ class Answer:
     Raises ``ValueError`` for a number out of its range.
 
     Args:
-        status: the status instead of a 200; a request that is wrong is refused all the same.
-        headers: what is put on top of the protocol's own headers.
+        status: the status instead of a 200; a wrong request is still refused.
+        headers: headers besides the protocol's own, or instead of them.
         body: the body, or None for the protocol's own.
         delay: seconds before the answer, at most 3600; `Inspector.stop` cuts it short.
-        hang: never answer; the connection ends with `Inspector.stop`.
+        hang: never answer; `Inspector.stop` ends the connection.
         reset_after: break off with a TCP reset after so many bytes of the response;
             0 does so before the request's body is read.
         drip: seconds between two bytes of the response's body, at most 3600.
-        verdicts: PostHog V1's verdicts by uuid or by event name.
-        max_events: answer 413 where a batch has more events.
+        verdicts: PostHog V1's verdicts, by uuid or event name.
+        max_events: answer 413 if a batch has more events.
         rate: the share of requests that get this answer, between 0 and 1.
-        bare: answer as something that stands in front of the server: nothing of the protocol is
-            in the answer, and nothing is stored, whatever the status.
+        bare: answer as a proxy in front of the server would: without anything of the protocol,
+            and without storing events, whatever the status.
     """
 
     status: int = 200
@@ -72,27 +72,27 @@ class Answer:
                 raise ValueError(f"{name}: between 0 and {most}")
 
 
-#: What the real server answers.
+#: The real server's answer.
 REAL = Answer()
 
 
 class Played(Protocol):
-    """A server that is played: see `servers`."""
+    """The seam for `servers.Server`."""
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The server's name."""
 
     @property
     def strips(self) -> frozenset[str]:
-        """The headers that never arrive at it."""
+        """The headers that are removed, in lower case."""
 
     def visited(self, method: str, path: str, number: int) -> Answer | None:
-        """Return its answer to the *number*-th request to *path*; None is the real one."""
+        """Return the answer to the *number*-th request to *path*; None is the real one."""
 
 
 class Script:
-    """The answers to come, in turn, and the one for all requests after them."""
+    """The answers to the next requests, in turn, and the one to all requests after them."""
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self.always: Answer | None = None
@@ -104,12 +104,12 @@ class Script:
 
     @property
     def playing(self) -> str:
-        """The name of the server that is played; empty where it is the real one."""
+        """The name of the server that is played; empty for the real one."""
         return "" if self._played is None else self._played.name
 
     @property
     def strips(self) -> frozenset[str]:
-        """The headers that the played server never sees, in lower case."""
+        """The headers that the played server removes, in lower case."""
         return frozenset() if self._played is None else self._played.strips
 
     def play(self, server: Played | None) -> None:
@@ -119,23 +119,23 @@ class Script:
             self._visits.clear()
 
     def add(self, *answers: Answer) -> None:
-        """Give *answers* to the next requests, after those that wait already."""
+        """Append *answers* for the next requests."""
         with self._lock:
             self._coming.extend(answers)
 
     def clear(self) -> None:
-        """Forget what was to come: all requests get the real answers again."""
+        """Forget all answers: requests get the real ones again."""
         with self._lock:
             self._coming.clear()
             self.always = None
 
     def coming(self) -> list[Answer]:
-        """Return the answers that wait for their requests."""
+        """Return the answers to the next requests."""
         with self._lock:
             return list(self._coming)
 
     def next(self, method: str = "POST", path: str = "") -> Answer:
-        """Return the answer for one request, which uses it up; the played server comes last."""
+        """Take the answer to one request: scripted, the played server's, or the real one."""
         with self._lock:
             answer = self._coming.popleft() if self._coming else self.always
         if answer is None:
@@ -143,7 +143,7 @@ class Script:
         return REAL if self._chance() >= answer.rate else answer
 
     def visited(self, method: str, path: str) -> Answer | None:
-        """Return the played server's answer to one request; None where it has none of its own."""
+        """Return the played server's answer to one request; None if that is the real one."""
         with self._lock:
             if self._played is None:
                 return None
@@ -170,7 +170,7 @@ _IN_JSON: Mapping[str, tuple[type, ...]] = {
 
 
 def answer_from(described: Any) -> Answer:
-    """Return the answer that a JSON object describes; raises ``ValueError`` where it does not."""
+    """Return the answer that a JSON object describes; raises ``ValueError`` for a wrong one."""
     if not isinstance(described, dict):
         raise ValueError("an answer is an object")
     for name, value in described.items():
@@ -191,7 +191,7 @@ def answer_from(described: Any) -> Answer:
 
 
 def describe(answer: Answer | None) -> dict[str, Any] | None:
-    """Return what of *answer* is not the default, as JSON."""
+    """Return the fields of *answer* that differ from the defaults, as JSON."""
     if answer is None:
         return None
     given = {one.name: getattr(answer, one.name) for one in fields(answer)}

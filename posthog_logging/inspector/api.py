@@ -1,7 +1,7 @@
 """
-What the inspector answers to those who look at it: events, counts, persons, and the script.
+The inspector's API and the files of its page: events, counts, persons, and the script.
 
-Everything that leaves here is masked, and only programs of this machine are answered.
+Everything is masked before it leaves; `server` has checked where the request comes from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..events import jsonable
 from . import views
 from .answers import Script, answer_from, describe
-from .rules import Asked, Finding, Judged, Reading, Refusal, parsed_lines
+from .rules import Finding, Incoming, Judged, Reading, Refusal, parsed_lines
 from .rules_posthog import finding
 from .servers import server_of
 from .store import Event, Store
@@ -29,11 +29,11 @@ _LONGEST_WAIT = 60.0
 
 
 class Reply(NamedTuple):
-    """One HTTP answer."""
+    """One HTTP response."""
 
     status: int
     headers: Mapping[str, str]
-    body: bytes | Iterator[bytes]  # what is iterated ends with the connection
+    body: bytes | Iterator[bytes]  # an iterator's body ends with the connection
 
 
 Query = Mapping[str, str]
@@ -41,7 +41,7 @@ Query = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Api:
-    """The paths beside ingestion, over what the inspector knows."""
+    """The paths besides ingestion."""
 
     store: Store
     script: Script
@@ -65,7 +65,7 @@ class Api:
             return _json({"error": str(error)}, 400)
 
     def events(self, query: Query, body: bytes) -> Reply:
-        """Return the events that *query* selects, and the number to go on ``since``."""
+        """Return the selected events, and the number to continue from, as ``since``."""
         events = self._selected(query)
         last = max((one.number for one in events), default=_number(query, "since", 0))
         return _json({"events": [self._event(one) for one in events], "last": last})
@@ -82,7 +82,7 @@ class Api:
         return _json({"event": self._event(event), "request": about, "requests": list(numbers)})
 
     def person(self, query: Query, body: bytes) -> Reply:
-        """Return what is known of a person: its ids, and the merges that made it."""
+        """Return a person: its ids, and the merges that made it."""
         person = self.store.person(query.get("distinct_id", ""))
         mask = self.store.mask
         return _json(
@@ -94,11 +94,11 @@ class Api:
         )
 
     def plan(self, query: Query, body: bytes) -> Reply:
-        """Return what came of the plan; its name, under ``plan``, is null without one."""
+        """Return how the events fit the plan, whose name is under ``plan``: null without one."""
         return _json(self.store.mask.value(self.store.plan()))
 
     def stream(self, query: Query, body: bytes) -> Reply:
-        """Return what arrives, as it arrives."""
+        """Stream what arrives, as server-sent events."""
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         return Reply(200, headers, views.stream(self.store, self.script, query.get("after", "")))
 
@@ -120,7 +120,7 @@ class Api:
         return self.counts(query, body)
 
     def wait(self, query: Query, body: bytes) -> Reply:
-        """Wait for events, and return whether they came."""
+        """Wait for events, and return whether they arrived."""
         count, event = _number(query, "count", 1), query.get("event")
         timeout = min(_number(query, "timeout", 5.0, float), _LONGEST_WAIT)
         events = self.store.wait(event, count, timeout)
@@ -128,7 +128,7 @@ class Api:
         return _json({"found": found, "events": [self._event(one) for one in events]})
 
     def answers(self, query: Query, body: bytes) -> Reply:
-        """Return the answers to come."""
+        """Return the scripted answers."""
         coming = [describe(one) for one in self.script.coming()]
         always = describe(self.script.always)
         playing = {"playing": self.script.playing} if self.script.playing else {}
@@ -137,7 +137,7 @@ class Api:
 
     def set_answers(self, query: Query, body: bytes) -> Reply:
         """
-        Replace the answers to come: ``{"script": [answer, ...], "always": answer or null}``.
+        Replace the scripted answers: ``{"script": [answer, ...], "always": answer or null}``.
 
         ``"play"`` may name a server of `posthog_logging.inspector.servers`.
         """
@@ -146,7 +146,7 @@ class Api:
             raise ValueError("an object with a list under 'script' and an answer under 'always'")
         script = [answer_from(one) for one in wanted.get("script", [])]
         always = None if wanted.get("always") is None else answer_from(wanted["always"])
-        server = server_of(wanted.get("play"))  # before anything changes: it may be unknown
+        server = server_of(wanted.get("play"))  # raises for an unknown one, so before any change
         self.script.clear()
         self.script.add(*script)
         self.script.always = always
@@ -155,9 +155,9 @@ class Api:
 
     def dead_letters(self, query: Query, body: bytes) -> Reply:
         """
-        Show events that a relay gave up: one a line, under a reason of their own or the query's.
+        Take in a relay's dead letters: one event a line, with its own reason or the query's.
 
-        They are bad events whose reason begins with ``dead letter``.
+        They become bad events whose reason begins with ``dead letter``.
         """
         try:
             events = parsed_lines(body, "invalid_json")
@@ -166,8 +166,8 @@ class Api:
         found = [_dead(raw, query.get("reason", "")) for raw in events]
         weight = Reading(body, events).weight
         judged = Judged(200, bad=found, uuids=[one.uuid for one in found], weight=weight)
-        asked = Asked("/api/dead-letters", query, {}, body, time.time())
-        self.store.add(asked, "posthog", judged)
+        incoming = Incoming("/api/dead-letters", query, {}, body, time.time())
+        self.store.add(incoming, "posthog", judged)
         return self.counts(query, body)
 
     def export(self, query: Query, body: bytes) -> Reply:
@@ -231,7 +231,7 @@ _FILES: Mapping[str, tuple[str, str]] = {
     },
 }
 _SAFE: Mapping[str, str] = {
-    # Trusted types take innerHTML and its like away even from our own script.
+    # Trusted types forbid innerHTML and its like even to our own script.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",

@@ -114,7 +114,7 @@ const level = (name) => node("span", { class: `level level-${/^\w+$/.test(name) 
 
 function stack(entry, at) {
   const frames = framesOf(entry);
-  const cause = CAUSES[entry.mechanism?.source] ?? "Then";
+  const cause = CAUSES[inJson(entry.mechanism?.source)] ?? "Then";
   const head = at ? [heading(cause), node("p", { class: "cause" }, node("b", {}, shown(inJson(entry.type ?? ""), 200)), ` ${shown(inJson(entry.value ?? ""))}`)] : [heading("Stack, the latest call first")];
   if (!frames.length) return at ? head : [];
   const all = runs(frames);
@@ -142,7 +142,7 @@ function frameOf(frame, isOpen) {
   const name = [node("b", {}, shown(inJson(frame.function ?? "?"), 200)), node("span", {}, ` ${shown(placeOf(frame), 300)}`)];
   if (typeof frame.context_line !== "string") return node("p", { class: "frame" }, ...name);
   const before = lines(frame.pre_context);
-  const first = (Number(frame.lineno) || before.length + 1) - before.length;
+  const first = (Number(inJson(frame.lineno)) || before.length + 1) - before.length;
   const all = [...before, frame.context_line, ...lines(frame.post_context)];
   const made = node("details", {}, node("summary", { class: "frame" }, ...name), node("pre", { class: "source", tabindex: "0", "aria-label": "Source" },
     ...all.map((text, at) => node("span", at === before.length ? { class: "here" } : {}, node("i", {}, String(first + at)), `${shown(text, 500)}\n`))));
@@ -150,13 +150,13 @@ function frameOf(frame, isOpen) {
   return made;
 }
 
-const lines = (list) => (Array.isArray(list) ? list.map(String).slice(0, 20) : []);
+const lines = (list) => (Array.isArray(list) ? list.slice(0, 20).map(inJson) : []);
 
 function stepList(steps) {
   return node("ol", { class: "before" }, ...steps.slice(-100).filter((one) => one && typeof one === "object").map((one) => {
     const { timestamp, level: name, logger, message, ...more } = one;
     const extra = Object.entries(more).filter(([key]) => !key.startsWith("$")).map(([key, one]) => `${key}=${inJson(one)}`).join(" ");
-    return node("li", {}, node("time", {}, clock(Date.parse(timestamp ?? one.$timestamp))), level(inJson(name ?? one.$level ?? "info").toLowerCase()),
+    return node("li", {}, node("time", {}, clock(Date.parse(inJson(timestamp ?? one.$timestamp)))), level(inJson(name ?? one.$level ?? "info").toLowerCase()),
       node("p", {}, node("b", {}, shown(inJson(message ?? one.$message ?? ""), 500)), node("span", {}, ` ${shown(inJson(logger ?? ""), 100)} ${shown(extra, 300)}`)));
   }));
 }

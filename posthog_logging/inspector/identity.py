@@ -1,5 +1,5 @@
 """
-Who is whom: the persons that PostHog makes of identity events, and the merges that it refuses.
+Persons: which ids PostHog takes for one person, and which merges it refuses.
 
 ``$identify`` with ``$anon_distinct_id`` merges the visitor into the user of the event.
 ``$create_alias`` merges the person of ``alias`` into that of ``distinct_id``: the other way
@@ -25,7 +25,7 @@ __all__ = [
     "warnings_of",
 ]
 
-#: Ids that PostHog never merges; ``message`` keeps its own list, so that one checks the other.
+#: Ids that PostHog never merges; ``message`` has a list of its own, so that each checks the other.
 ILLEGAL_IDS = frozenset(
     """0 00000000-0000-0000-0000-000000000000 anonymous anonymous-user backend distinct_id
     distinctid email false guest id nan none not_authenticated null system true undefined
@@ -38,7 +38,7 @@ _MOST_IDS = 1000  # of one person
 
 
 class Merge(NamedTuple):
-    """What one event asks for: the person of ``source`` becomes that of ``target``."""
+    """A merge that an event asks for: the person of ``source`` becomes that of ``target``."""
 
     source: str
     target: str
@@ -49,7 +49,7 @@ class Merge(NamedTuple):
 
 @dataclass
 class Person:
-    """The ids of one person, in the order in which they were learnt."""
+    """One person; its ids are in the order of their arrival."""
 
     ids: list[str]
     is_identified: bool = False
@@ -58,7 +58,7 @@ class Person:
 
 class Persons:
     """
-    The persons that identity events speak of, in order of arrival.
+    The persons of the identity events that arrived.
 
     Args:
         most: how many ids are remembered.
@@ -69,13 +69,13 @@ class Persons:
         self._by_id: OrderedDict[str, Person] = OrderedDict()
 
     def find(self, distinct_id: str) -> Person:
-        """Return the person of *distinct_id*; nobody knows more of one without identity events."""
+        """Return the person of *distinct_id*; without identity events that is its only id."""
         return self._by_id.get(distinct_id[:_LONGEST]) or Person([distinct_id[:_LONGEST]])
 
     def see(
         self, event: str, distinct_id: str, properties: Mapping[str, Any], number: int
     ) -> tuple[str, ...]:
-        """Take in one accepted event; return a warning if it asks for a refused merge."""
+        """Record an accepted event; return a warning if it asks for a refused merge."""
         merge = merge_of(event, distinct_id, properties)
         if merge is None:
             if event == "$identify":
@@ -120,7 +120,7 @@ _NO_ALIAS = "$create_alias without an alias: nothing is merged"
 
 
 def merge_of(event: str, distinct_id: str, properties: Mapping[str, Any]) -> Merge | None:
-    """Return the merge that an event asks for; None where it asks for none."""
+    """Return the merge that an event asks for, or None."""
     name = _OTHER_ID.get(event)
     other = properties.get(name) if name else None
     if other in (None, "") or properties.get("$process_person_profile") is False:
@@ -136,7 +136,7 @@ _OTHER_ID: Mapping[str, str] = {
 
 
 def warnings_of(event: str, distinct_id: str, properties: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what is wrong with the merge that one event asks for, whatever came before it."""
+    """Return what is wrong with the merge that an event asks for, whatever came before it."""
     merge = merge_of(event, distinct_id, properties)
     if merge is None:
         return (_NO_ALIAS,) if event == "$create_alias" and not properties.get("alias") else ()

@@ -28,7 +28,7 @@ const LEVELS = [[50, "fatal"], [40, "error"], [30, "warn"], [20, "info"], [10, "
 export function levelOf(item) {
   if (item.kind === "log") {
     const level = item.properties.$severity;
-    return typeof level === "number" ? LEVELS.find(([least]) => level >= least)?.[1] ?? "trace" : String(level ?? "info");
+    return typeof level === "number" ? LEVELS.find(([least]) => level >= least)?.[1] ?? "trace" : inJson(level ?? "info");
   }
   return item.kind === "exception" ? inJson(item.properties.$exception_level ?? "error").slice(0, 10) : "";
 }
@@ -47,7 +47,7 @@ export const framesOf = (entry) => {
   return Array.isArray(frames) ? frames.filter((one) => one && typeof one === "object").reverse() : []; // the latest first
 };
 
-const place = (frame) => `${frame.filename ?? frame.abs_path ?? "?"}${frame.lineno ? `:${frame.lineno}` : ""}`;
+export const placeOf = (frame) => `${inJson(frame.filename ?? frame.abs_path ?? "?")}${frame.lineno ? `:${inJson(frame.lineno)}` : ""}`;
 
 export function titleOf(item) {
   if (item.kind === "person") return item.ids[0];
@@ -95,7 +95,7 @@ function answered({ method, $pathname: path, status_code: status, duration_ms: t
 function ofException(event) {
   const [first] = entriesOf(event);
   const frame = framesOf(first).find((one) => one.in_app) ?? framesOf(first)[0];
-  const where = frame ? [`  ${shown(frame.function ?? "", 60)} `, shown(place(frame), 100)] : [];
+  const where = frame ? [`  ${shown(frame.function ?? "", 60)} `, shown(placeOf(frame), 100)] : [];
   return [node("b", {}, shown(inJson(first.value ?? ""), 200)), ...where];
 }
 
@@ -128,5 +128,3 @@ export function notesOf(event) {
   if (event.warnings.length) found.push(event.warnings.length === 1 ? "1 warning" : `${event.warnings.length} warnings`);
   return found;
 }
-
-export { place as placeOf };

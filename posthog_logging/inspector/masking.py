@@ -1,8 +1,8 @@
 """
-How keys are kept out of sight: in texts, under names that name secrets, and in headers.
+Mask keys: in texts, under names that name secrets, and in headers. Pure.
 
-Pure. PostHog's keys are known by their form, wherever they stand and however they are encoded;
-a Segment write key has none, so the keys that requests were sent with are masked by value.
+PostHog's keys are recognised by their form, anywhere and percent-encoded, too; a Segment write
+key has no form, so the keys that requests were sent with are masked by their value.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ..events.scrub import named_value
 
 __all__ = ["Mask", "keys_in"]
 
-# A name ends so where its value is a secret: `apiKey`, `segment_write_key`, `$token`.
+# The endings of names whose values are secrets: `apiKey`, `segment_write_key`, `$token`.
 _SECRET_ENDINGS = tuple(
     """apikey writekey accesskey secretkey privatekey token secret password passwd passphrase
     credential credentials authorization cookie appid""".split()
 )
-# The headers whose values are shown; whatever else a sender adds may be its secret.
+# The headers whose values are shown; any other one may hold a secret.
 _SHOWN_HEADERS = frozenset(
     """accept accept-encoding accept-language connection content-encoding content-length
     content-type date expect forwarded host origin referer sec-fetch-dest sec-fetch-mode
@@ -34,26 +34,30 @@ _SHOWN_HEADERS = frozenset(
 )
 _OWN_HEADERS = ("posthog-", "x-posthog-")
 
-# PostHog's keys. Inside a word only with a prefix that no word has, or where what follows is
-# as long and mixed as a key: `graphs_per_week` is not a key.
+# PostHog's keys. Inside a word only with a prefix that no word has, or if the rest is as long
+# and mixed as a key: `graphs_per_week` is not a key.
 _KEY = r"(?<![^\W_])ph[a-z]_\w{8,}|ph[cx]_\w{8,}|ph[a-z]_(?=\w{0,99}[A-Z0-9])\w{20,}"
 _PASSWORD = r"(?<=://)[^/\s:@]{1,200}:[^/\s@]{1,200}(?=@)"
 _WORD = re.compile(r"[^\s\"'<>]+")
 _SHORTEST = 8  # characters of a key that is masked by value
-_WORDY = 20  # the same for letters alone: what is shorter may be a word of the language
+_SHORTEST_OF_LETTERS = 20  # the same for letters alone: shorter ones may be words
 _MOST_ENCODINGS = 3
 
 
 class Mask:
     """
-    Masks every key in a JSON value; the given keys, and all that look like one.
+    Masks the keys in texts, JSON values and headers.
 
     Args:
-        keys: keys that are masked by value, whatever they look like.
+        keys: keys that are masked by value, whatever their form.
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
-        by_value = [key for key in keys if len(key) >= (_WORDY if key.isalpha() else _SHORTEST)]
+        by_value = [
+            key
+            for key in keys
+            if len(key) >= (_SHORTEST_OF_LETTERS if key.isalpha() else _SHORTEST)
+        ]
         alternatives = [*map(re.escape, sorted(by_value, key=len, reverse=True)), _KEY, _PASSWORD]
         self._pattern = re.compile("|".join(alternatives), re.ASCII)
 
@@ -79,7 +83,7 @@ class Mask:
         return value
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Return *headers* with all values masked but those that everybody sends."""
+        """Return *headers* with all values masked, except those of harmless headers."""
         return {name: self._header(name.lower(), value) for name, value in headers.items()}
 
     def _pair(self, pair: Sequence[Any]) -> list[Any]:
@@ -87,7 +91,7 @@ class Mask:
         return [self.text(pair[0]), self._member(*pair)]
 
     def _word(self, found: re.Match[str]) -> str:
-        """Return a percent-encoded word, decoded and masked where a key was hidden in it."""
+        """Return a percent-encoded word, decoded and masked if there is a key in it."""
         word = plain = found[0]
         for _ in range(_MOST_ENCODINGS):
             if "%" not in plain:
@@ -110,12 +114,17 @@ class Mask:
         return "…"
 
 
+def _is_distinct(key: str) -> bool:
+    """Return whether *key* is no ordinary word, so that it can be masked wherever it stands."""
+    return len(key) >= (_SHORTEST_OF_LETTERS if key.isalpha() else _SHORTEST)
+
+
 def _is_pair(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], str)
 
 
 def keys_in(headers: Mapping[str, str], query: Mapping[str, str], payload: Any) -> Iterator[str]:
-    """Yield the keys that a request was sent with: in its headers, its query and its body."""
+    """Yield the keys in a request's headers, query and body."""
     scheme, _, given = headers.get("authorization", "").partition(" ")
     yield from _credentials(scheme.lower(), given.strip())
     yield from (value for name, value in headers.items() if _names_secret(name))
@@ -157,7 +166,7 @@ def _names_secret(name: str) -> bool:
 
 
 def _hidden(value: Any) -> Any:
-    """Return what stands under a secret's name without a text in it."""
+    """Return a secret's value with every text in it masked."""
     if isinstance(value, str):
         return short(value)
     if isinstance(value, dict):

@@ -1,5 +1,7 @@
 // Who is whom: persons as PostHog makes them of what arrived, each with all of its ids.
 
+import { inJson } from "./text.js";
+
 const OTHER_ID = { __proto__: null, $identify: "$anon_distinct_id", $create_alias: "alias", $merge_dangerously: "alias" };
 const IN_VAIN = /^(cannot_merge|alias to itself)|is dropped/;
 
@@ -29,7 +31,7 @@ export function learn(event) {
   const other = event.properties[OTHER_ID[event.event]];
   if (event.reason || other === undefined || other === "") return;
   if (event.warnings.some((text) => IN_VAIN.test(text))) person.refused += 1;
-  else merge(known(String(other)), person);
+  else merge(known(inJson(other)), person);
 }
 
 function merge(source, target) {

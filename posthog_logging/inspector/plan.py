@@ -1,4 +1,4 @@
-"""What arrives, held against a plan: what fits, what does not, what is new, what never came."""
+"""Compare what arrives with a plan: events that fit, that do not, that are new or missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _INDEX = re.compile(r"\[\d+\]")
 
 @dataclass
 class _Problem:
-    """One way of not fitting: how many events had it, and the latest of them."""
+    """One kind of misfit: how many events had it, and the latest of them."""
 
     text: str = ""
     count: int = 0
@@ -30,7 +30,7 @@ class _Problem:
 
 @dataclass
 class _Seen:
-    """What came of one planned event."""
+    """What arrived of one planned event."""
 
     came: int = 0
     misfits: int = 0
@@ -48,7 +48,7 @@ class _Seen:
 
 @dataclass
 class _Unplanned:
-    """What came under a name that is not in the plan, and the planned name that it is like."""
+    """A name that is not in the plan, and the planned name that is most like it."""
 
     nearest: str | None
     came: int = 0
@@ -56,7 +56,7 @@ class _Unplanned:
 
 class Planned:
     """
-    Finds what is not planned or does not fit among the events that a server accepts.
+    Finds accepted events that are not planned, or do not fit their plan.
 
     Names that begin with ``$`` are PostHog's own, and logs are not events: neither is in a plan.
     """
@@ -66,7 +66,7 @@ class Planned:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what came."""
+        """Forget everything that arrived."""
         self._planned = {name: _Seen() for name in self.plan.events}
         self._unplanned: dict[str, _Unplanned] = {}
         self._others = 0
@@ -89,14 +89,14 @@ class Planned:
         seen.came += 1
 
     def missing(self) -> list[str]:
-        """Return the planned events that never came, without deprecated ones."""
+        """Return the planned events that never arrived, without deprecated ones."""
         return self.plan.missing(name for name, seen in self._planned.items() if seen.came)
 
     def describe(self) -> dict[str, Any]:
         """
-        Return what came of each planned event, and under each name that is not planned.
+        Return what arrived of each planned event, and of each name that is not planned.
 
-        ``others`` counts the events of further names that are not planned.
+        ``others`` counts the events of more unplanned names than are counted apart.
         """
         return {
             "plan": self.plan.name,
@@ -109,7 +109,7 @@ class Planned:
 
 
 def _kind_of(finding: Finding) -> tuple[str, str]:
-    """Return what two findings of one kind have in common: the field, and what it may be."""
+    """Return the field of a finding and its allowed values, which are alike for one kind."""
     problem = finding.problem
     return ("", "") if problem is None else (_INDEX.sub("[]", problem.field), problem.may)
 

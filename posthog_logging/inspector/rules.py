@@ -1,11 +1,11 @@
 """
-How a server of each family judges a request: the seam, its table, and what all families share.
+How servers judge requests: the seam, its routes, and what all families of servers share.
 
-A `Judge` is pure: a request goes in, and out come the answer, the good events and the bad
-ones with a reason. A family is added by one module with a judge and its lines in `ROUTES`.
+A `Judge` is pure: from a request it makes the answer, the good events, and the bad ones with a
+reason. A family is added by one module with a judge, and its lines in `ROUTES`.
 
-A judge bounds what it reads *before* it makes anything of it: the bytes, the values and the
-nesting of a body, and the number of its events. Nobody knows what will be posted here.
+A judge bounds a body *before* it parses it or makes objects of its events: its bytes, values and
+nesting, and the number of its events. Anything may be posted here.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ __all__ = [
     "JSON",
     "MOST_EVENTS",
     "ROUTES",
-    "Asked",
     "Finding",
+    "Incoming",
     "Judge",
     "Judged",
     "Null",
@@ -51,22 +51,22 @@ __all__ = [
     "parsed",
     "parsed_lines",
     "phrase",
+    "refuse_unfolded",
     "strict_json",
     "type_fault",
     "type_name",
-    "unfolds_to",
     "unpacked",
 ]
 
 #: The most events that one request may hold; a batch of 20 MiB has some 40,000.
 MOST_EVENTS = 50_000
 
-# The most values that a body may hold, and what shared parts of it may become in all events.
+# The most values in a body, and the most bytes of its shared parts once each event has a copy.
 _MOST_VALUES = 2_000_000
 _MOST_UNFOLDED = 64 * 1024 * 1024
 
 
-class Asked(NamedTuple):
+class Incoming(NamedTuple):
     """One HTTP request to an ingestion path."""
 
     path: str
@@ -78,7 +78,7 @@ class Asked(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One event as the server reads it: an empty reason means that it is good."""
+    """One event as the server reads it; an empty reason means that it is good."""
 
     event: str
     distinct_id: str
@@ -90,16 +90,16 @@ class Finding(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-#: The headers of an answer in JSON.
+#: The headers of a JSON answer.
 JSON: Mapping[str, str] = MappingProxyType({"Content-Type": "application/json"})
 
 
 @dataclass(frozen=True)
 class Judged:
     """
-    What a request amounts to: the answer, and what the server keeps of it.
+    The result of judging a request: the answer, and what the server stores.
 
-    ``uuids`` names every event of the request, also those that are not kept.
+    ``uuids`` has every event of the request, also those that are not stored.
     """
 
     status: int
@@ -115,17 +115,17 @@ class Judged:
 
 
 class Judge(Protocol):
-    """One protocol, seen from the server's side."""
+    """The server's side of one protocol."""
 
     @property
     def dialect(self) -> str:
         """The dialect's name, as in `posthog_logging.wire.DIALECTS`."""
 
-    def judge(self, asked: Asked) -> Judged:
-        """Return what the real server would do with *asked*."""
+    def judge(self, incoming: Incoming) -> Judged:
+        """Return what the real server would do with *incoming*."""
 
-    def refuse(self, status: int, asked: Asked) -> Judged:
-        """Return the protocol's own answer with a *status* that was asked for."""
+    def refuse(self, status: int, incoming: Incoming) -> Judged:
+        """Return the protocol's answer with a *status* that the script demands."""
 
 
 _SEGMENT_PATHS = """/v1/batch /v1/import /sdk/batch /b /v1/b /v1/batch/b /api/s/s2s/batch
@@ -134,7 +134,7 @@ _SEGMENT_PATHS = """/v1/batch /v1/import /sdk/batch /b /v1/b /v1/batch/b /api/s/
 
 _SEGMENT = (".rules_segment", "SEGMENT")
 
-#: Where the judge of each path lives; one slash at a path's end makes no difference.
+#: The module and name of each path's judge; a slash at the end of a path makes no difference.
 ROUTES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "/batch": (".rules_posthog", "V0"),
@@ -155,7 +155,7 @@ _BATCHES = ("/v1/batch", "/v1/import")
 
 
 def find_judge(path: str) -> Judge | None:
-    """Return who judges requests to *path*, or None where that is no ingestion path."""
+    """Return the judge of requests to *path*, None if it is not an ingestion path."""
     path = path.removesuffix("/")
     route = ROUTES.get(path) or (_SEGMENT if path.endswith(_BATCHES) else None)
     if route is None:
@@ -164,9 +164,9 @@ def find_judge(path: str) -> Judge | None:
     return cast(Judge, getattr(import_module(module, __package__), name))
 
 
-def decide(judge: Judge, asked: Asked, answer: Answer) -> Judged:
-    """Return what *judge* decides, changed as *answer* wants it; status 0 is no answer at all."""
-    judged = judge.judge(asked)
+def decide(judge: Judge, incoming: Incoming, answer: Answer) -> Judged:
+    """Return the decision of *judge*, changed by *answer*; status 0 is no answer at all."""
+    judged = judge.judge(incoming)
     status = answer.status
     if answer.hang:
         status = 0
@@ -175,7 +175,7 @@ def decide(judge: Judge, asked: Asked, answer: Answer) -> Judged:
     if answer.bare:
         return _instead(judged, Judged(status, answer.headers, answer.body or b""))
     if not 200 <= status < 300:
-        judged = _instead(judged, judge.refuse(status, asked) if status else Judged(0))
+        judged = _instead(judged, judge.refuse(status, incoming) if status else Judged(0))
     elif judged.status < 300 and status != 200:
         judged = replace(judged, status=status)
     body = judged.body if answer.body is None else answer.body
@@ -184,13 +184,13 @@ def decide(judge: Judge, asked: Asked, answer: Answer) -> Judged:
 
 
 def _instead(judged: Judged, other: Judged) -> Judged:
-    """Return *other* for the request that was judged: nothing of it is kept."""
+    """Return *other* for the request that was judged; none of its events is stored."""
     size, weight = judged.size, judged.weight
     return replace(other, payload=judged.payload, size=size, weight=weight, uuids=judged.uuids)
 
 
 class Refusal(Exception):
-    """A whole request that is refused; ``guilty`` is the index of the event that did it."""
+    """The refusal of a whole request; ``guilty`` is the index of the event that caused it."""
 
     def __init__(self, status: int, tag: str, text: str = "", guilty: int | None = None) -> None:
         super().__init__(status, tag, text)
@@ -200,13 +200,13 @@ class Refusal(Exception):
         self.guilty = guilty
 
     def reason(self, index: int) -> str:
-        """Return why the event at *index* is lost: by its own fault, or by another's."""
+        """Return why the event at *index* is refused: for its own fault, or for another's."""
         return self.text if self.guilty in (None, index) else "batch refused"
 
 
 @dataclass
 class Reading:
-    """How far a request was read when it was answered: what a refusal finds here, it refuses."""
+    """What was read of a request so far; a refusal makes bad events of those found here."""
 
     plain: bytes = b""
     payload: Any = None
@@ -214,11 +214,11 @@ class Reading:
 
     @property
     def weight(self) -> int:
-        """Estimate what the payload takes in memory: bytes, and a Python object a value."""
+        """The bytes that the payload takes in memory, estimated: an object for each value."""
         return 0 if self.payload is None else len(self.plain) + _OBJECT_BYTES * _values(self.plain)
 
     def answered(self, body: bytes, found: Sequence[Finding]) -> Judged:
-        """Return a 200 with *body*, for findings, of which those without a reason are good."""
+        """Return a 200 with *body*; findings without a reason are the good events."""
         return Judged(
             200,
             JSON,
@@ -238,7 +238,7 @@ class Reading:
         finding: Callable[[Any, str], Finding],
         headers: Mapping[str, str] = JSON,
     ) -> Judged:
-        """Return the refusal with *body*, for all events as *finding* reads them."""
+        """Return the refusal with *body*; all events are bad, as *finding* reads them."""
         bad = [finding(raw, refusal.reason(index)) for index, raw in enumerate(self.events)]
         return Judged(
             refusal.status,
@@ -257,19 +257,19 @@ _OBJECT_BYTES = 64  # a str, a float, an empty dict
 
 
 def _values(body: bytes) -> int:
-    """Count what may be values in JSON: never fewer than there are."""
+    """Return how many values JSON may hold, never fewer than it does."""
     return body.count(b",") + body.count(b"{") + body.count(b"[")
 
 
 def bounded(events: Sequence[_Event]) -> Sequence[_Event]:
-    """Return *events*, or refuse a number that no sender packs into one request."""
+    """Return *events*; refuse more of them than any sender puts into one request."""
     if len(events) > MOST_EVENTS:
         raise Refusal(413, "payload_too_large", _TOO_MANY.format("events", MOST_EVENTS))
     return events
 
 
-def unfolds_to(size: int) -> None:
-    """Refuse a request that becomes *size* bytes once each event has what they all share."""
+def refuse_unfolded(size: int) -> None:
+    """Refuse a request whose shared parts take *size* bytes once each event has a copy."""
     if size > _MOST_UNFOLDED:
         text = _TOO_MANY.format("bytes, with what all events share in each", _MOST_UNFOLDED)
         raise Refusal(413, "payload_too_large", text)
@@ -280,7 +280,7 @@ _TOO_MANY = "more than {1:,} {0}: the inspector reads no more"
 
 
 def phrase(status: int) -> str:
-    """Return what HTTP calls a status, or its number where it has no name."""
+    """Return HTTP's phrase for a status, or its number if there is none."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -288,7 +288,7 @@ def phrase(status: int) -> str:
 
 
 def parsed(plain: bytes, tag: str, prefix: str = "") -> Any:
-    """Return *plain* parsed, or refuse it under *tag*; too many values are a 413."""
+    """Parse *plain*; broken JSON is a 400 under *tag*, too many values are a 413."""
     _refuse_many_values(plain)
     try:
         return strict_json(plain)
@@ -297,7 +297,7 @@ def parsed(plain: bytes, tag: str, prefix: str = "") -> Any:
 
 
 def parsed_lines(plain: bytes, tag: str, prefix: str = "") -> list[Any]:
-    """Return each line of *plain* parsed; what bounds one text bounds all lines together."""
+    """Parse each line of *plain*; the bounds of one text hold for all lines together."""
     _refuse_many_values(plain)
     lines = (line for line in BytesIO(plain) if line.strip())
     found = bounded(list(islice(lines, MOST_EVENTS + 1)))
@@ -310,23 +310,23 @@ def _refuse_many_values(plain: bytes) -> None:
 
 
 def unpacked(body: bytes, coding: str | None, largest: int, tag: str) -> bytes:
-    """Return *body* without its coding; too much of it is a 413, a broken one a 400."""
+    """Decompress *body*; a broken one is a 400 under *tag*, one that is too large a 413."""
     try:
         return decompress(body, coding, largest)
     except ValueError as error:
-        if error.__cause__ is None:  # not the codec's complaint: the size is
+        if error.__cause__ is None:  # it is not broken, but too large
             raise Refusal(413, "payload_too_large", str(error)) from error
         raise Refusal(400, tag, str(error)) from error
 
 
-# What serde_json, with which PostHog reads, takes as nesting at most (wire notes, 1.7).
+# The deepest nesting that serde_json, PostHog's parser, accepts (wire notes, 1.7).
 _DEEPEST = 127
 # What may be half of a surrogate pair, or a number beyond a double.
 _SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|[eE]\+?\d{3}|\d{309}")
 
 
 def strict_json(body: bytes) -> Any:
-    """Return *body* parsed; raises ``ValueError`` where PostHog's parser would fail."""
+    """Parse *body*; raises ``ValueError`` if PostHog's parser would fail."""
     payload = jsonable.decode(body.decode())
     if body.count(b"[") + body.count(b"{") > _DEEPEST and _depth(payload) > _DEEPEST:
         raise ValueError(f"nested deeper than {_DEEPEST}")
@@ -337,7 +337,7 @@ def strict_json(body: bytes) -> Any:
 
 
 def exact_json(value: Any) -> bytes:
-    """Encode what was read from JSON, whole: `jsonable.encode` cuts what is long."""
+    """Encode a value that was read from JSON; `jsonable.encode` would cut a long one."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -356,7 +356,7 @@ def _depth(payload: Any) -> int:
 
 
 def _levels(payload: Any) -> Iterator[list[Any]]:
-    """Yield the values of one level of nesting at a time: no recursion that could overflow."""
+    """Yield the values of each level of nesting, without recursion."""
     level = [payload]
     while level:
         yield level
@@ -374,12 +374,12 @@ Null = type(None)
 
 
 def one_of(*kinds: type[Any]) -> Types:
-    """Return the types that a field may have: exactly these, since a bool is no number in JSON."""
+    """Return the types of a field; they are compared exactly: in JSON a bool is not a number."""
     return frozenset(kinds)
 
 
 def type_fault(raw: Mapping[str, Any], types: Mapping[str, Types]) -> str:
-    """Return which field of *raw* has a type that it must not have."""
+    """Return what is wrong with the first field of *raw* that has a wrong type, or ""."""
     for name, kinds in types.items():
         if name in raw and type(raw[name]) not in kinds:
             return f"{name}: invalid type {type_name(raw[name])}"
@@ -387,7 +387,7 @@ def type_fault(raw: Mapping[str, Any], types: Mapping[str, Types]) -> str:
 
 
 def type_name(value: Any) -> str:
-    """Return the name that JSON has for the type of *value*."""
+    """Return JSON's name for the type of *value*."""
     return _JSON_NAMES.get(type(value), "object")
 
 
@@ -402,7 +402,7 @@ _JSON_NAMES: Mapping[type, str] = {
 
 
 def as_bool(value: Any) -> bool | None:
-    """Return what V1 takes *value* for where it wants a boolean, or None (2.3)."""
+    """Return *value* as V1 reads a boolean, None if it cannot (2.3)."""
     if isinstance(value, str):
         return _BOOLEANS.get(value.strip().lower())
     return bool(value) if isinstance(value, (bool, int, float)) else None
@@ -414,7 +414,7 @@ _LONGEST_KEY = 64
 
 
 def key_fault(key: str) -> str:
-    """Return what is wrong with a project key's shape: all that PostHog's edge looks at (1.7)."""
+    """Return what is wrong with the form of a project key, which is all PostHog checks (1.7)."""
     key = key.strip()
     if not key:
         return "API key is empty"
@@ -435,7 +435,7 @@ _OTHER_FORMS = re.compile(
 
 
 def canonical(name: Any) -> str | None:
-    """Return a UUID in lower case and with hyphens, or None for anything else."""
+    """Return a UUID in lower case and with hyphens, None for anything else."""
     if type(name) is not str:
         return None
     lower = name.lower()

@@ -1,7 +1,7 @@
 """
-PostHog's Logs server: OTLP's JSON, of which one bad record refuses all (wire notes, 4.2).
+PostHog's Logs server, for OTLP's JSON: one bad record refuses the request (wire notes, 4.2).
 
-A record is read as its dialect reads it, so what cannot be read there is bad here.
+Records are read by the dialect of logs: one that it cannot read is bad.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ..wire import Request
 from ..wire.otlp import LOGS as DIALECT
 from .rules import (
     JSON,
-    Asked,
     Finding,
+    Incoming,
     Judged,
     Reading,
     Refusal,
@@ -29,8 +29,8 @@ from .rules import (
     parsed,
     parsed_lines,
     phrase,
+    refuse_unfolded,
     type_fault,
-    unfolds_to,
     unpacked,
 )
 from .timestamps import parse_strictly
@@ -43,7 +43,7 @@ _FARTHEST = 24 * 3600.0
 _GZIP = b"\x1f\x8b\x08"
 _ID_LENGTHS = {"traceId": 32, "spanId": 16}
 
-# The types of a record's own fields in OTLP; attributes and body are the dialect's to read.
+# The types of a record's fields in OTLP; the dialect checks attributes and body.
 _TYPES: Mapping[str, Types] = {
     "timeUnixNano": one_of(str, int),
     "observedTimeUnixNano": one_of(str, int),
@@ -61,24 +61,24 @@ class LogsJudge:
 
     dialect: str = "posthog-logs"
 
-    def judge(self, asked: Asked) -> Judged:
+    def judge(self, incoming: Incoming) -> Judged:
         """Return the answer for the whole request: all good, or all bad."""
         read = Reading()
         try:
-            _check_key(asked)
-            read.plain = _plain(asked.body)
+            _check_key(incoming)
+            read.plain = _plain(incoming.body)
             read.payload = _payload(read.plain)
             read.events = _records(read.payload)
             messages = [_message(one, index) for index, one in enumerate(read.events)]
         except Refusal as refusal:
             return _refused(read, refusal)
         found = [
-            _finding(raw, message, _warnings(raw, message, asked.now))
+            _finding(raw, message, _warnings(raw, message, incoming.now))
             for raw, message in zip(read.events, messages, strict=True)
         ]
         return read.answered(b"{}", found)
 
-    def refuse(self, status: int, asked: Asked) -> Judged:
+    def refuse(self, status: int, incoming: Incoming) -> Judged:
         """Return *status* as an object with an error."""
         return _refused(Reading(), Refusal(status, f"status_{status}", phrase(status)))
 
@@ -90,17 +90,17 @@ def _refused(read: Reading, refusal: Refusal) -> Judged:
     return read.refused(refusal, jsonable.encode({"error": refusal.text}), _bad, JSON)
 
 
-def _check_key(asked: Asked) -> None:
-    """Look for the key in the header, which wins wherever it is given, then in the query (4.1)."""
-    given = asked.headers.get("authorization")
-    key = asked.query.get("token", "") if given is None else given.rpartition("Bearer ")[2]
+def _check_key(incoming: Incoming) -> None:
+    """Check the key in the header or, without that header, in the query (4.1)."""
+    given = incoming.headers.get("authorization")
+    key = incoming.query.get("token", "") if given is None else given.rpartition("Bearer ")[2]
     fault = key_fault(key)
     if fault:
         raise Refusal(401, "invalid_token", fault)
 
 
 def _plain(body: bytes) -> bytes:
-    """Unpack what begins like gzip, whatever the headers say."""
+    """Decompress a body that begins like gzip, whatever its headers declare."""
     if len(body) > _MOST_BYTES:
         raise Refusal(413, "payload_too_large", f"body of more than {_MOST_BYTES} bytes")
     coding = "gzip" if body.startswith(_GZIP) else None
@@ -108,7 +108,7 @@ def _plain(body: bytes) -> bytes:
 
 
 def _payload(plain: bytes) -> Any:
-    """Return the one request of a body, or those of its lines merged into one (JSON Lines)."""
+    """Return the request in a body; those of JSON Lines are merged into one."""
     try:
         return parsed(plain, "invalid_json", _UNREADABLE)
     except Refusal:
@@ -123,7 +123,7 @@ _UNREADABLE = "failed to decode: "
 
 
 def _records(payload: Any) -> list[Any]:
-    """Return each record in an envelope of its own, with its resource and its scope."""
+    """Return each record as a request of its own, with its resource and scope."""
     found: list[tuple[Any, Any, list[Any]]] = []
     size = 0
     for resource in bounded(_members(payload, "resourceLogs")):
@@ -134,7 +134,7 @@ def _records(payload: Any) -> list[Any]:
             size += len(records) * (around + _size_without(scope, "logRecords"))
             found.append((resource, scope, records))
     bounded([record for _, _, records in found for record in records])
-    unfolds_to(size)
+    refuse_unfolded(size)
     return [
         {"resourceLogs": [{**resource, "scopeLogs": [{**scope, "logRecords": [record]}]}]}
         for resource, scope, records in found
@@ -163,7 +163,7 @@ def _message(raw: Any, index: int) -> Message:
     fault = type_fault(record, _TYPES) if type(record) is dict else "a record is an object"
     if fault:
         raise Refusal(400, "invalid_record", fault, index)
-    # Without its resource, which may be large, and of which a message says nothing.
+    # Without its resource, which may be large, and is not in a message.
     alone = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
     try:
         return DIALECT.decode(Request("", {}, jsonable.encode(alone)))[0]
@@ -172,7 +172,7 @@ def _message(raw: Any, index: int) -> Message:
 
 
 def _warnings(raw: Any, message: Message, now: float) -> tuple[str, ...]:
-    """Return what the server changes in a record that it takes (4.1)."""
+    """Return what the server changes in a record that it accepts (4.1)."""
     record = _record(raw)
     warnings = tuple(
         f"{name} is not {length} hexadecimal digits: the server drops it"
@@ -200,7 +200,7 @@ def _finding(raw: Any, message: Message, warnings: tuple[str, ...]) -> Finding:
 
 
 def _bad(raw: Any, reason: str) -> Finding:
-    """Read what can be read, also of a record that was refused for another's fault."""
+    """Return a refused record, read as far as possible."""
     try:
         return _finding(raw, _message(raw, 0), ())._replace(reason=reason)
     except Refusal:

@@ -1,9 +1,9 @@
 """
-PostHog's V0 server: the first bad event refuses the whole request, before any is stored.
+PostHog's V0 server: the first bad event refuses the whole request, and nothing is stored.
 
-Written from PostHog's ``rust/capture``: what is a type error there is one here. A body is read
-as the first of four forms that fits: an array of events, a batch, one event, and the update of
-a person, which has no name and is for ``/engage`` alone.
+After PostHog's ``rust/capture``, with the same type errors. A body has the first of four forms
+that fits: an array of events, a batch, one event, or the update of a person, which has no name
+and is for ``/engage`` alone.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 from ..events import jsonable
 from .identity import ILLEGAL_IDS, is_illegal, warnings_of
 from .rules import (
-    Asked,
     Finding,
+    Incoming,
     Judged,
     Null,
     Reading,
@@ -35,17 +35,17 @@ from .rules import (
     type_name,
     unpacked,
 )
-from .timestamps import parse_kindly
+from .timestamps import parse_leniently
 
 
 __all__ = [
     "ILLEGAL_IDS",
     "V0",
     "PostHogV0",
-    "about_person",
     "finding",
     "fits_kafka",
-    "in_the_future",
+    "person_warnings",
+    "time_warnings",
 ]
 
 _PERSONAL = frozenset({"$identify", "$create_alias", "$merge_dangerously", "$groupidentify"})
@@ -54,7 +54,7 @@ _KAFKA_BYTES = 1_000_000
 _FUTURE = 23 * 3600.0
 _GZIP = b"\x1f\x8b\x08"
 _LONGEST_ID = 200  # characters
-# What is no event for PostHog any more: left out without a word.
+# PostHog no longer stores these, and leaves them out silently.
 _LEFT_OUT = "$performance_event"
 _TEXT = one_of(str, Null)
 _OBJECT = one_of(dict, Null)
@@ -89,27 +89,29 @@ class PostHogV0:
 
     dialect: str = "posthog"
 
-    def judge(self, asked: Asked) -> Judged:
+    def judge(self, incoming: Incoming) -> Judged:
         """Return the answer for the whole request: all good, or all bad."""
         read = Reading()
         try:
-            _check_query(asked.query)
-            read.plain = _plain(asked)
+            _check_query(incoming.query)
+            read.plain = _plain(incoming)
             read.payload = parsed(read.plain, "request_parsing_error", _UNREADABLE)
-            events, head = _events(read.payload, asked.path)
+            events, head = _events(read.payload, incoming.path)
             read.events = bounded(events)
             kept = _check(read.events, head, len(read.plain))
         except Refusal as refusal:
             return _refused(read, refusal)
-        notes = _RequestNotes.of(head, asked)
+        notes = _RequestNotes.of(head, incoming)
         found = [finding(raw, warnings=notes.about(raw)) for raw in kept]
         found += [finding(raw, "dropped_performance_event") for raw in _left_out(read.events)]
         judged = read.answered(b'{"status":"Ok"}', found)
         return (
-            replace(judged, status=204, body=b"") if asked.query.get("beacon") == "1" else judged
+            replace(judged, status=204, body=b"")
+            if incoming.query.get("beacon") == "1"
+            else judged
         )
 
-    def refuse(self, status: int, asked: Asked) -> Judged:
+    def refuse(self, status: int, incoming: Incoming) -> Judged:
         """Return *status* in V0's form: plain text."""
         return _refused(Reading(), Refusal(status, phrase(status)))
 
@@ -131,24 +133,24 @@ def _check_query(query: Mapping[str, str]) -> None:
             raise Refusal(400, "invalid_query", f"query: {name} is not a whole number")
 
 
-def _plain(asked: Asked) -> bytes:
-    """Unpack what begins like gzip or is declared as gzip; V0 reads no other coding."""
-    if len(asked.body) > _MOST_BYTES:
+def _plain(incoming: Incoming) -> bytes:
+    """Decompress a body that begins like gzip or is declared as gzip, V0's only coding."""
+    if len(incoming.body) > _MOST_BYTES:
         raise Refusal(413, "payload_too_large", f"body of more than {_MOST_BYTES} bytes")
-    if not asked.body:
+    if not incoming.body:
         raise Refusal(400, "empty_body", "empty body")
-    coding = _coding(asked)
+    coding = _coding(incoming)
     if coding == "lz64":
         raise Refusal(400, "request_decoding_error", f"{_UNDECODABLE}no lz64 in this inspector")
-    if asked.body.startswith(_GZIP):
+    if incoming.body.startswith(_GZIP):
         coding = "gzip"
-    return unpacked(asked.body, coding, _MOST_BYTES, "request_decoding_error")
+    return unpacked(incoming.body, coding, _MOST_BYTES, "request_decoding_error")
 
 
-def _coding(asked: Asked) -> str | None:
-    """Return the coding that a request declares; the query goes before the header."""
-    hint = _CODINGS.get(asked.query.get("compression", "").lower())
-    return hint or _CODINGS.get(asked.headers.get("content-encoding", ""))
+def _coding(incoming: Incoming) -> str | None:
+    """Return the coding that a request declares; the query overrides the header."""
+    hint = _CODINGS.get(incoming.query.get("compression", "").lower())
+    return hint or _CODINGS.get(incoming.headers.get("content-encoding", ""))
 
 
 _CODINGS: Mapping[str, str] = {
@@ -160,7 +162,7 @@ _CODINGS: Mapping[str, str] = {
 
 
 def _events(payload: Any, path: str) -> tuple[list[Any], Mapping[str, Any]]:
-    """Return the events of a batch, an array or a single event, and what stands around them."""
+    """Return the events of a body, and the fields of the batch around them."""
     if isinstance(payload, list):
         return payload, {}
     if not isinstance(payload, dict):
@@ -189,9 +191,7 @@ def _left_out(events: Sequence[Any]) -> list[Any]:
 
 def _check(events: Sequence[Any], head: Mapping[str, Any], size: int) -> list[Any]:
     """
-    Refuse as the server does: first the types of all, then the key, then each event.
-
-    Returns the events that the server keeps.
+    Return the events that the server stores; refuse in its order: types, the key, each event.
     """
     for index, raw in enumerate(events):
         fault = _event_fault(raw)
@@ -238,7 +238,7 @@ def _content_fault(raw: Mapping[str, Any]) -> str:
 
 
 def _check_key(events: Sequence[Any], head: Mapping[str, Any]) -> None:
-    """Look for the key of the batch, else for the one key of all events that have one."""
+    """Check the key of the batch, else the one key that all events with a key have."""
     keys = {head[name] for name in ("token", "api_key") if name in head} or set(_keys_of(events))
     if not keys:
         raise Refusal(401, "missing_token", "API key is missing")
@@ -265,7 +265,7 @@ def fits_kafka(raw: Any, size: int) -> bool:
     Return whether an event fits into one message, in which its JSON is escaped once more (1.5).
 
     Args:
-        size: the bytes of the whole request: half a message's cannot hold an event too big.
+        size: the bytes of the request; in half a message no event can be too big.
     """
     if 2 * size <= _KAFKA_BYTES:
         return True
@@ -274,7 +274,7 @@ def fits_kafka(raw: Any, size: int) -> bool:
 
 
 def _distinct_id(raw: Mapping[str, Any]) -> str:
-    """Return the id at the root, else the one in the properties; what is no text becomes one."""
+    """Return the id at the root, else the one in the properties, as a text."""
     for name in _IDS:
         if raw.get(name) is not None:
             return _text(raw[name])
@@ -288,7 +288,7 @@ def _stored_id(raw: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return a text as it is, anything else as JSON with sorted keys; null is empty."""
+    """Return a text itself, "" for null, and anything else as JSON with sorted keys."""
     if type(value) is str:
         return value
     return "" if value is None else jsonable.encode(_sorted(value)).decode()
@@ -301,7 +301,7 @@ def _sorted(value: Any) -> Any:
 
 
 def finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Finding:
-    """Read what can be read, also of an event that was refused."""
+    """Return an event, read as far as possible: it may have been refused."""
     if not isinstance(raw, dict):
         return Finding("", "", "", "", {}, raw, reason, warnings)
     properties = raw.get("properties")
@@ -319,19 +319,19 @@ def finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Findi
 
 @dataclass(frozen=True)
 class _RequestNotes:
-    """What is noteworthy about good events: the clock's skew, and what is the request's fault."""
+    """What the warnings of good events depend on: the clock's skew, and the request."""
 
     now: float
     skew: float
     general: tuple[str, ...]
 
     @classmethod
-    def of(cls, head: Mapping[str, Any], asked: Asked) -> _RequestNotes:
-        now, sent_at = asked.now, head.get("sent_at")
+    def of(cls, head: Mapping[str, Any], incoming: Incoming) -> _RequestNotes:
+        now, sent_at = incoming.now, head.get("sent_at")
         if sent_at is None:
-            in_query = int(asked.query.get("_", "0")) / 1000  # milliseconds, from posthog-js
+            in_query = int(incoming.query.get("_", "0")) / 1000  # milliseconds, from posthog-js
             return cls(now, in_query - now if in_query > _YEAR_2021 else 0.0, ())
-        seconds = parse_kindly(sent_at)
+        seconds = parse_leniently(sent_at)
         if seconds is None:
             return cls(now, 0.0, (_UNREADABLE_SENT_AT,))
         return cls(now, seconds - now, ())
@@ -348,15 +348,15 @@ class _RequestNotes:
             notes += (f"distinct_id cut to {_LONGEST_ID} characters; send a shorter one",)
         if raw.get("timestamp"):
             skew = 0.0 if properties.get("$ignore_sent_at") else self.skew
-            notes += in_the_future(parse_kindly(raw["timestamp"]), skew, self.now)
+            notes += time_warnings(parse_leniently(raw["timestamp"]), skew, self.now)
         personless = properties.get("$process_person_profile")
         if personless is not None:
-            notes += about_person(raw["event"], personless)
+            notes += person_warnings(raw["event"], personless)
         return notes + warnings_of(raw["event"], _stored_id(raw), properties)
 
 
-def in_the_future(seconds: float | None, skew: float, now: float) -> tuple[str, ...]:
-    """Return what the server makes of a timestamp that it does not believe (1.6)."""
+def time_warnings(seconds: float | None, skew: float, now: float) -> tuple[str, ...]:
+    """Return a warning for a timestamp that the server does not use (1.6)."""
     if seconds is None:
         return ("unreadable timestamp: the server takes the time of arrival; send RFC 3339",)
     if seconds - skew - now > _FUTURE:
@@ -371,8 +371,8 @@ _UNREADABLE_SENT_AT = (
 _YEAR_2021 = 1_609_459_200.0
 
 
-def about_person(event: str, process: Any) -> tuple[str, ...]:
-    """Return what the server makes of an event's wish to have no person."""
+def person_warnings(event: str, process: Any) -> tuple[str, ...]:
+    """Return a warning for an event whose ``$process_person_profile`` does not work."""
     if type(process) is not bool:
         return ("$process_person_profile is not a boolean: the server takes it for true",)
     if event in _PERSONAL and not process:

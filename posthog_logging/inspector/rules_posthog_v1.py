@@ -1,8 +1,8 @@
 """
-PostHog's V1 server: seven headers are a must, and every event gets a verdict of its own.
+PostHog's V1 server: seven headers are required, and every event gets its own verdict.
 
-What the protocol cannot name (a uuid that is missing or given twice, a wrong type) still
-refuses the whole request. ``/i/v1/ai/events`` is the same server for AI events alone.
+An event that a verdict cannot name (its uuid is missing or repeated, a type is wrong) still
+refuses the whole request. ``/i/v1/ai/events`` is the same server, for AI events alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .answers import Verdict
 from .identity import is_illegal, warnings_of
 from .rules import (
     JSON,
-    Asked,
     Finding,
+    Incoming,
     Judged,
     Null,
     Reading,
@@ -37,7 +37,7 @@ from .rules import (
     type_name,
     unpacked,
 )
-from .rules_posthog import about_person, finding, fits_kafka, in_the_future
+from .rules_posthog import finding, fits_kafka, person_warnings, time_warnings
 from .timestamps import parse_strictly
 
 
@@ -77,7 +77,7 @@ _EVENT_TYPES: Mapping[str, Types] = {
 _EVENT_MUSTS = ("event", "uuid", "distinct_id", "timestamp")
 _BOOLEANS = ("cookieless_mode", "disable_skew_correction", "process_person_profile")
 
-# The tags of a status that somebody asked for (wire notes, 2.6).
+# The tags of the statuses that a script may demand (wire notes, 2.6).
 _TAGS: Mapping[int, str] = {
     400: "invalid_batch",
     401: "invalid_api_token",
@@ -102,24 +102,24 @@ class PostHogV1:
     dialect: str = "posthog-v1"
     is_ai_lane: bool = False
 
-    def judge(self, asked: Asked) -> Judged:
+    def judge(self, incoming: Incoming) -> Judged:
         """Return a verdict for every event, or the refusal of all of them."""
         read = Reading()
         try:
-            _check_headers(asked.headers)
-            read.plain = _plain(asked)
+            _check_headers(incoming.headers)
+            read.plain = _plain(incoming)
             read.payload = parsed(read.plain, "request_parsing_error")
             read.events = bounded(_events(read.payload))
             _check_events(read.events, read.payload["created_at"])
         except Refusal as refusal:
-            return _refused(read, refusal, asked)
-        sent_at = parse_strictly(asked.headers["posthog-request-timestamp"].strip())
-        skew = (sent_at or asked.now) - asked.now
+            return _refused(read, refusal, incoming)
+        sent_at = parse_strictly(incoming.headers["posthog-request-timestamp"].strip())
+        skew = (sent_at or incoming.now) - incoming.now
         found = [
-            _finding(raw, self._fault(raw, len(read.plain)), _warnings(raw, skew, asked.now))
+            _finding(raw, self._fault(raw, len(read.plain)), _warnings(raw, skew, incoming.now))
             for raw in read.events
         ]
-        return _answered(read, asked, found)
+        return _answered(read, incoming, found)
 
     def _fault(self, raw: Mapping[str, Any], size: int) -> str:
         """Return why an event is dropped (2.5), or nothing."""
@@ -133,37 +133,37 @@ class PostHogV1:
         is_small = size <= _AI_BYTES or len(exact_json(raw)) <= _AI_BYTES
         return "" if is_small else "ai_event_too_big"
 
-    def refuse(self, status: int, asked: Asked) -> Judged:
+    def refuse(self, status: int, incoming: Incoming) -> Judged:
         """Return *status* in V1's form: an object with a tag."""
         tag = _TAGS.get(status, f"status_{status}")
-        return _refused(Reading(), Refusal(status, tag, phrase(status)), asked)
+        return _refused(Reading(), Refusal(status, tag, phrase(status)), incoming)
 
 
 V1 = PostHogV1()
 AI = PostHogV1(is_ai_lane=True)
 
 
-def _own_headers(asked: Asked) -> dict[str, str]:
+def _own_headers(incoming: Incoming) -> dict[str, str]:
     headers = dict(JSON)
-    request_id = asked.headers.get("posthog-request-id", "")
+    request_id = incoming.headers.get("posthog-request-id", "")
     if request_id.isascii() and request_id.isprintable() and request_id:
         headers["PostHog-Request-Id"] = request_id
     return headers
 
 
-def _refused(read: Reading, refusal: Refusal, asked: Asked) -> Judged:
+def _refused(read: Reading, refusal: Refusal, incoming: Incoming) -> Judged:
     answer = {
         "error": refusal.tag,
         "error_description": refusal.text,
         "error_uri": f"https://posthog.com/docs/api/capture#{refusal.tag}",
     }
-    judged = read.refused(refusal, jsonable.encode(answer), _finding, _own_headers(asked))
+    judged = read.refused(refusal, jsonable.encode(answer), _finding, _own_headers(incoming))
     is_bare = refusal.text == refusal.tag
     return replace(judged, error=refusal.tag if is_bare else f"{refusal.tag}: {refusal.text}")
 
 
 def _finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Finding:
-    """Read what can be read, as V1 stores it: ids without the blanks around them."""
+    """Return an event as V1 stores it, read as far as possible: ids are stripped of blanks."""
     found = finding(raw, reason, warnings)
     uuid = found.uuid.strip()
     return found._replace(
@@ -192,7 +192,7 @@ _STORED_OPTIONS = {
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
-    """Refuse as the server does: the key's header before all others, then what is missing."""
+    """Refuse in the server's order: the key's header is missing, others are, one is wrong."""
     if "authorization" not in headers:
         raise Refusal(401, "missing_authorization")
     missing = [name for name in _REQUIRED if name.lower() not in headers]
@@ -235,18 +235,18 @@ def _check_key(authorization: str) -> None:
         raise Refusal(401, "invalid_api_token", fault)
 
 
-def _plain(asked: Asked) -> bytes:
-    """Unpack as the header declares: V1 sniffs nothing but the two forms of ``deflate`` (2.2)."""
-    if len(asked.body) > _WIRE_BYTES:
+def _plain(incoming: Incoming) -> bytes:
+    """Decompress as the header declares; V1 detects only the two forms of ``deflate`` (2.2)."""
+    if len(incoming.body) > _WIRE_BYTES:
         raise Refusal(413, "payload_too_large", f"body of more than {_WIRE_BYTES} bytes")
-    if not asked.body:
+    if not incoming.body:
         raise Refusal(400, "empty_body")
-    coding = asked.headers.get("content-encoding")
-    return unpacked(asked.body, coding, _PLAIN_BYTES, "request_decoding_error")
+    coding = incoming.headers.get("content-encoding")
+    return unpacked(incoming.body, coding, _PLAIN_BYTES, "request_decoding_error")
 
 
 def _events(payload: Any) -> list[Any]:
-    """Return the batch; its types are looked at first, then whether it is empty."""
+    """Return the events of a batch, which may be empty; a wrong type is a 400."""
     fault = _type_fault(payload, _BATCH_TYPES, _BATCH_MUSTS)
     if fault:
         raise Refusal(400, "request_parsing_error", fault)
@@ -255,7 +255,7 @@ def _events(payload: Any) -> list[Any]:
 
 
 def _check_events(events: Sequence[Any], created_at: str) -> None:
-    """Refuse all events unless each is typed, and its uuid is there, valid and the only one."""
+    """Refuse the batch unless every event has the right types and a valid, unique uuid."""
     for index, raw in enumerate(events):
         fault = _type_fault(raw, _EVENT_TYPES, _EVENT_MUSTS)
         if fault:
@@ -288,7 +288,7 @@ def _unique(uuid: str, seen: set[str], index: int) -> str:
 
 
 def _event_fault(raw: Mapping[str, Any]) -> str:
-    """Return the first fault of a typed event, in the order in which the server looks."""
+    """Return the first fault of an event, in the server's order."""
     event, distinct_id = raw["event"], raw["distinct_id"].strip()
     if event == "$performance_event":
         return "dropped_performance_event"
@@ -308,7 +308,7 @@ def _event_fault(raw: Mapping[str, Any]) -> str:
 
 
 def _fit(options: Any) -> bool:
-    """Return whether options are ones that the server can read; null is as good as absent."""
+    """Return whether the server can read the options; null counts as absent."""
     if options is None:
         return True
     if type(options) is not dict:
@@ -319,7 +319,7 @@ def _fit(options: Any) -> bool:
 
 
 def _warnings(raw: Mapping[str, Any], skew: float, now: float) -> tuple[str, ...]:
-    """Return what the server makes of an event that it takes."""
+    """Return what the server changes in an event that it accepts."""
     warnings: tuple[str, ...] = ()
     if is_illegal(raw["distinct_id"]):
         warnings += (
@@ -330,9 +330,9 @@ def _warnings(raw: Mapping[str, Any], skew: float, now: float) -> tuple[str, ...
     seconds = parse_strictly(raw["timestamp"])
     if seconds is not None:
         is_uncorrected = as_bool(options.get("disable_skew_correction"))
-        warnings += in_the_future(seconds, 0.0 if is_uncorrected else skew, now)
+        warnings += time_warnings(seconds, 0.0 if is_uncorrected else skew, now)
     if as_bool(options.get("process_person_profile")) is False:
-        warnings += about_person(raw["event"], False)
+        warnings += person_warnings(raw["event"], False)
     properties = raw.get("properties")
     known = {**(properties if type(properties) is dict else {}), **_as_properties(raw)}
     return warnings + warnings_of(raw["event"], raw["distinct_id"].strip(), known)
@@ -361,9 +361,9 @@ def _spelled_out(wanted: Verdict) -> Mapping[str, Any] | None:
     return {"result": wanted, "details": details} if details else {"result": wanted}
 
 
-def _answered(read: Reading, asked: Asked, found: Sequence[Finding]) -> Judged:
+def _answered(read: Reading, incoming: Incoming, found: Sequence[Finding]) -> Judged:
     uuids = [one.uuid for one in found]
-    scripted = asked.verdicts or {}
+    scripted = incoming.verdicts or {}
     wanted = scripted(uuids) if callable(scripted) else scripted
     good, bad, results = [], [], {}
     for one in found:
@@ -375,7 +375,7 @@ def _answered(read: Reading, asked: Asked, found: Sequence[Finding]) -> Judged:
             bad.append(one._replace(reason=str((verdict or {}).get("details") or "drop")))
         elif result != "retry":  # that is not persisted: the server has nothing of it
             good.append(one._replace(reason=""))
-    headers = _own_headers(asked)
+    headers = _own_headers(incoming)
     if any(verdict.get("result") == "retry" for verdict in results.values()):
         headers["Retry-After"] = "1"
     body = _results_body(results)

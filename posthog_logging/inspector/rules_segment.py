@@ -1,8 +1,8 @@
 """
-The Segment family's servers: almost everything gets a 200, and much of it is lost later.
+The Segment family's servers: almost everything gets a 200, and much of it is dropped later.
 
-So the answer means little, and the findings show what would become of each call. Where the key
-is shows which vendor is meant: the vendors share their paths, and differ in limits.
+So the answer means little, and the findings show what would happen to each call. The vendors
+share their paths and differ in limits; which one is meant shows by where the key is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ..wire import Request
 from ..wire.segment import SEGMENT as DIALECT
 from ..wire.segment import calls_in
 from .rules import (
-    Asked,
     Finding,
+    Incoming,
     Judged,
     Reading,
     Refusal,
@@ -29,17 +29,17 @@ from .rules import (
     exact_json,
     parsed,
     phrase,
-    unfolds_to,
+    refuse_unfolded,
     unpacked,
 )
-from .timestamps import parse_kindly
+from .timestamps import parse_leniently
 
 
 __all__ = ["SEGMENT", "SegmentJudge"]
 
 
 class _Vendor(NamedTuple):
-    """What one vendor takes: bytes of an event, bytes of a body, and how it refuses more (3.2)."""
+    """A vendor's limits in bytes, of an event and of a body, and its status for more (3.2)."""
 
     event_bytes: int
     batch_bytes: int
@@ -52,10 +52,10 @@ _RUDDERSTACK = _Vendor(4_096_000, 4_096_000, 413)
 
 _MOST_CALLS = 2500
 _LONGEST_ID = 100
-_LARGEST = 16 * 1024 * 1024  # unpacked: what the inspector itself is ready to read
+_LARGEST = 16 * 1024 * 1024  # unpacked: the inspector's own limit
 _NOTHING = type(None)
 
-# What each call must have besides somebody it is about (3.1), and the reason where it has not.
+# The fields that each call must have besides a user (3.1), and the reason if one is missing.
 _REQUIRED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "identify": (),
     "track": (("event", "missing_event_name"),),
@@ -75,20 +75,20 @@ class SegmentJudge:
 
     dialect: str = "segment"
 
-    def judge(self, asked: Asked) -> Judged:
+    def judge(self, incoming: Incoming) -> Judged:
         """Return the answer, and each call as good or bad."""
         read = Reading()
         try:
-            read.plain = _plain(asked)
+            read.plain = _plain(incoming)
             read.payload = parsed(read.plain, "invalid_json", "invalid json: ")
-            read.events = _calls(read.payload, asked.path)
-            vendor = _vendor(read.payload, read.events, asked)
+            read.events = _calls(read.payload, incoming.path)
+            vendor = _vendor(read.payload, read.events, incoming)
             _check_size(read.plain, read.payload, vendor)
         except Refusal as refusal:
             return _refused(read, refusal)
         return _answered(read, vendor)
 
-    def refuse(self, status: int, asked: Asked) -> Judged:
+    def refuse(self, status: int, incoming: Incoming) -> Judged:
         """Return *status* as an object with a code and a message."""
         return _refused(Reading(), Refusal(status, f"status_{status}", phrase(status)))
 
@@ -115,19 +115,19 @@ def _refused(read: Reading, refusal: Refusal) -> Judged:
     return read.refused(refusal, jsonable.encode(answer), _finding)
 
 
-def _plain(asked: Asked) -> bytes:
-    """Unpack ``gzip``, the one coding of the family, named exactly so (1.2)."""
-    coding = asked.headers.get("content-encoding", "")
+def _plain(incoming: Incoming) -> bytes:
+    """Decompress ``gzip``, the family's only coding, which must be written like this (1.2)."""
+    coding = incoming.headers.get("content-encoding", "")
     if coding not in ("", "gzip", "identity"):
         raise Refusal(400, "invalid_encoding", f"Content-Encoding: {coding[:40]}")
-    return unpacked(asked.body, coding, _LARGEST, "invalid_encoding")
+    return unpacked(incoming.body, coding, _LARGEST, "invalid_encoding")
 
 
 def _calls(payload: Any, path: str) -> list[Any]:
     batch = payload.get("batch") if isinstance(payload, dict) else None
     if isinstance(batch, list):
         shared = {name: payload[name] for name in ("context", "integrations") if name in payload}
-        unfolds_to(len(exact_json(shared)) * len(bounded(batch)))
+        refuse_unfolded(len(exact_json(shared)) * len(bounded(batch)))
     try:
         calls = calls_in(payload, path)
     except ValueError as error:
@@ -137,23 +137,23 @@ def _calls(payload: Any, path: str) -> list[Any]:
     return calls
 
 
-def _vendor(payload: Mapping[str, Any], calls: Sequence[Any], asked: Asked) -> _Vendor:
-    """Return the vendor that takes a key where this request has it; without one it is a 401."""
+def _vendor(payload: Mapping[str, Any], calls: Sequence[Any], incoming: Incoming) -> _Vendor:
+    """Return the vendor that takes the key from where it is; no key is a 401."""
     if _text(payload.get("writeKey")) and _is_batch(payload):
         return _SEGMENT
     if all(isinstance(raw, dict) and _text(raw.get("writeKey")) for raw in calls):
         return _METAROUTER if _is_batch(payload) else _SEGMENT
-    if _header_key(asked) or asked.query.get("writekey"):
+    if _header_key(incoming) or incoming.query.get("writekey"):
         return _RUDDERSTACK
     raise Refusal(401, "no_write_key", "failed to read writekey from header")
 
 
-def _header_key(asked: Asked) -> str:
-    scheme, _, given = asked.headers.get("authorization", "").partition(" ")
+def _header_key(incoming: Incoming) -> str:
+    scheme, _, given = incoming.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return given.strip()
     if scheme.lower() != "basic":
-        return asked.headers.get("x-write-key", "").strip()
+        return incoming.headers.get("x-write-key", "").strip()
     try:
         return base64.b64decode(given.strip(), validate=True).decode().removesuffix(":")
     except ValueError:  # no base64, or no text in it
@@ -171,7 +171,7 @@ def _is_batch(payload: Any) -> bool:
 
 
 def _fault(raw: Any, vendor: _Vendor) -> str:
-    """Return why a call that got a 200 is thrown away later, or nothing (1.4, 3.1)."""
+    """Return why a call that gets a 200 is dropped later, or "" (1.4, 3.1)."""
     if not isinstance(raw, dict):
         return "not_an_object"
     kind = raw.get("type")
@@ -192,7 +192,7 @@ def _fault(raw: Any, vendor: _Vendor) -> str:
 
 
 def _warnings(raw: Any) -> tuple[str, ...]:
-    """Return what other vendors than the one asked make of a call (1.1, 1.3, 3)."""
+    """Return what would go wrong with a call at other vendors (1.1, 1.3, 3)."""
     if not isinstance(raw, dict):
         return ()
     found = [text for name, (is_wrong, text) in _WARNINGS.items() if is_wrong(raw.get(name))]
@@ -205,7 +205,7 @@ def _is_not_an_id(value: Any) -> bool:
 
 
 def _is_unreadable_time(value: Any) -> bool:
-    return value is not None and parse_kindly(_text(value)) is None
+    return value is not None and parse_leniently(_text(value)) is None
 
 
 _WARNINGS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
@@ -226,7 +226,7 @@ def _text(value: Any) -> str:
 
 
 def _finding(raw: Any, reason: str = "", warnings: tuple[str, ...] = ()) -> Finding:
-    """Read a call in PostHog's words, like all other events here; what is not one stays raw."""
+    """Return a call in PostHog's model, like all other events here, read as far as possible."""
     if not isinstance(raw, dict):
         return Finding("", "", "", "", {}, raw, reason, warnings)
     name = canonical(raw.get("messageId")) or _text(raw.get("messageId"))

@@ -1,9 +1,9 @@
 """
-The HTTP of the inspector: reads requests, asks the judge, and answers as the script wants.
+The HTTP server of the inspector: it reads requests, has them judged, and answers as scripted.
 
-The only module here that touches sockets. It listens on 127.0.0.1 and nowhere else, and asks
-`visitors` who may come in. Numbers in a request's head are read with care: they may have 5,000
-digits, which Python refuses to read with an exception of its own.
+The only module here that touches sockets. It listens on 127.0.0.1 only, and asks `visitors`
+which requests to let in. A number in a request's head may have 5,000 digits, for which Python
+raises an exception of its own: `_whole_number` bounds them first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from .answers import Answer, Script
 from .api import Api
-from .rules import JSON, Asked, Judge, Judged, decide, find_judge
+from .rules import JSON, Incoming, Judge, Judged, decide, find_judge
 from .store import Store
 from .visitors import may_look, may_send
 
@@ -36,17 +36,17 @@ HOST = "127.0.0.1"
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_LINE = 1024
 _MOST_TRAILERS = 100
-_PROMPTLY = 2.0  # seconds: how long `stop` waits for threads that have nothing left to wait for
+_STOP_WITHIN = 2.0  # seconds: how long `stop` waits for threads that have nothing left to wait for
 
 
 class Server(ThreadingHTTPServer):
-    """A listening server with a thread a connection, all of which `stop` ends at once."""
+    """A server with a thread for each connection; `stop` ends all of them at once."""
 
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(
-        self, port: int, store: Store, script: Script, forward: Callable[[Asked], None]
+        self, port: int, store: Store, script: Script, forward: Callable[[Incoming], None]
     ) -> None:
         self.store = store
         self.forward = forward
@@ -78,21 +78,21 @@ class Server(ThreadingHTTPServer):
         self.store.interrupt()
         if self._thread is not None:
             self._wake()
-            self._thread.join(_PROMPTLY)
+            self._thread.join(_STOP_WITHIN)
         self.server_close()
         with self._changed:
             for connection in self._open:
                 _shut(connection)
-            self._changed.wait_for(lambda: not self._open, _PROMPTLY)
+            self._changed.wait_for(lambda: not self._open, _STOP_WITHIN)
 
     def _serve(self) -> None:
-        # Not `serve_forever`: it polls, so that its end is late by up to one interval.
+        # Not `serve_forever`: it polls, and ends up to one interval late.
         while not self.stopping.is_set():
             self.handle_request()
 
     def _wake(self) -> None:
         try:
-            socket.create_connection((HOST, self.server_port), _PROMPTLY).close()
+            socket.create_connection((HOST, self.server_port), _STOP_WITHIN).close()
         except OSError:
             pass  # a full backlog wakes the thread as well
 
@@ -110,7 +110,7 @@ class Server(ThreadingHTTPServer):
             self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that disconnect; anything else is a bug here, and shown."""
+        """Ignore clients that disconnect; anything else is a bug, whose traceback is printed."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -140,9 +140,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         judge = find_judge(url.path)
         if judge is not None:
-            self._sent(judge, Asked(url.path, query, headers, b"", time.time()))
+            self._do_ingestion(judge, Incoming(url.path, query, headers, b"", time.time()))
         else:
-            self._look(url.path, query, headers)
+            self._do_api(url.path, query, headers)
 
     # The hook's own names.
     do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815
@@ -151,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the hook's own name
         """Log nothing: the inspector's page is its log."""
 
-    def _look(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> None:
+    def _do_api(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> None:
         body = self._read() if self.command not in _WITHOUT_BODY else b""
         if isinstance(body, int):
             self._send(body, _CLOSE, b"")
@@ -168,39 +168,38 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._stream(reply.status, reply.headers, reply.body)
 
-    def _sent(self, judge: Judge, asked: Asked) -> None:
+    def _do_ingestion(self, judge: Judge, incoming: Incoming) -> None:
         """Answer a request to an ingestion path."""
-        if not may_send(asked.headers, by_proxy=self.path.startswith("http://")):
+        if not may_send(incoming.headers, by_proxy=self.path.startswith("http://")):
             self._send(403, {**JSON, **_CLOSE}, _FOREIGN)
         elif self.command == "POST":
-            self._ingest(judge, asked)
+            self._ingest(judge, incoming)
         else:
-            played = self.server.script.visited(self.command, asked.path)
+            played = self.server.script.visited(self.command, incoming.path)
             answer = played or Answer(405, {"Allow": "POST"})
-            headers = {**answer.headers, **_CLOSE}  # a body, if there is one, is not read
+            headers = {**answer.headers, **_CLOSE}  # the body, if there is one, is not read
             self._send(answer.status, headers, answer.body or b"")
 
-    def _ingest(self, judge: Judge, asked: Asked) -> None:
-        answer = self.server.script.next(self.command, asked.path)
+    def _ingest(self, judge: Judge, incoming: Incoming) -> None:
+        answer = self.server.script.next(self.command, incoming.path)
         strips = self.server.script.strips
-        if strips:
-            kept = {name: value for name, value in asked.headers.items() if name not in strips}
-            asked = asked._replace(headers=kept)
+        kept = {name: value for name, value in incoming.headers.items() if name not in strips}
+        incoming = incoming._replace(headers=kept)
         if answer.reset_after == 0:
-            self.server.store.add(asked, judge.dialect, Judged(0))
-            self._break_off()
+            self.server.store.add(incoming, judge.dialect, Judged(0))
+            self._reset_connection()
             return
         body = self._read()
         if isinstance(body, int):
-            self.server.store.add(asked, judge.dialect, Judged(body))
+            self.server.store.add(incoming, judge.dialect, Judged(body))
             self._send(body, _CLOSE, b"")
             return
-        asked = asked._replace(body=body, verdicts=answer.verdicts)
-        judged = decide(judge, asked, answer)
-        # Before the answer goes out: who has read it finds the events here.
-        self.server.store.add(asked, judge.dialect, judged)
-        if 200 <= judged.status < 300:  # what was refused is the client's to send again
-            self.server.forward(asked)
+        incoming = incoming._replace(body=body, verdicts=answer.verdicts)
+        judged = decide(judge, incoming, answer)
+        # Before the response is sent, so that a client that has read it finds the events here.
+        self.server.store.add(incoming, judge.dialect, judged)
+        if 200 <= judged.status < 300:  # the client sends again what was refused
+            self.server.forward(incoming)
         if self.server.stopping.wait(None if answer.hang else answer.delay):
             self.close_connection = True
             return
@@ -208,9 +207,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _read(self) -> bytes | int:
         """
-        Return the request's body, or the status of the refusal where it cannot be read.
+        Return the request's body, or the status of a refusal if it cannot be read.
 
-        After such a status the connection must end: nobody knows where the next request begins.
+        After a refusal the connection must end: where the next request begins is unknown.
         """
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return self._read_chunks()
@@ -218,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not lengths:
             return 411
         length = _whole_number(lengths.pop(), 10)
-        if length is None or lengths:  # several that differ: no one knows where the body ends
+        if length is None or lengths:  # several that differ: where the body ends is unknown
             return 400
         if length > _MOST_BYTES:
             return 413
@@ -247,13 +246,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(
         self, status: int, headers: Mapping[str, str], body: bytes, answer: Answer | None = None
     ) -> None:
-        """Write one response, in one piece unless *answer* wants it otherwise."""
+        """Write a response, in one piece unless *answer* says otherwise."""
         head, body = self._head(status, headers, body)
         if self.command == "HEAD":
             body = b""
         if answer is not None and answer.reset_after is not None:
             self.wfile.write((head + body)[: answer.reset_after])
-            self._break_off()
+            self._reset_connection()
         elif answer is not None and answer.drip:
             self.wfile.write(head)
             self._drip(body, answer.drip)
@@ -261,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(head + body)
 
     def _stream(self, status: int, headers: Mapping[str, str], parts: Iterator[bytes]) -> None:
-        """Write what comes as it comes; the end of the connection is the end of the body."""
+        """Write *parts* as they are made; the body ends with the connection."""
         head, _ = self._head(status, {**headers, **_CLOSE}, None)
         self.wfile.write(head)
         for part in parts:
@@ -270,7 +269,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _head(
         self, status: int, headers: Mapping[str, str], body: bytes | None
     ) -> tuple[bytes, bytes]:
-        """Return the head and the body; None is one whose length nobody knows yet."""
+        """Return the head and the body; a *body* of None has no known length."""
         fields = {"Server": "posthog-logging-inspector", "Date": formatdate(usegmt=True)}
         if status < 200 or status in (204, 304):  # they have no body (RFC 9110, 6.4.1)
             body = b""
@@ -292,11 +291,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self.wfile.write(body[index : index + 1])
 
-    def _break_off(self) -> None:
-        """Close with a reset: with no time to linger, the kernel sends RST instead of FIN."""
+    def _reset_connection(self) -> None:
+        """Reset the connection: with a linger time of 0 the kernel sends RST instead of FIN."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.rfile.close()  # the descriptor lives as long as the file made of it
+        self.rfile.close()  # the socket stays open as long as this file does
         self.connection.close()
 
 
@@ -310,7 +309,7 @@ _FOREIGN = (
 
 
 def _whole_number(text: str, base: int) -> int | None:
-    """Return the number that *text* is, in digits alone; one that is too long is just huge."""
+    """Return *text* as a number, None unless it is digits alone; many digits are just huge."""
     digits = "0123456789abcdefABCDEF" if base == 16 else "0123456789"
     if not text or not set(text) <= set(digits):
         return None

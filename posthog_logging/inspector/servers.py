@@ -1,9 +1,9 @@
 """
-Servers that are not PostHog's cloud, each under a name: what stands at an address in real life.
+Servers other than PostHog's cloud that a sender may meet, each under a name.
 
-A `Server` decides what becomes of a request before the inspector judges it: another answer, or the
-same request without a header. With them a sender's fallback to the older protocol is tested,
-and tried by hand: ``posthog-logging serve --play old-server``.
+A `Server` acts before the inspector judges a request: it answers by itself, or removes headers.
+They are for testing a sender's fallback to the older protocol, also by hand:
+``posthog-logging serve --play old-server``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["SERVERS", "Server", "Visit", "server_of"]
 @dataclass(frozen=True)
 class Visit:
     """
-    One request as such a server sees it.
+    One request to such a server.
 
     Args:
-        number: counts the requests to this path, from 1 on.
+        number: counts the requests to this path, from 1.
     """
 
     method: str
@@ -33,7 +33,7 @@ class Visit:
 
     @property
     def is_v1(self) -> bool:
-        """Whether it asks for anything of the newer protocol."""
+        """Whether the path belongs to the newer protocol."""
         return self.path.startswith("/i/v1/")
 
 
@@ -44,9 +44,9 @@ class Server:
 
     Args:
         name: as in `SERVERS`.
-        description: one sentence for people.
-        answer: returns the answer to a visit, or None where the request is to be judged.
-        strips: the headers that never arrive, in lower case.
+        description: one sentence, for help texts.
+        answer: returns the answer to a visit, or None to have the request judged.
+        strips: the headers that are removed, in lower case.
     """
 
     name: str
@@ -96,7 +96,7 @@ def _catch_all(visit: Visit) -> Answer | None:
 
 
 def _rolling(visit: Visit) -> Answer | None:
-    """Send every third request to an instance of the old version, the first never."""
+    """Answer every third request as an instance of the old version does."""
     return _NOT_FOUND if visit.is_v1 and visit.number % 3 == 0 else None
 
 

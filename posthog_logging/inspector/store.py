@@ -2,7 +2,7 @@
 What the inspector remembers: requests and events, in rings that forget the oldest first.
 
 A ring is bounded in number and in memory. The raw requests hold keys, so they stay in the
-process and out of every ``repr``; whatever leaves it goes through `views` first.
+process and out of every ``repr``; everything that leaves it goes through `views`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from ..wire import Request, find_dialect
 from .identity import Person, Persons
 from .masking import Mask, keys_in
 from .plan import Planned
-from .rules import Asked, Finding, Judged
+from .rules import Finding, Incoming, Judged
 
 
 __all__ = ["Event", "News", "Position", "Received", "Store"]
 
-# Bytes that one ring may take, estimated: more only for who asks for many events.
+# Bytes that one ring may take, estimated; a large capacity raises the bound.
 _HEAVIEST = 256 * 1024 * 1024
 _EACH = 4096
 _MOST_SIGHTINGS = 20  # of one uuid
 _MOST_NAMES = 20_000  # names of events that are counted one by one
 _MOST_KEYS = 200  # keys that are masked by value
 _LONGEST_KEY = 2048  # characters: what is longer is no key, and would be slow to search for
-_LONGEST_NAME = 200  # characters of a uuid or a name that serve to recognise it
+_LONGEST_NAME = 200  # characters of a uuid or a name that are remembered
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,31 +82,40 @@ class Event:
         return find_dialect(self.dialect).decode(Request("", {}, body))[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Received:
-    """One HTTP request to an ingestion path; ``status`` is 0 where none was answered."""
+    """One HTTP request to an ingestion path; ``status`` is 0 if it was not answered."""
 
     number: int
     path: str
-    headers: Mapping[str, str] = field(repr=False)  # names in lower case
-    body: bytes = field(repr=False)
-    payload: Any = field(repr=False)
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+    payload: Any
     status: int
     at: float
     dialect: str
     coding: str
-    bytes: int  # as they came
-    size: int  # unpacked
+    bytes: int  # of the body as it arrived
+    size: int  # of the body, unpacked
     events: int
-    kept: int  # of the events: those that were accepted, or are known as bad
+    kept: int  # the events that were stored, good or bad
     error: str
+    mask: Mask = field(default_factory=Mask, compare=False)  # of its ``repr``
+
+    def __repr__(self) -> str:
+        text = self.mask.text
+        return (
+            f"Received(number={self.number}, path={text(self.path)!r}, status={self.status}, "
+            f"dialect={self.dialect!r}, events={self.events}, kept={self.kept}, "
+            f"error={text(self.error)!r})"
+        )
 
 
 _Numbered = TypeVar("_Numbered", Event, Received)
 
 
 class Position(NamedTuple):
-    """How far somebody has read: up to which event and request; a reset begins a generation."""
+    """How far a reader has read: up to which event and request; a reset begins a generation."""
 
     generation: str
     event: int = 0
@@ -114,7 +123,7 @@ class Position(NamedTuple):
 
 
 class News(NamedTuple):
-    """What came after a position, each request before its events, and the position then."""
+    """What arrived after a position, each request before its events; and the new position."""
 
     position: Position
     arrived: list[Event | Received]
@@ -122,7 +131,7 @@ class News(NamedTuple):
 
 
 class _Sighting(NamedTuple):
-    """How often a uuid has arrived, lately in which requests, and whether one was accepted."""
+    """How often a uuid has arrived, in which requests lately, and whether it was accepted."""
 
     attempts: int = 0
     accepted: bool = False
@@ -149,7 +158,7 @@ class Ring(Generic[_Numbered]):
         return (one for one, _ in self._held)
 
     def add(self, one: _Numbered, weight: int) -> None:
-        """Keep *one*, and forget the oldest that have no room any more."""
+        """Keep *one*, and forget the oldest as long as there is no room."""
         self._held.append((one, weight))
         self._weight += weight
         while len(self._held) > self._most or (
@@ -159,7 +168,7 @@ class Ring(Generic[_Numbered]):
             self.forgotten += 1
 
     def since(self, number: int) -> Iterator[_Numbered]:
-        """Yield what came after *number*, the latest first."""
+        """Yield what arrived after *number*, the latest first."""
         return takewhile(lambda one: one.number > number, (one for one, _ in reversed(self._held)))
 
 
@@ -190,14 +199,14 @@ class Store:
         self._counts = Counter[str]()
         self._names = Counter[str]()
 
-    def add(self, asked: Asked, dialect: str, judged: Judged) -> None:
+    def add(self, incoming: Incoming, dialect: str, judged: Judged) -> None:
         """Remember one request and what the judge kept of it."""
-        keys = keys_in(asked.headers, asked.query, judged.payload)
+        keys = keys_in(incoming.headers, incoming.query, judged.payload)
         with self._changed:
             self._learn(keys)
-            request = self._add_request(asked, dialect, judged)
+            request = self._add_request(incoming, dialect, judged)
             for name in judged.uuids:
-                self._saw(name, request.number)
+                self._count_arrival(name, request.number)
             found = [*judged.good, *judged.bad]
             weight = judged.weight // max(len(found), 1)
             for one in found:
@@ -207,7 +216,7 @@ class Store:
             self._changed.notify_all()
 
     def _learn(self, keys: Iterable[str]) -> None:
-        """Mask from now on, whatever is shown, the keys that requests were sent with."""
+        """Mask *keys* by value from now on."""
         new = {key for key in keys if key not in self._keys and len(key) <= _LONGEST_KEY}
         if new:
             self._keys.update(dict.fromkeys(new))
@@ -231,7 +240,7 @@ class Store:
             return list(self._requests)
 
     def counts(self) -> dict[str, Any]:
-        """Return how much arrived since the last reset, also of what the rings forgot."""
+        """Return how much arrived since the last reset, also of what was forgotten."""
         with self._changed:
             found = {**self._counted(), "events": dict(self._names)}
             return (
@@ -239,12 +248,12 @@ class Store:
             )
 
     def plan(self) -> dict[str, Any]:
-        """Return what came of the plan, as `Planned.describe` has it."""
+        """Return `Planned.describe`, or a plan of None."""
         with self._changed:
             return {"plan": None} if self._planned is None else self._planned.describe()
 
     def reset(self) -> None:
-        """Forget everything but the running numbers."""
+        """Forget everything except the running numbers."""
         with self._changed:
             self._clear()
             self._changed.notify_all()
@@ -256,7 +265,7 @@ class Store:
             self._changed.notify_all()
 
     def wait(self, event: str | None, count: int, timeout: float) -> list[Event]:
-        """Wait until *count* events (named *event*) were accepted; return those that are there."""
+        """Wait until *count* events (named *event*) were accepted; return all there are."""
         with self._changed:
             interrupts = self.interrupts
             self._changed.wait_for(
@@ -266,10 +275,10 @@ class Store:
 
     def news(self, seen: Position, interrupts: int, timeout: float) -> News | None:
         """
-        Wait for what came after *seen*, and return it; it may be nothing.
+        Wait for what arrives after *seen*, and return it, which may be nothing.
 
         Args:
-            interrupts: how often there had been an `interrupt`; one more, and None is returned.
+            interrupts: the number of `interrupt` calls so far; after another one, return None.
         """
         with self._changed:
             self._changed.wait_for(
@@ -290,10 +299,10 @@ class Store:
             event = next((one for one in events if one.number == number), None)
             if event is None:
                 return None
-            return event, self._sightings.get(_named(event.uuid), _Sighting()).requests
+            return event, self._sightings.get(_short_name(event.uuid), _Sighting()).requests
 
     def person(self, distinct_id: str) -> Person:
-        """Return a copy of what is known of the person with *distinct_id*."""
+        """Return a copy of the person with *distinct_id*."""
         with self._changed:
             person = self._persons.find(distinct_id)
             return replace(person, ids=[*person.ids], merges=[*person.merges])
@@ -308,48 +317,49 @@ class Store:
         return Position(self._generation, self._numbers["event"], self._numbers["request"])
 
     def _accepted(self, event: str | None) -> int:
-        return self._counts["good"] if event is None else self._names[_named(event)]
+        return self._counts["good"] if event is None else self._names[_short_name(event)]
 
-    def _add_request(self, asked: Asked, dialect: str, judged: Judged) -> Received:
+    def _add_request(self, incoming: Incoming, dialect: str, judged: Judged) -> Received:
         self._numbers["request"] += 1
         self._counts["requests"] += 1
         request = Received(
             number=self._numbers["request"],
-            path=asked.path,
-            headers=asked.headers,
-            body=asked.body,
+            path=incoming.path,
+            headers=incoming.headers,
+            body=incoming.body,
             payload=judged.payload,
             status=judged.status,
-            at=asked.now,
+            at=incoming.now,
             dialect=dialect,
-            coding=asked.headers.get("content-encoding", ""),
-            bytes=len(asked.body),
+            coding=incoming.headers.get("content-encoding", ""),
+            bytes=len(incoming.body),
             size=judged.size,
             events=len(judged.uuids),
             kept=len(judged.good) + len(judged.bad),
             error=judged.error,
+            mask=self.mask,
         )
-        around = len(request.path) + sum(map(len, (*asked.headers, *asked.headers.values())))
+        around = len(request.path) + sum(map(len, (*incoming.headers, *incoming.headers.values())))
         self._requests.add(request, request.bytes + judged.weight + around)
         return request
 
-    def _saw(self, name: str, request: int) -> None:
+    def _count_arrival(self, name: str, request: int) -> None:
         if not name:
             return
-        seen = self._sightings.pop(_named(name), _Sighting())
-        self._sightings[_named(name)] = _Sighting(
+        seen = self._sightings.pop(_short_name(name), _Sighting())
+        self._sightings[_short_name(name)] = _Sighting(
             seen.attempts + 1, seen.accepted, (*seen.requests[1 - _MOST_SIGHTINGS :], request)
         )
         if len(self._sightings) > max(4 * self.capacity, 200_000):
             self._sightings.popitem(last=False)
 
     def _event(self, found: Finding, request: Received) -> Event:
-        seen = self._sightings.get(_named(found.uuid), _Sighting(1))
+        seen = self._sightings.get(_short_name(found.uuid), _Sighting(1))
         self._numbers["event"] += 1
         warnings = found.warnings
         if not found.reason:
-            warnings += self._held_against_plan(found, request.dialect)
-            warnings += self._accepted_now(found, seen)
+            warnings += self._plan_warnings(found, request.dialect)
+            warnings += self._count_accepted(found, seen)
         return Event(
             found.event,
             found.distinct_id,
@@ -368,26 +378,26 @@ class Store:
             self.mask,
         )
 
-    def _held_against_plan(self, found: Finding, dialect: str) -> tuple[str, ...]:
+    def _plan_warnings(self, found: Finding, dialect: str) -> tuple[str, ...]:
         """Return the plan's warnings of an accepted event; a log is not an event."""
         if self._planned is None or dialect == "posthog-logs":
             return ()
         return self._planned.see(found.event, dict(found.properties), self._numbers["event"])
 
-    def _accepted_now(self, found: Finding, seen: _Sighting) -> tuple[str, ...]:
-        """Count an accepted event; return the warnings that what came before it gives."""
-        self._names[_named(found.event)] += 1
+    def _count_accepted(self, found: Finding, seen: _Sighting) -> tuple[str, ...]:
+        """Count an accepted event; return the warnings that follow from earlier events."""
+        self._names[_short_name(found.event)] += 1
         if len(self._names) > _MOST_NAMES:
             del self._names[next(iter(self._names))]
         self._counts["duplicates"] += seen.accepted
         if found.uuid:
-            self._sightings[_named(found.uuid)] = seen._replace(accepted=True)
+            self._sightings[_short_name(found.uuid)] = seen._replace(accepted=True)
         return self._persons.see(
             found.event, found.distinct_id, found.properties, self._numbers["event"]
         )
 
 
-def _named(name: str) -> str:
+def _short_name(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…{hash(name)}"
 
 

@@ -24,10 +24,11 @@ const TRICKS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f
 const spelled = (text) => text.replace(TRICKS, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
 export function shown(text, most = LONGEST) {
-  const whole = String(text);
+  const whole = inJson(text);
   return spelled(whole.length > most ? `${whole.slice(0, most)}… ${whole.length - most} more characters` : whole);
 }
 
+// A value as text. Not `String(value)`: an object that arrived as {"toString": 1} has no text.
 export const inJson = (value) => (typeof value === "string" ? value : JSON.stringify(value) ?? "");
 
 // Put exactly *wanted* into *parent*, and leave alone what is there already.

@@ -1,4 +1,4 @@
-"""The times that events carry, read as strictly or as kindly as PostHog's servers read them."""
+"""Parse the timestamps of events, as strictly or as leniently as PostHog's servers do."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import re
 from email.utils import parsedate_to_datetime
 
 
-__all__ = ["parse_kindly", "parse_strictly"]
+__all__ = ["parse_leniently", "parse_strictly"]
 
-_LONGEST = 100  # characters: what is longer is not a time, and not worth a look
+_LONGEST = 100  # characters: anything longer is not a time
 _EPOCH = dt.datetime(1970, 1, 1)
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|([+-])(\d\d):([0-5]\d))", re.ASCII
@@ -34,8 +34,8 @@ def parse_strictly(text: str) -> float | None:
     return seconds + float(fraction or 0)
 
 
-def parse_kindly(text: str) -> float | None:
-    """Return what V0 makes of a timestamp: also dates, RFC 2822 and epochs as text (1.6)."""
+def parse_leniently(text: str) -> float | None:
+    """Return the epoch seconds of what V0 accepts: also dates, RFC 2822 and epochs (1.6)."""
     seconds = parse_strictly(text)
     if seconds is not None or len(text) > _LONGEST:
         return seconds

@@ -1,7 +1,5 @@
 """
 What the inspector shows: events, requests and the stream as JSON, with every key masked.
-
-Whatever is answered, streamed or exported goes through here.
 """
 
 from __future__ import annotations
@@ -21,8 +19,8 @@ from .store import Event, News, Position, Received, Store
 
 __all__ = ["event", "request", "stream", "whole"]
 
-_HEARTBEAT = 15.0  # seconds after which a stream writes something, to learn whether it is read
-_GATHER = 0.02  # seconds in which a burst becomes one message
+_HEARTBEAT = 15.0  # seconds between writes, which show whether a stream is still read
+_GATHER = 0.02  # seconds in which a burst is gathered into one message
 _MOST_AT_ONCE = 250
 _POSITION = re.compile(r"(\w{1,16})\.(\d{1,16})\.(\d{1,16})", re.ASCII)
 
@@ -35,13 +33,13 @@ def event(one: Event, mask: Mask, *without: str) -> dict[str, Any]:
 
 def request(one: Received, mask: Mask, *without: str) -> dict[str, Any]:
     """Return the fields of a request, except its body and those in *without*."""
-    names = [field.name for field in fields(one) if field.name not in {"body", *without}]
+    names = [field.name for field in fields(one) if field.name not in {"body", "mask", *without}]
     shown = {name: mask.value(getattr(one, name)) for name in names if name != "headers"}
     return {**shown, "headers": mask.headers(one.headers)} if "headers" in names else shown
 
 
 def whole(answer: Mapping[str, Any]) -> bytes:
-    """Encode a whole answer: `jsonable.encode` would cut what is longer than an event may be."""
+    """Encode a whole answer; `jsonable.encode` would cut it to what an event may hold."""
     parts = []
     for name, member in answer.items():
         members = member if isinstance(member, list) else [member]
@@ -56,7 +54,7 @@ def stream(store: Store, script: Script, after: str) -> Iterator[bytes]:
     Yield what arrives as server-sent events, until the server stops.
 
     Args:
-        after: what the reader has already, as ``generation.event.request``.
+        after: the position up to which the reader has everything: ``generation.event.request``.
     """
     interrupts = store.interrupts
     seen = _position(after)
@@ -80,7 +78,7 @@ def _message(news: News, start: int, store: Store, script: Script) -> dict[str, 
 
 
 def _arrived(one: Event | Received, mask: Mask) -> dict[str, Any]:
-    """Return one event or request in short: the rest is asked for one at a time."""
+    """Return the short form of an event or request; the page asks for the rest one by one."""
     if isinstance(one, Event):
         return event(one, mask, "raw")
     return request(one, mask, "headers", "payload")

@@ -1,9 +1,9 @@
 """
 Who may talk to the inspector: programs of this machine, and its own page.
 
-A web page of somebody else must neither read nor write here. A browser declares where a
-request comes from: in ``Origin`` with every POST, in ``Sec-Fetch-Site`` with everything. A name
-that was rebound to 127.0.0.1 shows in ``Host``. An SDK sends none of these, and is let in.
+A foreign web page must neither read nor write here. A browser declares where a request comes
+from: in ``Origin`` with every POST, in ``Sec-Fetch-Site`` with every request. A name that was
+rebound to 127.0.0.1 shows in ``Host``. An SDK sends none of these, and is let in.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _PRIVATE_ENDINGS = tuple(".internal .local .localhost .test .lan .home.arpa .loc
 
 def may_look(headers: Mapping[str, str], is_page: bool = False) -> bool:
     """
-    Return whether a request may read and change what the inspector knows.
+    Return whether a request may use the API and the page.
 
     Args:
         headers: the request's, names in lower case.
-        is_page: a link of any site may lead to it.
+        is_page: whether it is for the page itself, to which any site may link.
     """
     if not _is_loopback(_host(f"//{headers.get('host', '')}")):
         return False
@@ -37,12 +37,12 @@ def may_look(headers: Mapping[str, str], is_page: bool = False) -> bool:
 
 def may_send(headers: Mapping[str, str], by_proxy: bool = False) -> bool:
     """
-    Return whether a request may send events; a program may call this machine what it likes.
+    Return whether a request may send events; a program may use any name for this machine.
 
     Args:
         headers: the request's, names in lower case.
-        by_proxy: it names its server in the request line (RFC 9112, 3.2.2): whoever sends it
-            has set the inspector as a proxy, which no web page can do.
+        by_proxy: whether its request line names a server (RFC 9112, 3.2.2): the sender uses the
+            inspector as a proxy, which no web page can set.
     """
     host = _host(f"//{headers.get('host', '')}") or ""
     is_meant = by_proxy or not _is_public_name(host)

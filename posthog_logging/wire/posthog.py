@@ -25,7 +25,17 @@ from .compression import CODINGS
 from .dialect import Batch, Dialect, Endpoint, Limits, Request, Response, Results, Rules
 
 
-__all__ = ["AI_PATH", "POSTHOG", "V0", "V1", "PostHogDialect", "refuse_authorization"]
+__all__ = [
+    "AI_PATH",
+    "POSTHOG",
+    "V0",
+    "V1",
+    "PostHogDialect",
+    "cut_line",
+    "line_templates",
+    "refuse_authorization",
+    "without_library",
+]
 
 V1_PATH = "/i/v1/analytics/events"
 #: The route for ``$ai_*`` events of up to 8 MiB each; not every deployment has it.
@@ -140,11 +150,11 @@ class PostHogDialect:
         }
         if not _SPECIAL.isdisjoint(properties):
             properties = _typed(properties, fields)
-        fields["properties"] = _without_library(properties)
+        fields["properties"] = without_library(properties)
         largest = self._largest(event)
         large = largest > self.limits.event_bytes
         line = jsonable.encode(fields, _LARGE if large else jsonable.DEFAULT_LIMITS)
-        return line if len(line) <= largest else _cut(fields, largest, len(line))
+        return line if len(line) <= largest else cut_line(fields, largest, len(line))
 
     def _largest(self, event: str) -> int:
         ai = self.v1 and self.path == V1_PATH and event.startswith(_AI)
@@ -167,7 +177,9 @@ class PostHogDialect:
     def fitted(self, line: bytes) -> bytes:
         """Return *line* cut to what this route takes; only AI events can be too large for it."""
         largest = _AI_BYTES if self.path == AI_PATH else self.limits.event_bytes
-        return line if len(line) <= largest else _cut(jsonable.decode(line), largest, len(line))
+        return (
+            line if len(line) <= largest else cut_line(jsonable.decode(line), largest, len(line))
+        )
 
     def templates(self, constants: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
         """
@@ -180,9 +192,7 @@ class PostHogDialect:
         """
         if not _SPECIAL.isdisjoint(constants):
             return None
-        kept = _without_library(constants)
-        bare = _EVENT + jsonable.encode(kept)[:-1].replace(b"%", b"%%")
-        return bare + (b",%b}" if kept else b"%b}"), bare + b"%b}"
+        return line_templates(constants)
 
     def uuid_of(self, line: bytes) -> str:
         """Return the event's uuid, which is always the first field."""
@@ -274,7 +284,14 @@ def _reencoded_for_v0(line: bytes) -> bytes:
     return jsonable.encode({**kept, "properties": {**own, **options, **found, **lifted}})
 
 
-def _cut(fields: dict[str, Any], size: int, length: int) -> bytes:
+def line_templates(constants: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """Return what `PostHogDialect.templates` does, for properties of which none is special."""
+    kept = without_library(constants)
+    bare = _EVENT + jsonable.encode(kept)[:-1].replace(b"%", b"%%")
+    return bare + (b",%b}" if kept else b"%b}"), bare + b"%b}"
+
+
+def cut_line(fields: dict[str, Any], size: int, length: int) -> bytes:
     """Return *fields* with the properties cut to *size* bytes; raises `Refused` if impossible."""
     properties = fields.pop("properties")
     head = jsonable.encode(fields)[:-1] + b',"properties":'
@@ -284,7 +301,7 @@ def _cut(fields: dict[str, Any], size: int, length: int) -> bytes:
     return head + cut + b"}"
 
 
-def _without_library(properties: Mapping[str, Any]) -> dict[str, Any]:
+def without_library(properties: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out the library's name: V1 takes it from a header, and V0 lines get it when sent."""
     return {k: v for k, v in properties.items() if k not in _LIBRARY}
 
