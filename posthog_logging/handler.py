@@ -245,34 +245,13 @@ class PostHogHandler(DeliveryHandler):
             broker = checks.broker("broker", broker)
         options = EventOptions.of(locals(), **_to_broker(broker, timeout))
         ledger = Ledger()
-        own = {"$is_server": True, **without_owned(options.properties)}
-        if options.disable_geoip:
-            own.setdefault("$geoip_disable", True)
-        release = os.environ.get("POSTHOG_RELEASE_ID", "").strip()
-        if release:
-            own.setdefault("$release_id", release)
         self._trace = options.trace
         self._holder: Holder | None = None
         self._was_closed = False
-        self._encoder = Encoder(
-            options.dialect,
-            ledger,
-            defaults=own,
-            owned=_OWNED,
-            flat=options.flat,
-            hooks=options.before_send,
-            gate=Gate(
-                ledger,
-                options.scrub,
-                options.pseudonymise,
-                options.sample,
-                options.person_rate,
-                Watch() if options.plan else None,
-            ),
-        )
+        self._encoder = _make_encoder(options, ledger)
         #: Makes events of exceptions, also for `capture_exception`.
         self.reporter = _make_reporter(
-            _weakly(self._take), _weakly(self.refuse), _weakly(self._is_deaf), options
+            _weakly(self._take), _weakly(self.refuse), _weakly(self._is_off), options
         )
         #: Sends records to PostHog Logs; None unless *logs* is given.
         self.logs = _make_logs(logs, options, api_key, host)
@@ -287,7 +266,7 @@ class PostHogHandler(DeliveryHandler):
         hooks = ExceptHooks(_weakly(self.reporter.capture)) if options.exception_hooks else None
         on_open = bool if hooks is None else hooks.install
         super().__init__(level, options, ledger, self._encoder.lines, on_open)
-        # Without a disk the thread finishes drafts.
+        # In memory a draft may wait, which the thread encodes; on disk only its line.
         self._accept: Callable[[Draft], bool] = (
             self._pipeline.accept
             if self._in_memory
@@ -432,7 +411,7 @@ class PostHogHandler(DeliveryHandler):
             or any(self in getattr(one, "handlers", ()) for one in loggers)
         )
 
-    def _is_deaf(self) -> bool:
+    def _is_off(self) -> bool:
         """Return whether events are neither taken nor shown to observers, as after `opt_out`."""
         return self._opted_out and (self._sender.held or not _observers)
 
@@ -444,7 +423,7 @@ class PostHogHandler(DeliveryHandler):
         name: Any = "",
     ) -> str | None:
         """Take one event; *bound* is by default that of the context."""
-        if self._is_deaf():
+        if self._is_off():
             self._take_nothing()
             return None
         try:
@@ -491,7 +470,7 @@ class PostHogHandler(DeliveryHandler):
     def _let_go(self, message: Message, line: bytes) -> None:
         """Queue a message that was held."""
         try:
-            if not self._is_deaf():
+            if not self._is_off():
                 self._hand_over(message, line)
         except Refused as refused:
             self._ledger.refuse(refused.reason, refused.detail)
@@ -556,10 +535,36 @@ class PostHogHandler(DeliveryHandler):
         return not self._opted_out
 
 
+def _make_encoder(options: EventOptions, ledger: Ledger) -> Encoder:
+    """Return the encoder, which knows the properties of every event."""
+    own = {"$is_server": True, **without_owned(options.properties)}
+    if options.disable_geoip:
+        own.setdefault("$geoip_disable", True)
+    if release := os.environ.get("POSTHOG_RELEASE_ID", "").strip():
+        own.setdefault("$release_id", release)
+    gate = Gate(
+        ledger,
+        options.scrub,
+        options.pseudonymise,
+        options.sample,
+        options.person_rate,
+        Watch() if options.plan else None,
+    )
+    return Encoder(
+        options.dialect,
+        ledger,
+        defaults=own,
+        owned=_OWNED,
+        flat=options.flat,
+        hooks=options.before_send,
+        gate=gate,
+    )
+
+
 def _make_reporter(
     take: Callable[..., str | None],
     refuse: Callable[..., None],
-    is_deaf: Callable[..., bool | None],
+    is_off: Callable[..., bool | None],
     options: EventOptions,
 ) -> Reporter:
     if options.exception_messages and options.exceptions is None:
@@ -567,7 +572,7 @@ def _make_reporter(
     return Reporter(
         take,
         refuse,
-        is_deaf,
+        is_off,
         options.exceptions,
         options.exception_rate,
         messages=options.exception_messages,
