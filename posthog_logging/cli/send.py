@@ -49,7 +49,9 @@ _REASONS = {
         "`posthog-logging doctor` looks for the cause; a longer --timeout may help",
     ),
     "no_distinct_id": Reason("this kind needs the person's id", "give --distinct-id"),
-    "no_previous_id": Reason("an alias needs the previous id", "give it as the event's name"),
+    "no_previous_id": Reason(
+        "an alias needs the previous id", "give it in place of the event's name"
+    ),
     "no_event_name": Reason("it has no name, or a blank one", "give the event's name"),
     "empty_set": Reason("there is nothing to set", "give at least one key=value"),
 }
