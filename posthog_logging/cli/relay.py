@@ -124,8 +124,8 @@ def run(options: argparse.Namespace) -> int:
     if stuck:
         raise CommandError(stuck, FAILED)
     well = (counts[name] for name in ("delivered", "duplicates", "returned") if name in counts)
-    whole = counts["accepted"] == sum(well)
-    return OK if ended and (whole or not options.once) else FAILED
+    settled = counts["accepted"] == sum(well)
+    return OK if ended and (settled or not options.once) else FAILED
 
 
 def _wait(stop: threading.Event, relay: Relay, plan: Plan, options: argparse.Namespace) -> str:
