@@ -114,8 +114,8 @@ def _run(step: Callable[[str], None], name: str) -> None:
         ) from None
     except Exception as error:
         cause = error.__cause__  # where dictConfig puts the reason
-        reason = f", because of {type(cause).__name__}: {cause}" if cause else ""
-        raise CommandError(f"{name} raised {type(error).__name__}: {error}{reason}") from None
+        why = f", because of {type(cause).__name__}: {cause}" if cause else ""
+        raise CommandError(f"{name} raised {type(error).__name__}: {error}{why}") from None
 
 
 def _configure(name: str) -> None:
