@@ -27,7 +27,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     __version__: str
-else:  # hidden from type checkers, for which every misspelt name would be there
+else:  # hidden from type checkers, which would take every misspelt name for an attribute
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":

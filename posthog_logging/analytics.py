@@ -98,8 +98,13 @@ class Analytics:
                     "handler_or_key: a handler has its own options; give it host and options"
                 )
             self.handler = handler_or_key
-        else:
+        elif handler_or_key is None or isinstance(handler_or_key, str):
             self.handler = PostHogHandler(handler_or_key, host, **options)
+        else:
+            kind = type(handler_or_key).__name__
+            raise TypeError(
+                f"handler_or_key: must be a PostHogHandler or a key, not a value of type {kind}"
+            )
 
     if not TYPE_CHECKING:  # a type checker would take every misspelt name for an attribute
 

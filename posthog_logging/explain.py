@@ -1,5 +1,5 @@
 """
-Explain whether a log call becomes an event (`explain`) and which loggers lead here (`carriers`).
+Explain whether a log call becomes an event (`explain`), and list the loggers with our handlers.
 
 Loggers, handlers and queues are walked in the order in which `logging` calls them. Filters and
 hooks on the way do run; nothing is sent or counted.
@@ -64,7 +64,7 @@ _TO_DO = {
     "send_is_off": "remove send=False",
 }
 
-_NOBODY = "no person is kept for it: neither call nor context names one, or the event asks for it"
+_PERSONLESS = "it keeps no person: neither call nor context names one, or the event asks for that"
 
 
 class Carrier(NamedTuple):
@@ -179,8 +179,11 @@ def explain(
     """
     Return what ``logger.log(level, message, extra=extra)`` would send, and why.
 
-    Identity bound in `context` applies as it would to the log call.
+    Identity bound in `context` applies as it would to the log call. Raises ``TypeError`` or
+    ``ValueError`` for a wrong *logger* or *level*.
     """
+    if not isinstance(logger, (str, logging.Logger)):
+        raise TypeError(f"logger: must be a logger or its name, not {type(logger).__name__}")
     levelno = checks.level("level", level)
     notes = [] if not isinstance(logger, str) or _is_known(logger) else [_UNKNOWN]
     found = logging.getLogger(logger) if isinstance(logger, str) else logger
@@ -207,7 +210,7 @@ def carriers() -> list[Carrier]:
 
 
 _UNKNOWN = (
-    "No logger of this name is in use yet: check its spelling, and that what uses it was imported."
+    "No logger of this name is in use yet: check its spelling, and that the module was imported."
 )
 
 
@@ -234,8 +237,8 @@ def _record(
         )
     except KeyError as error:  # a key of *extra* is an attribute of every record
         return None, (
-            f"it raises KeyError ({error.args[0]}): the name is an attribute of every record. "
-            "Put that key under properties"
+            f"it raises KeyError ({error.args[0]}): the key is an attribute of every record. "
+            "To do: put it under properties"
         )
     passed, detail = _filtered(logger, record)
     return passed, "" if passed is not None else f"a filter of the logger, {detail}"
@@ -342,7 +345,7 @@ def _as_event(handler: PostHogHandler, record: logging.LogRecord, way: str) -> S
     if message is None:
         return Sight(way, own, "none", "not_opted_in")
     if message.properties.get("$process_person_profile") is False:
-        notes.append(_NOBODY)
+        notes.append(_PERSONLESS)
     outcome = "none" if own.silent else "event"
     return Sight(way, own, outcome, own.silent or "", "", tuple(notes), message)
 

@@ -40,7 +40,7 @@ def capture(
     """
     Build the ``extra`` for *event*, a name or a typed event, of the person *distinct_id*.
 
-    Where *event* is None the log message is the name.
+    If *event* is None the log message is the name.
     """
     return {"distinct_id": distinct_id, "event": event, "properties": properties, **more}
 
@@ -54,7 +54,7 @@ def identify(
     **more: Any,
 ) -> Extra:
     """
-    Identify the person *distinct_id*, and set properties of theirs.
+    Build the ``extra`` that identifies the person *distinct_id* and sets their properties.
 
     At a login give *anonymous_id*: what that visitor did before becomes the person's. (PostHog
     refuses an `alias` of a person who has been identified before.)
@@ -62,7 +62,7 @@ def identify(
     Args:
         distinct_id: the person's id.
         set: properties of the person, which overwrite older ones.
-        set_once: properties of the person that are set only where they are missing.
+        set_once: properties of the person that are set only if they are missing.
         anonymous_id: the id that the visitor had before the login.
         more: further keys of ``extra``.
     """
@@ -81,7 +81,7 @@ def set(  # noqa: A001 - the name of the call in both protocols
     set_once: Properties | None = None,
     **more: Any,
 ) -> Extra:
-    """Set *properties* of the person *distinct_id*; *set_once* sets only missing ones."""
+    """Build the ``extra`` that sets *properties* of a person, and missing ones of *set_once*."""
     return {
         "distinct_id": distinct_id,
         "event": "$set",
@@ -91,7 +91,7 @@ def set(  # noqa: A001 - the name of the call in both protocols
 
 
 def alias(previous_id: Any, distinct_id: Any, **more: Any) -> Extra:
-    """Merge *previous_id* into *distinct_id*; for a login use `identify`."""
+    """Build the ``extra`` that merges *previous_id* into *distinct_id*; at a login `identify`."""
     return {
         "distinct_id": distinct_id,
         "event": "$create_alias",
@@ -107,7 +107,16 @@ def group(
     distinct_id: Any = None,
     **more: Any,
 ) -> Extra:
-    """Set *properties* of the group *group_key*, such as ``"acme"``, of type *group_type*."""
+    """
+    Build the ``extra`` that sets *properties* of a group.
+
+    Args:
+        group_type: the group's type, such as ``"company"``.
+        group_key: the group's id, such as ``"acme"``.
+        properties: properties of the group.
+        distinct_id: the person who set them; None: the group itself.
+        more: further keys of ``extra``.
+    """
     return {
         "distinct_id": distinct_id,
         "event": "$groupidentify",

@@ -1,8 +1,8 @@
 """
-`PostHogHandler`: where logging calls in, and where all parts are put together.
+`PostHogHandler`: takes events from log records, and assembles the parts that deliver them.
 
-A plain `logging.Handler` on purpose: from Python 3.12 on ``dictConfig`` builds every
-`QueueHandler` in its own way, and 3.12.0 to 3.12.3 drop the arguments.
+It is no `QueueHandler` on purpose: from Python 3.12 on ``dictConfig`` builds those in a way of
+its own, and 3.12.0 to 3.12.3 drop the arguments.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ __all__ = ["DeliveryError", "PostHogHandler", "observe"]
 
 _OWNED = {"$lib": LIBRARY, "$lib_version": VERSION}
 
-# These state what was, whatever becomes of a transaction.
+# Events that are true whether or not a transaction is committed.
 _NEVER_HELD = frozenset({"$exception", "$identify", "$create_alias", "$http_log"})
 
 
@@ -77,9 +77,9 @@ _observers: tuple[Observer, ...] = ()
 @contextmanager
 def observe(observer: Observer) -> Iterator[None]:
     """
-    Call *observer* with every `Message` that a handler of this process accepts meanwhile.
+    Call *observer* with every `Message` that a handler of this process accepts in the block.
 
-    In the caller's thread, after ``before_send``, also where there is no key to send with.
+    It is called in the thread of the log call, after ``before_send``, also without a key.
     """
     global _observers
     _observers += (observer,)
@@ -91,11 +91,11 @@ def observe(observer: Observer) -> Iterator[None]:
 
 class PostHogHandler(DeliveryHandler):
     """
-    Send the log records that are events to PostHog, or to another endpoint of its kind.
+    Send the log records that are events to PostHog, or to another server of its kind.
 
-    A record is an event if it carries ``distinct_id`` or ``event`` in its ``extra``; all
-    others are left alone. The handler starts and stops its own thread, survives ``fork``
-    and delivers at exit.
+    A record is an event if it has ``distinct_id`` or ``event`` in its ``extra``; all others are
+    left alone. The handler starts and stops its own thread, survives ``fork`` and delivers at
+    exit.
 
     Example::
 
@@ -105,80 +105,85 @@ class PostHogHandler(DeliveryHandler):
         log.info("movie played", extra={"distinct_id": "user-1", "movie_id": "123"})
 
     Args:
-        api_key: the project's key; ``POSTHOG_PROJECT_TOKEN``, else ``POSTHOG_API_KEY``, where
-            None. Without a key nothing is sent, and the first event warns about it.
-        host: the base URL; ``POSTHOG_HOST`` where None, else PostHog's US cloud.
-        dialect: ``"posthog"``, ``"posthog-v1"``, ``"segment"``, … or one of your own.
+        api_key: the project's key; None: ``POSTHOG_PROJECT_TOKEN``, else ``POSTHOG_API_KEY``.
+            Without a key nothing is sent, and the first event logs a warning.
+        host: the base URL; None: ``POSTHOG_HOST``, else PostHog's US cloud.
+        dialect: ``"posthog"``, ``"posthog-v1"``, ``"segment"``, … or a `Dialect` of your own.
         level: the lowest level of the records that it takes.
         flush_at: how many waiting events are sent at once, without waiting for more.
-        flush_interval: how long, in seconds, an event may wait for more to come.
+        flush_interval: how long, in seconds, an event may wait for others to be sent with.
         max_queue_size: how many events may wait.
         max_queue_bytes: how many bytes of events may wait in memory.
-        overflow: what to do with an event when the queue is full: ``"drop_newest"`` drops it,
+        overflow: what to do with an event if the queue is full: ``"drop_newest"`` drops it,
             ``"drop_oldest"`` drops the oldest instead, ``"block"`` waits for room.
         block_timeout: how long, in seconds, ``"block"`` may hold up a log call.
         spool: a folder in which events wait on disk, so that they survive the process; or a
             `Spool` of your own. One folder is for one project.
-        max_spool_bytes: how many bytes that folder may hold, of all processes together.
+        max_spool_bytes: how many bytes that folder may hold, for all processes together.
         fsync: when events are forced onto the disk, to survive a power cut: ``"never"``,
             ``"interval"`` (once a second) or ``"always"`` (before the log call returns).
         max_retries: how often a batch is sent again; None: until *max_age*.
         max_age: how old, in seconds, an event may get before it is given up; None: no limit.
-        timeout: how long one attempt may take, in seconds.
-        shutdown_timeout: how long `close` and the exit may take, in seconds.
+        timeout: how long, in seconds, one attempt may take.
+        shutdown_timeout: how long, in seconds, `close` and the exit may take.
         compression: ``"gzip"``, ``"deflate"``, ``"zstd"``, ``"br"`` or None.
         bisect: whether a batch that is refused as a whole is split to find the event at fault.
         before_send: a callable or a list of them, each given the event as a dict (``event``,
             ``distinct_id``, ``properties``, ``uuid``, ``timestamp``) and returning it, changed
             or not, or None to drop it. One that raises drops the event.
-        on_error: called with a `DeliveryError` and the list of events that were lost; an empty
-            list, and the error's `count`, where there was no room to keep them.
+        on_error: called with a `DeliveryError` and the list of events that were lost; the list is
+            empty if there was no room to keep them, and the error's `count` says how many.
         properties: properties of every event; the event's own override them.
         flat: whether the other keys of ``extra`` become properties.
         scrub: whether values under keys that name secrets (``password``, ``api_key``, …, at any
-            depth) and passwords in URLs are replaced by ``[scrubbed]``; further names beside
+            depth) and passwords in URLs are replaced by ``[scrubbed]``; or further names beside
             the built-in ones; or a callable that is given a key and returns whether it names a
             secret, or None to leave that to the names. Keys are compared by their words.
-        pseudonymise: a mapping of names to keys, or names and one key: values under these
-            names are replaced by their HMAC-SHA-256.
+        pseudonymise: a mapping of names to keys, or a pair of names and one key: values under
+            these names are replaced by their HMAC-SHA-256.
         sample: a mapping of event names to the share of people, from 0 to 1, whose events are
             kept; or a callable that is given the event as *before_send* is and returns that
             share, or None for all. The share is sent as ``$sample_rate``. Exceptions, identify,
             alias, group and set are always kept.
         person_rate: how many events of one person are taken at once, and how many more a
-            second; None: no limit. The same kinds are always taken.
+            second; None: no limit. The same kinds as with *sample* are always taken.
         plan: ``"warn"`` warns once for each name of an event that is not declared by
             `posthog_logging.event`, or does not fit its declaration.
         disable_geoip: whether PostHog is asked not to derive a place from the server's address.
         historical_migration: whether events are marked as imported history.
         headers: further HTTP headers.
         proxies, verify, cert, auth, session: as in ``requests``.
-        exceptions: whether an exception that is logged with ``exc_info`` is reported to error
-            tracking, as a further event; or the lowest level of the log calls that do so.
+        exceptions: whether exceptions logged with ``exc_info`` are reported to error tracking, as
+            further events; or the lowest level of the log calls whose exceptions are.
         exception_rate: how many exceptions of one type are reported at once, and how many more
             a second; None: no limit.
         exception_hooks: whether uncaught exceptions are reported, in any thread.
         exception_messages: whether log calls without ``exc_info`` are reported, too, from the
-            level of *exceptions* on, or from ERROR on where *exceptions* is True.
+            level of *exceptions* on, or from ERROR on if *exceptions* is True.
         exception_steps: how many of the last log records (INFO and above) and events of the
             same context are sent along with an exception.
         exception_variables: whether the project's own frames carry their local variables, as
             `repr` shows them: 1 KiB of each and 64 KiB in all, scrubbed.
-        in_app_include: modules, with those inside them, whose frames are the project's own;
-            where a frame is in both lists the longer name wins.
-        in_app_exclude: modules whose frames are not.
-        trace: whether events carry the ids of OpenTelemetry's active span, where there is one.
-        logs: whether every record goes to PostHog Logs, too; or the lowest level of the records
-            that do; or a mapping of options for the `PostHogLogsHandler` that sends them, which
-            takes all others from here. Logs do not go through a *broker*: beside one they need
-            *api_key* and *host*, or what the environment has for them.
+        in_app_include: modules, with those inside them, whose frames are the project's own; if
+            a frame is in both lists the longer name wins.
+        in_app_exclude: modules whose frames are not the project's own.
+        trace: whether events carry the ids of OpenTelemetry's active span, if there is one.
+        logs: whether every record is also sent to PostHog Logs; or the lowest level of the
+            records that are; or a mapping of options for the `PostHogLogsHandler` that sends
+            them, which takes all others from here. Logs do not go through a *broker*: beside one
+            they need *api_key* and *host*, here or in the environment.
         sync_mode: whether a log call waits until its event has been sent, for serverless.
         send: False builds and counts events, and sends none.
-        debug: set the library's own logger to DEBUG: names and sizes, never keys or payloads.
-        transport: a `Transport` to send by, in place of ``requests``.
+        debug: whether the library's own logger is set to DEBUG, where it logs names and sizes,
+            never keys or payloads.
+        transport: a `Transport` that sends in place of ``requests``.
         broker: the URL of a broker, ``amqp://``, ``redis://`` or ``kafka://``, to which events
-            go instead, for ``posthog-logging relay`` to deliver; ``POSTHOG_BROKER`` where None and
-            neither *host* nor *transport* is given. Events need no key, host or dialect then.
+            are sent instead, and from which ``posthog-logging relay`` delivers them; None:
+            ``POSTHOG_BROKER``, unless *host* or *transport* is given. Events then need no key,
+            host or dialect.
+
+    Raises:
+        TypeError, ValueError: an option is wrong; the error names it, and what is allowed.
     """
 
     def __init__(
@@ -240,38 +245,17 @@ class PostHogHandler(DeliveryHandler):
             broker = checks.broker("broker", broker)
         options = EventOptions.of(locals(), **_to_broker(broker, timeout))
         ledger = Ledger()
-        own = {"$is_server": True, **without_owned(options.properties)}
-        if options.disable_geoip:
-            own.setdefault("$geoip_disable", True)
-        release = os.environ.get("POSTHOG_RELEASE_ID", "").strip()
-        if release:
-            own.setdefault("$release_id", release)
         self._trace = options.trace
         self._holder: Holder | None = None
         self._was_closed = False
-        self._encoder = Encoder(
-            options.dialect,
-            ledger,
-            defaults=own,
-            owned=_OWNED,
-            flat=options.flat,
-            hooks=options.before_send,
-            gate=Gate(
-                ledger,
-                options.scrub,
-                options.pseudonymise,
-                options.sample,
-                options.person_rate,
-                Watch() if options.plan else None,
-            ),
-        )
-        #: Makes events of exceptions; `capture_exception` is its front.
+        self._encoder = _make_encoder(options, ledger)
+        #: Makes events of exceptions, also for `capture_exception`.
         self.reporter = _make_reporter(
-            _weakly(self._take), _weakly(self.refuse), _weakly(self._is_deaf), options
+            _weakly(self._take), _weakly(self.refuse), _weakly(self._is_off), options
         )
-        #: Takes records for PostHog Logs; None where they are not wanted.
+        #: Sends records to PostHog Logs; None unless *logs* is given.
         self.logs = _make_logs(logs, options, api_key, host)
-        # Whether any record may be more than it looks like: an exception, a step, or a log.
+        # Whether records that are not events matter, too: as exceptions, steps or logs.
         self._sees_every_record = self.logs is not None or self.reporter.sees_every_record
         self._has_short_way = (
             options.send
@@ -282,7 +266,7 @@ class PostHogHandler(DeliveryHandler):
         hooks = ExceptHooks(_weakly(self.reporter.capture)) if options.exception_hooks else None
         on_open = bool if hooks is None else hooks.install
         super().__init__(level, options, ledger, self._encoder.lines, on_open)
-        # Without a disk the thread finishes drafts.
+        # In memory a draft may wait, which the thread encodes; on disk only its line.
         self._accept: Callable[[Draft], bool] = (
             self._pipeline.accept
             if self._in_memory
@@ -320,7 +304,7 @@ class PostHogHandler(DeliveryHandler):
         return self._handle_any(record)
 
     def _handle_any(self, record: logging.LogRecord, may_be_event: bool = True) -> Any:
-        """Take *record* as all that it is: an exception, a log, and perhaps an event."""
+        """Take *record* as an exception, a log and, if *may_be_event*, an event."""
         if is_ours(record):
             return True
         passed = self._passes(record) if self.filters else record
@@ -335,7 +319,7 @@ class PostHogHandler(DeliveryHandler):
         return True
 
     def capture(self, distinct_id: Any, event: Any, properties: Any) -> str | None:
-        """Take an event that is an id, a name and properties; as `accept`, and cheaper."""
+        """Take an event of an id, a name and properties, as `accept` does, but faster."""
         if self._has_short_way and not (_observers or self._opted_out):
             draft = self._encoder.draft_of(distinct_id, event, properties)
             if draft is not None:
@@ -357,7 +341,7 @@ class PostHogHandler(DeliveryHandler):
         Return the event that `emit` would make of *record*, or None if that is not an event.
 
         Raises `Refused` if it would be refused. The hooks run; nothing is sent or counted, and
-        *warn* is called for each value that has to be mended.
+        *warn* is called for each value that is corrected.
         """
         found: Fields | None
         if is_event(record):
@@ -369,7 +353,7 @@ class PostHogHandler(DeliveryHandler):
             return None
         bound = self._with_span(bound_to(record))
         message = self._encoder.message(found.fields, found.name, record.created, bound, warn)
-        self._dialect.line(message)  # which refuses what is too large
+        self._dialect.line(message)  # raises if it is too large
         return message
 
     def accept(
@@ -380,8 +364,8 @@ class PostHogHandler(DeliveryHandler):
 
         Args:
             fields: what a log call takes as ``extra``; see `posthog_logging.extras`.
-            name: the event's name, or a typed event, where *fields* has no ``event``.
-            created: when it happened, in epoch seconds; now where None.
+            name: the event's name, or a typed event, if *fields* has no ``event``.
+            created: when it happened, in epoch seconds; None: now.
         """
         created = time.time() if created is None else created
         if self.reporter.steps is not None:
@@ -404,11 +388,11 @@ class PostHogHandler(DeliveryHandler):
         again, it is reported again. Any other object is reported as an Exception with its text.
 
         Args:
-            error: the exception; where None, the one that is being handled.
+            error: the exception; None: the one that is being handled.
             boundary: where it was caught; see `posthog_logging.errors.exception_list`.
-            distinct_id: whom it happened to; where None, the identity bound in the context.
+            distinct_id: the person it happened to; None: the identity bound in the context.
             properties: further properties of the event.
-            level: how severe it is, by a level's name or number; where None, the boundary's.
+            level: its severity, a level's name or number; None: the boundary's.
         """
         error = sys.exc_info()[1] if error is None else error
         return self.reporter.capture(error, boundary, distinct_id, properties, level)
@@ -427,8 +411,8 @@ class PostHogHandler(DeliveryHandler):
             or any(self in getattr(one, "handlers", ()) for one in loggers)
         )
 
-    def _is_deaf(self) -> bool:
-        """Return whether nothing is taken, nor shown to anybody, as after `opt_out`."""
+    def _is_off(self) -> bool:
+        """Return whether events are neither taken nor shown to observers, as after `opt_out`."""
         return self._opted_out and (self._sender.held or not _observers)
 
     def _take(
@@ -438,8 +422,8 @@ class PostHogHandler(DeliveryHandler):
         bound: Bound | None = None,
         name: Any = "",
     ) -> str | None:
-        """Take one event; where *bound* is None, that of the context holds."""
-        if self._is_deaf():
+        """Take one event; *bound* is by default that of the context."""
+        if self._is_off():
             self._take_nothing()
             return None
         try:
@@ -451,12 +435,12 @@ class PostHogHandler(DeliveryHandler):
             return message.uuid if self._hold(message, holder) else None
         except Refused as refused:
             self._ledger.refuse(refused.reason, refused.detail)
-        except faults() as error:  # a log call never raises, whatever is wrong with it or us
+        except faults() as error:  # a log call never raises
             self._ledger.refuse("internal_error", type(error).__name__)
         return None
 
     def _with_span(self, bound: Bound | None) -> Bound | None:
-        """Return *bound* with the active span's ids, where they are asked for."""
+        """Return *bound* with the ids of the active span, if ``trace`` is on."""
         ids = span_ids() if self._trace else None
         if not ids:
             return bound
@@ -464,7 +448,7 @@ class PostHogHandler(DeliveryHandler):
         return bound._replace(properties={**ids, **bound.properties})
 
     def _hand_over(self, message: Message, line: bytes | None = None) -> str | None:
-        """Queue *message*, after those who look on; raises `Refused` where it may not go."""
+        """Show *message* to the observers and queue it; raises `Refused` if it must not go."""
         if _observers and not self._observed(message):
             return None
         line = self._dialect.line(message) if line is None else line
@@ -475,7 +459,7 @@ class PostHogHandler(DeliveryHandler):
         return message.uuid if self._pipeline.put(line) else None
 
     def _hold(self, message: Message, holder: Holder | None) -> bool:
-        """Let *holder* keep the line of *message*, then the handler's own; return whether."""
+        """Let *holder*, then the handler's own, hold *message*; return whether it is held."""
         line = self._dialect.line(message)
         kept = Kept(partial(self._let_go, message, line), self._drop, len(line))
         if holder is not None and self._holder is not None:
@@ -484,9 +468,9 @@ class PostHogHandler(DeliveryHandler):
         return first is not None and first.keep(kept)
 
     def _let_go(self, message: Message, line: bytes) -> None:
-        """Queue what was held back."""
+        """Queue a message that was held."""
         try:
-            if not self._is_deaf():
+            if not self._is_off():
                 self._hand_over(message, line)
         except Refused as refused:
             self._ledger.refuse(refused.reason, refused.detail)
@@ -494,7 +478,7 @@ class PostHogHandler(DeliveryHandler):
             self._ledger.refuse("internal_error", type(error).__name__)
 
     def _drop(self, reason: str) -> None:
-        """Count what was held back and did not happen, which is no loss to warn of."""
+        """Count a held message that is dropped; a rollback is no loss to warn of."""
         self._ledger.refuse(reason, warn=reason != "rolled_back")
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the stdlib's
@@ -533,7 +517,7 @@ class PostHogHandler(DeliveryHandler):
             self.logs.opt_in()
 
     def _emit_from_message(self, record: logging.LogRecord) -> None:
-        """Send what *record* says in its message, if it says anything to us."""
+        """Queue the event in the message of *record*, if that is a typed event or an entry."""
         try:
             found = fields_in_message(record)
             if found is not None:
@@ -544,25 +528,51 @@ class PostHogHandler(DeliveryHandler):
     def _observed(self, message: Message) -> bool:
         """Show *message* to the observers; return whether it may be sent."""
         for observer in _observers:
-            with suppress(Exception):  # it looks on; an event is not lost by that
+            with suppress(Exception):  # an observer's error loses no event
                 observer(message)
         if self._silenced == "no_api_key":
             self._ledger.refuse("no_api_key", warn=False)
         return not self._opted_out
 
 
+def _make_encoder(options: EventOptions, ledger: Ledger) -> Encoder:
+    """Return the encoder, which knows the properties of every event."""
+    own = {"$is_server": True, **without_owned(options.properties)}
+    if options.disable_geoip:
+        own.setdefault("$geoip_disable", True)
+    if release := os.environ.get("POSTHOG_RELEASE_ID", "").strip():
+        own.setdefault("$release_id", release)
+    gate = Gate(
+        ledger,
+        options.scrub,
+        options.pseudonymise,
+        options.sample,
+        options.person_rate,
+        Watch() if options.plan else None,
+    )
+    return Encoder(
+        options.dialect,
+        ledger,
+        defaults=own,
+        owned=_OWNED,
+        flat=options.flat,
+        hooks=options.before_send,
+        gate=gate,
+    )
+
+
 def _make_reporter(
     take: Callable[..., str | None],
     refuse: Callable[..., None],
-    is_deaf: Callable[..., bool | None],
+    is_off: Callable[..., bool | None],
     options: EventOptions,
 ) -> Reporter:
     if options.exception_messages and options.exceptions is None:
-        raise ValueError("exception_messages: needs exceptions=True or a level")
+        raise ValueError("exception_messages: needs exceptions=True, or exceptions= a level")
     return Reporter(
         take,
         refuse,
-        is_deaf,
+        is_off,
         options.exceptions,
         options.exception_rate,
         messages=options.exception_messages,
@@ -574,12 +584,12 @@ def _make_reporter(
 
 
 def _may_be_event(message: Any) -> bool:
-    """Return whether a message that is not a text may be structlog's entry, or a typed event."""
+    """Return whether a message that is not a str may be structlog's entry or a typed event."""
     return isinstance(message, dict) or declaration_of(message) is not None
 
 
 def _put_on_disk(pipeline: Pipeline, encoder: Encoder, ledger: Ledger, draft: Draft) -> bool:
-    """Put the line of *draft*: it must not wait for the thread."""
+    """Encode *draft* and put it into the spool now, in the caller's thread."""
     try:
         return pipeline.put(encoder.line(draft))
     except Refused as refused:
@@ -591,9 +601,10 @@ def _put_on_disk(pipeline: Pipeline, encoder: Encoder, ledger: Ledger, draft: Dr
 
 def _weakly(method: Callable[..., _Result]) -> Callable[..., _Result | None]:
     """
-    Return *method* for somebody who must not keep its object alive; gone, it returns None.
+    Return a function that calls *method*, or returns None once its object is gone.
 
-    A handler whose last reference goes is to close then, not when garbage is next collected.
+    It does not keep the object alive: a handler closes when its last reference is dropped, not
+    at the next garbage collection.
     """
     find = weakref.WeakMethod(method)
 
@@ -605,10 +616,10 @@ def _weakly(method: Callable[..., _Result]) -> Callable[..., _Result | None]:
 
 
 def _to_broker(url: str | None, timeout: float) -> dict[str, Any]:
-    """Return the options that lead to the broker at *url*; none where there is none."""
+    """Return the options that send to the broker at *url*; none without a broker."""
     if url is None:
         return {}
-    from .broker.transport import broker_transport  # no concern of those who have none
+    from .broker.transport import broker_transport  # only needed with a broker
 
     transport = broker_transport(url, checks.seconds("timeout", timeout))
     dialect = transport.dialect
@@ -616,7 +627,7 @@ def _to_broker(url: str | None, timeout: float) -> dict[str, Any]:
         "transport": transport,
         "dialect": dialect,
         "host": dialect.default_host,
-        "api_key": dialect.name,  # the relay has the key; here it says that there is a way
+        "api_key": dialect.name,  # not sent: the relay has the key, but there must be one
     }
 
 
@@ -624,11 +635,10 @@ def _make_logs(
     given: Any, options: EventOptions, api_key: str | None, host: str | None
 ) -> PostHogLogsHandler | None:
     """
-    Return what takes records for PostHog Logs, with *options* where nothing else is *given*.
+    Return the handler for PostHog Logs, with those of *options* that are not *given*; or None.
 
     Args:
-        api_key, host: what the handler was given; beside a broker, which takes events only, they
-            are the logs' alone.
+        api_key, host: the handler's arguments, which beside a broker are for logs alone.
     """
     if isinstance(given, Mapping):
         own = dict(given)
@@ -637,18 +647,21 @@ def _make_logs(
     if own.get("level", 0) is None or not checks.api_key(own.get("api_key", options.api_key)):
         return None
     shared = {name: getattr(options, name) for name in _SHARED_WITH_LOGS}
-    packed = options.compression and "gzip"  # the only one that the service takes
+    packed = options.compression and "gzip"  # the only coding that the service takes
     if options.broker is not None:
         shared.update(api_key=api_key, host=host, transport=None)
         made = PostHogLogsHandler(**{**shared, "compression": packed, **own})
         made.takes = "logs, which do not go through the broker,"
         return made
     if "api_key" not in own and not options.dialect.name.startswith("posthog"):
-        raise ValueError("logs: a mapping with PostHog's own api_key, and perhaps its host")
+        raise ValueError(
+            "logs: must be a mapping with the api_key, perhaps the host, of a PostHog project: "
+            f"the handler's own are for {options.dialect.name}"
+        )
     return PostHogLogsHandler(**{**shared, "compression": packed, **own})
 
 
-# What `logs=` takes over from the handler of events.
+# The options that `logs=` takes from the handler of events.
 _SHARED_WITH_LOGS = (
     "scrub",
     "pseudonymise",

@@ -1,9 +1,8 @@
 """
-`MessageHandler` and `Listener`: the two halves for people who bring their own queue.
+`MessageHandler` and `Listener`: the two ends of a queue that the program brings.
 
-They are the standard library's `QueueHandler` and `QueueListener`, with what an event needs:
-it is fixed before it enters the queue, and the thread at the other end survives what a
-handler raises.
+They are the standard library's `QueueHandler` and `QueueListener`. In addition, an event is fixed
+before it enters the queue, and the listening thread survives what a handler raises.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ __all__ = ["Listener", "MessageHandler"]
 
 class MessageHandler(QueueHandler):
     """
-    A `QueueHandler` that fixes events: what was logged is what the other side sends.
+    A `QueueHandler` that fixes events: what was logged is what the other end sends.
 
-    Give it any queue that `QueueHandler` takes; at the other end a `Listener` passes the
-    records to a `PostHogHandler`. The identity bound on this side, the time and the id of
-    the event travel along, and its values are JSON already, so every event can be pickled.
-    Other records travel as with `QueueHandler`.
+    It takes any queue that `QueueHandler` takes; at the other end a `Listener` passes the
+    records to a `PostHogHandler`. An event's record carries the identity bound in the context,
+    the time, and the event's uuid. Its values are JSON already, so every event can be pickled.
+    Other records are queued as `QueueHandler` queues them.
 
     Example::
 
@@ -51,13 +50,16 @@ class MessageHandler(QueueHandler):
         listener.start()
     """
 
+    #: How many records a full queue, or a filter that raised, has lost.
+    lost = 0
+
     def prepare(self, record: logging.LogRecord) -> Any:
-        """Return a copy of *record* that can travel, as `QueueHandler.prepare` does."""
+        """Return a copy of *record* that can be pickled, as `QueueHandler.prepare` does."""
         if not is_event(record):
             return super().prepare(record)
-        prepared = super().prepare(copy.copy(record))  # to format a record changes it
-        # A record of `logging`'s own class: it can be pickled wherever the program's comes from,
-        # and the program's record factory is not ours to call.
+        prepared = super().prepare(copy.copy(record))  # formatting a record changes it
+        # Of `logging`'s own class, which can be pickled everywhere, and made without the
+        # program's record factory, which may have side effects.
         frozen = logging.LogRecord.__new__(logging.LogRecord)
         frozen.__dict__.update(prepared.__dict__, **_frozen(record))
         return frozen
@@ -82,27 +84,24 @@ class MessageHandler(QueueHandler):
         if self.lost == 1:
             logger.warning("a record was lost: %s; MessageHandler.lost counts them", reason)
 
-    #: How many records a full queue, or a filter that raised, has lost.
-    lost = 0
-
 
 # `queue.ShutDown` is new in Python 3.13.
 _NO_ROOM: tuple[type[Exception], ...] = (queue.Full, getattr(queue, "ShutDown", queue.Full))
 
 
 def _frozen(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the extras of an event as plain values, with name, identity and ids resolved."""
+    """Return the extras of an event as JSON values, with its name, identity, uuid and time."""
     given, _ = expand(fields_of(record), record.msg)
     fields: dict[str, Any] = jsonable.jsonable(given)
     uuid, timestamp = stamp(record.created)
     fields["uuid"] = fields.get("uuid") or uuid
-    moment = given.get("timestamp")
-    # What cannot be read travels on: whoever sends the event says so.
-    fields["timestamp"] = parse_timestamp(moment) or (timestamp if moment is None else moment)
+    when = given.get("timestamp")
+    # One that cannot be read stays as it is: the handler at the other end warns of it.
+    fields["timestamp"] = parse_timestamp(when) or (timestamp if when is None else when)
     if "event" not in fields and "kind" not in fields:
-        fields["event"] = text_of(record)  # which the other side has to find in a longer text
+        fields["event"] = text_of(record)  # `prepare` adds the traceback to the message
     if fields.get("event") is None and "distinct_id" not in fields and "kind" not in fields:
-        return fields  # no event, which the other side says
+        return fields  # not an event: the handler at the other end warns of it
     bound = bound_to(record)
     if fields.get("distinct_id") is None and bound.distinct_id is not None:
         fields["distinct_id"] = jsonable.jsonable(bound.distinct_id)
@@ -115,11 +114,14 @@ def _frozen(record: logging.LogRecord) -> dict[str, Any]:
 
 class Listener(QueueListener):
     """
-    A `QueueListener` that cannot die silently, start twice or hang at its stop.
+    A `QueueListener` that neither dies silently, nor starts twice, nor hangs when it stops.
 
     If a handler raises, that is logged and the thread goes on. `start` and `stop` may be called
     any number of times, also in a forked child, and `stop` works with a full queue.
     """
+
+    #: How many records a handler has raised for.
+    errors = 0
 
     def __init__(
         self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = False
@@ -144,13 +146,13 @@ class Listener(QueueListener):
                 raise
 
     def stop(self) -> None:
-        """Stop the thread once it has handled what was queued before; without one do nothing."""
+        """Stop the thread after it has handled what was queued before; do nothing without one."""
         with self._guard:
             if self._running_in == os.getpid():
-                if not self._run.has_ended:  # else nobody would make room in a full queue
+                if not self._run.has_ended:  # a thread that has ended makes no room in the queue
                     self.enqueue_sentinel()
-                # Not by `join` alone: one that was interrupted before, Python 3.12 and older
-                # take for one that has seen the end.
+                # `join` is not enough: in Python 3.12 and older, after an interrupted one the
+                # next returns at once.
                 self._run.wait()
                 if (thread := self._thread) is not None:
                     thread.join()
@@ -184,11 +186,8 @@ class Listener(QueueListener):
                     type(error).__name__,
                 )
 
-    #: How many records a handler has raised for.
-    errors = 0
-
     def enqueue_sentinel(self) -> None:
-        """Queue the end of this run; where the queue is full, wait until the thread makes room."""
+        """Queue the end of this run; wait for room if the queue is full."""
         end = _End(self._run.number)
         try:
             self.queue.put_nowait(end)
@@ -197,7 +196,7 @@ class Listener(QueueListener):
             blocking.put(end)
 
     def dequeue(self, block: bool) -> Any:
-        """Return the next record, or the sentinel where the end of this run was queued."""
+        """Return the next record, or the sentinel at the end of this run."""
         while isinstance(item := super().dequeue(block), _End):
             if item.run == self._run.number:
                 return self._sentinel
@@ -209,7 +208,7 @@ class Listener(QueueListener):
 
 
 class _End(NamedTuple):
-    """The end of one run: a `stop` that was interrupted may leave a second one for the next."""
+    """The end of one run; an interrupted `stop` may leave one in the queue for the next run."""
 
     run: tuple[int, int]
 
@@ -218,21 +217,21 @@ _numbers = itertools.count()
 
 
 class _Run:
-    """What the thread of a `Listener` does from one start to one stop."""
+    """One run of a `Listener`'s thread, from `start` to `stop`."""
 
     def __init__(self) -> None:
-        # Another Listener, or another process, may find what was left in the same queue.
+        # Unique among all listeners of the queue, also those in other processes.
         self.number = os.getpid(), next(_numbers)
         self.has_ended = False
         self._ended = threading.Lock()
         self._ended.acquire()
 
     def end(self) -> None:
-        """Let whoever waits know, and whoever asks later."""
+        """Note that the thread has ended, and wake who waits for it."""
         self.has_ended = True
         self._ended.release()
 
     def wait(self) -> None:
-        """Wait until the thread has ended; an interruption leaves nothing locked."""
+        """Wait until the thread has ended; may be interrupted and called again."""
         if not self.has_ended:
             self._ended.acquire()

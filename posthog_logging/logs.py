@@ -1,8 +1,8 @@
 """
-`PostHogLogsHandler`: ordinary log records, on their way to PostHog Logs.
+`PostHogLogsHandler`: sends ordinary log records to PostHog Logs.
 
-Every record passes the gates of sdk-specs ``logs`` in their order: not opted out, not blank,
-``before_send``, the rate cap. What a gate holds back is counted, and nothing is raised.
+Each record passes the checks of PostHog's sdk-specs ``logs`` in order: not opted out, not blank,
+``before_send``, the rate cap. Records that fail one are counted; nothing is raised.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ __all__ = ["PostHogLogsHandler"]
 
 BeforeSend = Callable[["dict[str, Any]"], "dict[str, Any] | None"]
 
-# What an event's extras say that is no attribute: the rest of them is what anybody may add.
+# Keys of ``extra`` that do not become attributes.
 _NO_ATTRIBUTES = frozenset({"distinct_id", "properties", "timestamp", "uuid"})
-# What a gate holds back is counted; to tell of it as of a loss would be one more log record.
-_GATES = frozenset({"blank_log", "before_send", "before_send_failed", "rate_limited"})
+# Reasons that are counted without a warning, which would be one more log record.
+_UNWARNED = frozenset({"blank_log", "before_send", "before_send_failed", "rate_limited"})
 
 
 class PostHogLogsHandler(DeliveryHandler):
     """
     Send every log record to PostHog Logs.
 
-    The body is the message, or what a formatter makes of the record. Attributes are the
-    extras, what is bound in the context, where the record was made (``code.*``), what was
-    raised (``exception.*``) and the ids of OpenTelemetry's active span. The library's own
-    records, and those of its requests, are left alone, so the root logger may have it.
+    The body is the message, or the output of the formatter. Attributes are the extras, the
+    properties bound in the context, the place of the log call (``code.*``), the exception
+    (``exception.*``) and the ids of OpenTelemetry's active span. The library's own records, and
+    those of its requests, are never sent, so the handler can be added to the root logger.
 
-    It has a queue and a thread of its own. Nothing waits on disk unless there is a *spool*.
+    It has its own queue and thread. Without a *spool* nothing waits on disk.
 
     Example::
 
@@ -69,18 +69,18 @@ class PostHogLogsHandler(DeliveryHandler):
 
     Args:
         api_key, host: as in `PostHogHandler`.
-        level: the lowest level that is sent.
-        service_name: what the program is called.
+        level: the lowest level of the records that it takes.
+        service_name: the program's name.
         service_version: the program's version.
-        environment: where it runs, such as ``"production"``.
+        environment: where the program runs, such as ``"production"``.
         resource_attributes: further attributes of the program, sent once in each request.
-        token_in_url: whether the key is in the URL as well, and so in access logs.
+        token_in_url: whether the key is also in the URL, and so in access logs.
         before_send: a callable or a list of them, each given the record as a dict (``body``,
             ``level``, ``distinct_id``, ``attributes``) and returning it, changed or not. One
             that returns None or a blank body drops the record.
         scrub, pseudonymise: as in `PostHogHandler`; bodies are searched, too.
-        fail_open: whether a record for which a hook raises is sent as it was before that hook;
-            False drops it.
+        fail_open: whether a record for which a hook raises is sent as the hook got it; False
+            drops it.
         rate_cap: how many records are taken within *rate_window* seconds; 0: no limit.
         batch_size: how many records one request may hold.
         flush_at, flush_interval, max_queue_size, max_queue_bytes, overflow, block_timeout,
@@ -142,10 +142,12 @@ class PostHogLogsHandler(DeliveryHandler):
         self._for_person = pseudonyms.for_person if pseudonyms is not None else None
         self._scrubber = Scrubber.of(scrub, pseudonyms.rule if pseudonyms is not None else None)
         self._fails_open = checks.boolean("fail_open", fail_open)
-        self._most = checks.whole("rate_cap", rate_cap, -(2**63))
-        self._window = checks.number("rate_window", rate_window)
-        capped = self._most > 0 and self._window > 0
-        self._cap = Bucket(self._most, self._window, self._most) if capped else None
+        self._rate_cap = checks.whole("rate_cap", rate_cap, -(2**63))
+        self._rate_window = checks.number("rate_window", rate_window)
+        capped = self._rate_cap > 0 and self._rate_window > 0
+        self._bucket = (
+            Bucket(self._rate_cap, self._rate_window, self._rate_cap) if capped else None
+        )
         dialect = LogsDialect(
             service_name=service_name,
             service_version=service_version,
@@ -158,7 +160,7 @@ class PostHogLogsHandler(DeliveryHandler):
         super().__init__(level, options, Ledger())
 
     def handle(self, record: logging.LogRecord) -> Any:
-        """Take *record*; filters run, the handler's lock is not taken."""
+        """Send *record*; filters run, the handler's lock is not taken."""
         if is_ours(record):
             return True
         if self._opted_out:
@@ -171,30 +173,30 @@ class PostHogLogsHandler(DeliveryHandler):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue *record*; whatever is in it, nothing is raised."""
+        """Queue *record*; never raise, whatever it holds."""
         try:
-            log = self._scrubbed(self._gated(self._read(record)))
+            log = self._scrubbed(self._checked(self._read(record)))
             line = self._dialect.line(_message_of(log, record))
             if not self._sends:
                 raise Refused("send_is_off")
             self._pipeline.put(line)
         except Refused as refused:
-            self._ledger.refuse(refused.reason, warn=refused.reason not in _GATES)
-        except faults() as error:  # a log call never raises, whatever is wrong with it or us
+            self._ledger.refuse(refused.reason, warn=refused.reason not in _UNWARNED)
+        except faults() as error:  # a log call never raises
             self._ledger.refuse("internal_error", type(error).__name__)
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the stdlib's
         """
-        Set what makes the bodies.
+        Set the formatter of the bodies.
 
-        `logging.basicConfig` gives its format to every handler without one; it is meant for a
-        console, and is not taken.
+        The format that `logging.basicConfig` sets on every handler without one is ignored: it
+        is meant for a console.
         """
         if not is_basic_config(sys._getframe(1)):
             super().setFormatter(fmt)
 
     def _read(self, record: logging.LogRecord) -> dict[str, Any]:
-        """Return what *record* says, in the words of ``before_send``."""
+        """Return *record* as the dict that ``before_send`` gets."""
         fields, message = fields_and_message(record)
         bound = bound_to(record)
         given = fields.get("distinct_id")
@@ -214,23 +216,23 @@ class PostHogLogsHandler(DeliveryHandler):
         except faults() as error:
             name = type(error).__name__
             self._ledger.warn(
-                "formatter", f"the formatter raised {name}; the message is sent bare"
+                "formatter", f"the formatter raised {name}; the message is sent unformatted"
             )
             return str(message)
 
-    def _gated(self, log: dict[str, Any]) -> dict[str, Any]:
-        """Return *log* as it may go; raises `Refused` at the gate that it does not pass."""
+    def _checked(self, log: dict[str, Any]) -> dict[str, Any]:
+        """Return *log* after the hooks; raises `Refused` if it fails a check."""
         if not log["body"].strip():
             raise Refused("blank_log")
         for hook in self._hooks:
             log = self._hooked(hook, log)
-        number = self._cap.take(time.monotonic()) if self._cap else 0
+        number = self._bucket.take(time.monotonic()) if self._bucket else 0
         if number == 1:
             logger.warning(
                 "more than %d log records in %g seconds: further ones are dropped, and counted as "
                 "rate_limited. To do: raise rate_cap, or log less",
-                self._most,
-                self._window,
+                self._rate_cap,
+                self._rate_window,
             )
         if number:
             raise Refused("rate_limited")
@@ -249,14 +251,14 @@ class PostHogLogsHandler(DeliveryHandler):
         return {**log, "body": body, "attributes": attributes, "distinct_id": who}
 
     def _hooked(self, hook: BeforeSend, log: dict[str, Any]) -> dict[str, Any]:
-        """Return what *hook* makes of *log*; a copy is its to spoil, should it fail half-way."""
+        """Return the result of *hook*, which gets a copy, as it may change it and then raise."""
         try:
             found = hook({**log, "attributes": dict(log["attributes"])})
             if found is not None:
                 found = {**log, **found, "attributes": dict(found["attributes"])}
                 blank = not found["body"].strip()
         except faults() as error:
-            outcome = "is sent as it was before" if self._fails_open else "is dropped"
+            outcome = "is sent unchanged" if self._fails_open else "is dropped"
             text = f"before_send raised {type(error).__name__}; the record {outcome}"
             self._ledger.warn("before_send", text)
             if self._fails_open:
@@ -268,7 +270,7 @@ class PostHogLogsHandler(DeliveryHandler):
 
 
 def _surroundings(record: logging.LogRecord, bound: Bound) -> dict[str, Any]:
-    """Return what is known beside the message: attributes that a caller's own override."""
+    """Return the attributes from the record and the context, which the caller's override."""
     return {
         **active_span(),
         **bound.properties,
@@ -293,7 +295,7 @@ def _extras(fields: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _raised(record: logging.LogRecord) -> dict[str, str]:
-    """Return OpenTelemetry's attributes of an exception, alive or as text."""
+    """Return OpenTelemetry's attributes of the exception in ``exc_info`` or in a traceback."""
     given = record.exc_info
     if not given and isinstance(record.msg, dict):
         given = record.msg.get("exc_info")
@@ -327,7 +329,7 @@ def _formatted(kind: type, error: Any, trace: Any) -> str:
 
 
 def _safely(make: Callable[..., str], *args: Any) -> str:
-    """Return what *make* makes, or nothing: an exception's own text may raise."""
+    """Return ``make(*args)``; "" if that raises, as an exception's own methods may."""
     try:
         return make(*args)
     except Exception:

@@ -103,7 +103,7 @@ class Plan:
             return cls._of_module(given.__name__)
         if not isinstance(given, (str, os.PathLike)):
             raise PlanError(
-                f"plan: a module or a file, not a value of type {type(given).__name__}"
+                f"plan: must be a module or a file, not a value of type {type(given).__name__}"
             )
         name = os.fspath(given)
         if name.endswith(".json") or os.sep in name:
@@ -112,7 +112,8 @@ class Plan:
             importlib.import_module(name)
         except Exception as error:  # the module's own code may raise anything
             raise PlanError(
-                f"{name}: cannot be imported: {type(error).__name__}: {error}"
+                f"{name}: cannot be imported: {type(error).__name__}: {error}. Give the dotted "
+                "name of a module that Python finds, or a file that ends with .json"
             ) from error
         return cls._of_module(name)
 
@@ -137,7 +138,7 @@ class Plan:
             raise
         except Exception as error:
             raise PlanError(
-                f"{name}: not a plan: write one with posthog-logging plan export MODULE"
+                f"{name}: not a plan: write one with `posthog-logging plan export MODULE FILE`"
             ) from error
 
     def schema(self) -> dict[str, Any]:
@@ -215,17 +216,17 @@ class Watch:
     def _problem_of(self, message: Message) -> str:
         declared = declared_as(message.event)
         if not declared:
-            return "is not in the plan"
+            return "is not in the plan: correct its name, or declare it with @event"
         try:
             properties = jsonable(message.properties)
             planned = [*filter(None, map(self._planned_for, declared))]
             found = [problems(event.schema, properties) for event in planned]
         except Exception as error:
-            return f"cannot be checked: {type(error).__name__}"
+            return f"cannot be checked against the plan: {type(error).__name__}"
         if not found or not all(found):
             return ""
         field, _, may = found[0][0]  # the value itself may be personal: it is not logged
-        return f"does not fit: {field} may be {may}"
+        return f"does not fit the plan: {field} must be {may}"
 
     def _planned_for(self, declaration: Declaration) -> PlannedEvent | None:
         key = id(declaration)
@@ -242,7 +243,7 @@ def _planned(declaration: Declaration) -> PlannedEvent:
         schema = schema_of(declaration)
     except ImportError:
         raise PlanError(
-            "plans are read by pydantic: pip install 'posthog_logging[plan]'"
+            "reading a plan needs pydantic: pip install 'posthog_logging[plan]'"
         ) from None
     except TypeError as error:
         raise PlanError(f"{declaration.name!r}: {error}") from error

@@ -1,15 +1,15 @@
 """
-The pytest plugin: keeps events on this machine, and gives tests something to assert on.
+The pytest plugin: keeps events on this machine, and lets tests assert on them.
 
 It imports the rest of the package only inside functions, and nothing of the program under test.
 
-Under pytest no `PostHogHandler` reaches another machine, but with ``--posthog-live``, or in a
-test that is marked ``@pytest.mark.posthog_live``. It makes no difference where or when the
-handler was made; requests to this machine go out, and child processes obey, too. A folder of
-spooled events is left alone. (``-p no:posthog_logging`` switches all of this off.)
+Under pytest no `PostHogHandler` of the process or its children reaches another machine, wherever
+and whenever it was made, except with ``--posthog-live`` or in a test that is marked
+``@pytest.mark.posthog_live``. Requests to this machine are sent. Spooled events stay in their
+folder. ``-p no:posthog_logging`` switches all of this off.
 
-``posthog_messages`` sees the events of the process, from log calls, structlog and `Analytics`,
-whether or not there is a key, and without a wait for the thread that would send them::
+``posthog_messages`` holds the events of the process, from log calls, structlog and `Analytics`,
+with or without a key, as soon as they are logged::
 
     def test_play(posthog_messages):
         play("123", user="user-1")
@@ -24,10 +24,10 @@ In a ``unittest.TestCase`` the fixture is an attribute::
             play("123", user="user-1")
             self.posthog_messages.one("movie played", movie_id="123")
 
-Where the program's events are declared (`posthog_logging.event`), `Messages.check` compares what
-was sent with the plan, and ``--posthog-plan service.events`` does so after every test.
+If the program declares its events (`posthog_logging.event`), `Messages.check` compares them with
+the plan, and ``--posthog-plan service.events`` does so after every test.
 
-``posthog_server`` is an `Inspector` on a free port, for tests of what really is sent.
+``posthog_server`` is an `Inspector` on a free port, for tests of what is sent over HTTP.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _HEADER = (
 _HEADER_LIVE = "posthog_logging: events are sent (--posthog-live)"
 _MARKER = "posthog_live: let the events of this test leave the machine"
 
-# What every event has, so that it says nothing about one.
+# Properties of every event, which are not shown.
 _EVERYWHERE = frozenset({"$lib", "$lib_version", "$is_server", "$geoip_disable"})
 _MOST_LINES = 50
 _LONGEST_LINE = 300
@@ -72,8 +72,8 @@ class Messages:
     The events of one test, oldest first, as they would be sent.
 
     Each is a `Message`: ``event``, ``distinct_id``, ``properties``, ``uuid``, ``timestamp``.
-    Where a method takes properties, an event fits that has these, whatever else it has; a
-    value fits in the form in which it was logged as well as in that in which it is sent.
+    An event matches given properties if it has them, whatever others it has. A value matches in
+    the form in which it was logged, and in the form in which it is sent.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Messages:
         return f"<{type(self).__name__}: {', '.join(repr(one.event) for one in self) or 'none'}>"
 
     def __str__(self) -> str:
-        """Return a line an event, for people."""
+        """Return a line for each event, for people."""
         return _listed(self.all)
 
     @property
@@ -110,7 +110,7 @@ class Messages:
         return any(not wanted.missing_in(one) for one in self)
 
     def one(self, event: str, /, *, distinct_id: str | None = None, **properties: Any) -> Message:
-        """Return the only such event; an AssertionError shows what there is instead."""
+        """Return the only such event; else an AssertionError shows the events there are."""
         __tracebackhide__ = True
         wanted = _Wanted(event, distinct_id, properties)
         seen = self.all
@@ -122,7 +122,7 @@ class Messages:
         raise AssertionError(f"no event is {wanted}; {_nearest(wanted, seen)}")
 
     def nothing(self) -> bool:
-        """Return True where there is no event; else an AssertionError shows them."""
+        """Return True if there is no event; else an AssertionError shows them."""
         __tracebackhide__ = True
         seen = self.all
         if seen:
@@ -131,7 +131,7 @@ class Messages:
 
     def check(self, plan: Any) -> bool:
         """
-        Return True where every event is in the plan, and fits it; else an AssertionError.
+        Return True if every event is in the plan and fits it; else raise an AssertionError.
 
         Args:
             plan: the module that declares the events, its dotted name, or the path of an
@@ -146,7 +146,11 @@ class Messages:
         return True
 
     def wait_for(self, event: str, count: int = 1, timeout: float = 5.0) -> list[Message]:
-        """Return the events of this name once there are *count*, for those of other threads."""
+        """
+        Return the events of this name once there are *count*, as when other threads log them.
+
+        An AssertionError after *timeout* seconds shows the events there are.
+        """
         __tracebackhide__ = True
         with self._changed:
             enough = self._changed.wait_for(lambda: len(self.named(event)) >= count, timeout)
@@ -165,7 +169,7 @@ class Messages:
             self._seen.clear()
 
     def add(self, message: Message) -> None:
-        """Add *message* as it is now: what happens to its properties later is not sent either."""
+        """Add a copy of *message*: later changes of its properties are not sent either."""
         from .events.jsonable import jsonable
 
         frozen = message._replace(properties=jsonable(message.properties))
@@ -175,7 +179,7 @@ class Messages:
 
 
 class _Wanted(NamedTuple):
-    """What an event is asked to be."""
+    """The name, person and properties that an event should have."""
 
     event: str
     distinct_id: str | None
@@ -185,7 +189,7 @@ class _Wanted(NamedTuple):
         return f"{self.event!r}{' as wanted' if self.distinct_id or self.properties else ''}"
 
     def missing_in(self, message: Message) -> list[str]:
-        """Return a line for each thing that is not so in *message*."""
+        """Return a line for each difference of *message*."""
         fields = {"event": self.event, "distinct_id": self.distinct_id}
         pairs = [(name, want, getattr(message, name)) for name, want in fields.items() if want]
         for name, want in self.properties.items():
@@ -198,7 +202,7 @@ class _Wanted(NamedTuple):
 
 
 class _Nothing:
-    """What a property is that is not there."""
+    """Stands for a property that is missing."""
 
     def __repr__(self) -> str:
         return "missing"
@@ -210,7 +214,7 @@ _NOTHING = _Nothing()
 def _same(wanted: Any, sent: Any) -> bool:
     from .events.jsonable import jsonable
 
-    # The form sent comes first: that of a numpy array can be compared, the array cannot.
+    # The form that is sent comes first: the comparison of a numpy array is no bool.
     return bool(jsonable(wanted) == sent) or bool(wanted == sent)
 
 
@@ -222,7 +226,7 @@ _STARTED = pytest.StashKey[bool]()
 
 @pytest.fixture
 def posthog_messages(request: pytest.FixtureRequest) -> Iterator[Messages]:
-    """The events that this process logs during the test: ``.one("movie played")`` and more."""
+    """The events that this process logs during the test; see `Messages`."""
     from .handler import observe
 
     messages = Messages()
@@ -234,14 +238,14 @@ def posthog_messages(request: pytest.FixtureRequest) -> Iterator[Messages]:
 
 @pytest.fixture
 def posthog_server(request: pytest.FixtureRequest) -> Iterator[Inspector]:
-    """A local server that judges events as PostHog and Segment do: ``.url``, ``.events``, …."""
+    """A local server that judges events as PostHog and Segment do; see `Inspector`."""
     from .delivery.transport import MemoryTransport, use
     from .inspector import Inspector
 
     with Inspector() as server:
         _give(request, server)
         yield server
-        # What still waits would be reported as lost, in the middle of some other test.
+        # Events that still wait would be reported as lost during another test.
         with use(MemoryTransport(0), everywhere=True):
             _flush(_PROMPTLY)
 
@@ -261,25 +265,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--posthog-plan",
         metavar="PLAN",
-        help="fail a test that sends events which are not as planned: the module that declares"
-        " them, or an exported plan",
+        help="fail a test whose events are not as planned; PLAN is the module that declares them,"
+        " or an exported plan",
     )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Keep events here before the first conftest is imported: it may log some."""
+    """Keep events on this machine before the first conftest, which may log some, is imported."""
     _begin(early_config, early_config.known_args_namespace)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep events here where the plugin was loaded late: by a conftest, or in a worker."""
+    """Keep events on this machine if the plugin was loaded late: by a conftest, or in a worker."""
     config.addinivalue_line("markers", _MARKER)
     _begin(config, config.option)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Read the plan once; by now the program under test can be imported."""
+    """Read the plan, as the program under test can be imported now."""
     given = session.config.getoption("posthog_plan")
     if given is None:
         return
@@ -292,13 +296,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Say once what happens to events."""
+    """Return a line on whether events are sent."""
     return _HEADER_LIVE if config.getoption("posthog_live") else _HEADER
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Let the events of a marked test go, also those of its fixtures, and no other's."""
+    """Send the events of a marked test, with those of its fixtures, and of no other."""
     with ExitStack() as stack:
         if _PLAN in item.config.stash:
             from .handler import observe
@@ -316,7 +320,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Fail a test whose events, also those of its fixtures, are not as planned."""
+    """Fail a test whose events, with those of its fixtures, are not as planned."""
     outcome: Any = yield
     messages = item.stash.get(_CHECKED, None)
     if messages is None or outcome.excinfo is not None:
@@ -338,7 +342,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def _begin(config: pytest.Config, options: Any) -> None:
-    """Keep events here, unless --posthog-live is given, until *config* comes to its end."""
+    """Keep events on this machine until the end of *config*, unless --posthog-live is given."""
     from .delivery.exits import opened
 
     if _STARTED in config.stash:
@@ -353,7 +357,7 @@ def _begin(config: pytest.Config, options: Any) -> None:
 
 @contextmanager
 def _staying(stay: bool) -> Iterator[None]:
-    """Keep events on this machine, or let them go, those of child processes too."""
+    """Keep events on this machine or send them, also in child processes."""
     from .delivery.transport import LOCAL_ONLY, MemoryTransport, use
 
     stand_in = MemoryTransport(0) if stay else None
@@ -366,7 +370,7 @@ def _staying(stay: bool) -> Iterator[None]:
 
 
 def _end(live: bool, before: weakref.WeakSet[Pipeline]) -> None:
-    """Close the handlers that the session has made, quietly: logging's streams may be gone."""
+    """Close the handlers that the session has made; log nothing, as streams may be closed."""
     from .delivery.exits import opened
     from .delivery.own_log import logger
     from .delivery.transport import MemoryTransport, use
@@ -382,7 +386,7 @@ def _end(live: bool, before: weakref.WeakSet[Pipeline]) -> None:
 
 
 def _flush(limit: float | None = None) -> None:
-    """Bring what waits to where it goes at present, within *limit* or the handlers' own limits."""
+    """Flush all handlers, within *limit* seconds or the longest of their own limits."""
     from .delivery.exits import opened
 
     pipelines = opened()
@@ -393,9 +397,9 @@ def _flush(limit: float | None = None) -> None:
 
 
 def _nearest(wanted: _Wanted, seen: list[Message]) -> str:
-    """Return what the event nearest to *wanted* has otherwise, and the list of all."""
+    """Return the differences between *wanted* and the event most like it, and all events."""
     if not seen:
-        return "there is none at all"
+        return "there are no events"
 
     def distance(message: Message) -> tuple[float, int]:
         likeness = difflib.SequenceMatcher(None, wanted.event, message.event).ratio()
@@ -408,7 +412,7 @@ def _nearest(wanted: _Wanted, seen: list[Message]) -> str:
 
 
 def _unplanned(plan: Plan, messages: list[Message]) -> list[str]:
-    """Return a line for each thing that is not as planned."""
+    """Return a line for each finding against the plan."""
     return [
         f"{number:>4}  {finding.event!r}: {finding.text!s}"
         for number, one in enumerate(messages, 1)
@@ -417,7 +421,7 @@ def _unplanned(plan: Plan, messages: list[Message]) -> list[str]:
 
 
 def _listed(messages: list[Message]) -> str:
-    """Return a line an event; nothing in one reaches the terminal as it is."""
+    """Return a line for each event, without control characters."""
     return _cut([_line(number, one) for number, one in enumerate(messages, 1)]) or "    none"
 
 

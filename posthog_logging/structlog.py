@@ -50,6 +50,7 @@ class PostHogProcessor:
             entries that never reach `logging`. Default False.
 
     Raises:
+        TypeError: *target*, *select* or *logs* is of a wrong type.
         ValueError: *logs* is true, but the handler has no ``logs=``.
     """
 
@@ -69,7 +70,9 @@ class PostHogProcessor:
             )
         self._select: Select | None = checks.hook("select", select)
         if checks.boolean("logs", logs) and self._handler.logs is None and self._handler.sends:
-            raise ValueError("logs: the handler takes no logs; give it logs=True or a level")
+            raise ValueError(
+                "logs: the handler takes no logs; give PostHogHandler logs=True or a level"
+            )
         self._logs = self._handler.logs if logs else None
 
     def __repr__(self) -> str:
@@ -82,20 +85,20 @@ class PostHogProcessor:
         try:
             created = time.time()
             level = _level(method_name)
-            if level >= self._handler.level:
+            is_taken = level >= self._handler.level
+            if is_taken:
                 self._handler.reporter.entry(event_dict, method_name, level, created)
             if self._logs is not None and level >= self._logs.level:
                 self._logs.handle(_record(logger, method_name, level, event_dict, created))
-            if self._takes(method_name, event_dict):
+            if is_taken and self._selects(event_dict):
                 fields, name = fields_in_entry(event_dict, created)
                 self._handler.accept(fields, name, created)
         except faults() as error:  # a log call never raises
             self._handler.refuse("internal_error", type(error).__name__)
         return event_dict
 
-    def _takes(self, method_name: str, entry: Mapping[str, Any]) -> bool:
-        if _level(method_name) < self._handler.level:
-            return False
+    def _selects(self, entry: Mapping[str, Any]) -> bool:
+        """Return whether *entry* is an event."""
         if self._select is None:
             return "distinct_id" in entry or declaration_of(entry.get("event")) is not None
         try:

@@ -180,6 +180,12 @@ def test_calls_of_other_clients_are_answered_with_a_hint(make: Any, name: str, h
     assert not hasattr(make(), "__array__")
 
 
+def test_what_is_neither_a_handler_nor_a_key() -> None:
+    """A wrong first argument is an error that names it."""
+    with pytest.raises(TypeError, match=r"^handler_or_key: must be a PostHogHandler or a key"):
+        Analytics(7)  # type: ignore[arg-type]
+
+
 def test_properties_in_place_of_the_id_identify_nobody(make: Any, recorder: Recorder) -> None:
     """``identify({…})`` is refused: the text of a dict is no person."""
     analytics = make()

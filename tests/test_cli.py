@@ -525,7 +525,7 @@ def test_send_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr()
 
     assert 1 == status
-    assert "lost: shutdown" in shown.out
+    assert "lost (shutdown)" in shown.out
     assert "ConnectionRefusedError" in shown.err
 
 
@@ -535,7 +535,7 @@ def test_send_refused_here(inspector: Inspector, capsys: pytest.CaptureFixture[s
 
     assert (1, []) == (status, inspector.requests)
     shown = capsys.readouterr().out
-    assert "lost: no_distinct_id" in shown
+    assert "lost (no_distinct_id)" in shown
     assert "To do: give --distinct-id." in shown
 
 

@@ -376,3 +376,10 @@ def test_both_forms(make_handler: Any, make_log: Any, inspector: Inspector) -> N
         found["handlers"][0]["outcome"],
         found["handlers"][0]["message"]["event"],
     )
+
+
+@pytest.mark.parametrize("logger", [7, None, ["a"]])
+def test_what_is_no_logger(logger: Any) -> None:
+    """A wrong logger is an error that names the parameter."""
+    with pytest.raises(TypeError, match=r"^logger: must be a logger or its name"):
+        explain(logger)

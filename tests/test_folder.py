@@ -231,7 +231,8 @@ def test_random_damage(tmp_path: Path, hits: list[tuple[int, bytes]], rest: byte
         assert spool.adopted == len(found) + log.lost.get("broken", 0)
     else:
         assert [] == found or whole == [line for line in found if line in whole]
-    assert len(found) == len(set(found))
+    # Damage may make two lines alike: each is delivered as often as it stands in the file.
+    assert all(found.count(line) <= (content + rest).count(line) for line in set(found))
 
 
 _numbers = iter(range(1_000_000))

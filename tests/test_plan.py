@@ -245,8 +245,8 @@ def test_the_plan_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("nothing.like.this", "nothing.like.this: cannot be imported: ModuleNotFoundError"),
         ("json", "json: declares no events"),
         ("missing.json", "missing.json: cannot be read: No such file"),
-        (5, "plan: a module or a file, not a value of type int"),
-        (None, "plan: a module or a file, not a value of type NoneType"),
+        (5, "plan: must be a module or a file, not a value of type int"),
+        (None, "plan: must be a module or a file, not a value of type NoneType"),
     ],
 )
 def test_what_is_not_a_plan(given_plan: Any, text: str) -> None:
@@ -319,7 +319,7 @@ except PlanError as error:
 """
     done = run_script(script)
 
-    assert "1\nplans are read by pydantic: pip install 'posthog_logging[plan]'\n" == done.stdout
+    assert "1\nreading a plan needs pydantic: pip install 'posthog_logging[plan]'\n" == done.stdout
 
 
 # plan="warn".
@@ -338,7 +338,7 @@ def test_warnings(caplog: pytest.LogCaptureFixture) -> None:
     assert 12 == len(sent.events)
     assert 2 == len(warned)
     assert "'never declared' is not in the plan" in warned[0]
-    assert "'seat taken' does not fit: row may be a whole number" in warned[1]
+    assert "'seat taken' does not fit the plan: row must be a whole number" in warned[1]
     assert "hunter2" not in caplog.text
 
 

@@ -539,7 +539,7 @@ def test_one_of_none() -> None:
 
     with pytest.raises(AssertionError) as caught:
         seen.one("movie plaid", distinct_id="user-1")
-    with pytest.raises(AssertionError, match=r"^no event is 'x'; there is none at all$"):
+    with pytest.raises(AssertionError, match=r"^no event is 'x'; there are no events$"):
         Messages().one("x")
 
     assert (

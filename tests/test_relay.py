@@ -214,7 +214,7 @@ USAGE = {
     "host": (["--broker", "memory://x", "--api-key", "k", "--host", "x"], "host"),
     "listen": (["--listen", "9464"], "a host and a port"),
     "port": (["--listen", "127.0.0.1:99999"], "a host and a port"),
-    "workers": (["--workers", "0"], "from 1 on"),
+    "workers": (["--workers", "0"], "a whole number from 1 to"),
     "drain": (["--drain", "soon"], "seconds"),
     "give up": (["--give-up-after", "5"], "needs --once"),
     "no file": (["--broker", "memory://x", "--api-key-file", "/nowhere/key"], "cannot be read"),
@@ -389,7 +389,7 @@ def test_once_gives_up_while_the_endpoint_is_away(
     again = main(["relay", *given, "--api-key", "phc_test", "--once", "--workers", "1"])
 
     assert (1, 0) == (status, again)
-    assert f"{sink.url} took nothing. 3 event(s) that came go back to the queue" in told.err
+    assert f"{sink.url} took nothing. The relay gives 3 events back to the queue" in told.err
     assert "`posthog-logging doctor`" in told.err
     assert "returned 3" in told.out
     assert uuids(range(3)) == set(sink.seen)

@@ -501,7 +501,7 @@ def test_native_entries_become_logs(make_handler: Any, inspector: Any) -> None:
 
 def test_logs_need_a_handler_that_takes_them(make_handler: Any) -> None:
     """``logs=True`` on a handler without ``logs=`` is an error that says what to do."""
-    with pytest.raises(ValueError, match="give it logs=True"):
+    with pytest.raises(ValueError, match="give PostHogHandler logs=True"):
         PostHogProcessor(make_handler(), logs=True)
     with pytest.raises(TypeError, match="logs"):
         PostHogProcessor(make_handler(), logs=1)  # type: ignore[arg-type]
@@ -513,7 +513,7 @@ def test_logs_need_a_handler_that_takes_them(make_handler: Any) -> None:
         (
             ("phc_test",),
             {},
-            "target: must be a PostHogHandler or an Analytics, not",
+            "target: must be a PostHogHandler or an Analytics, not a value of type str",
         ),
         ((None,), {"select": "movie_id"}, "select: must be a callable"),
     ],

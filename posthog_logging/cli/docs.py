@@ -63,7 +63,7 @@ def _guide(topic: str, found: Mapping[str, str]) -> str:
     near = get_close_matches(topic, found, 1)
     hint = f" Did you mean {near[0]}?" if near else ""
     width = max(map(len, found))
-    topics = [f"{name:{width}}  {_title(text)}" for name, text in found.items()]
+    topics = [f"{name:{width}}  {_promise(text)}" for name, text in found.items()]
     raise CommandError(f"there is no guide {topic!r}.{hint} The guides are:", choices=topics)
 
 

@@ -11,7 +11,7 @@ import json
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 
 __all__ = ["Answer", "Judgement", "judge_get", "judge_posthog"]
@@ -141,21 +141,7 @@ def _neither(answer: Answer) -> Judgement:
     """Judge an answer that no ingestion endpoint gives."""
     http = f"HTTP {answer.status}"
     if 300 <= answer.status < 400:
-        parts = urlsplit(answer.headers.get("location", ""))
-        if not parts.netloc:
-            return Judgement(
-                WRONG,
-                f"{http}: the address redirects to {parts.path[:60] or 'another path'}, as a "
-                "login does, and takes no events",
-                "let what asks for the login pass /i/v1/ and /batch/ without one, or give the "
-                "address of the ingestion endpoint as host",
-            )
-        place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        return Judgement(
-            WRONG,
-            f"{http}: the address redirects to {place}, and the key is not sent after it",
-            f"give {place} as host, if that is the ingestion endpoint",
-        )
+        return _redirect(http, urlsplit(answer.headers.get("location", "")))
     if _is_in_trouble(answer):
         return Judgement(NOTE, f"{http}: the server is in trouble", _WAITS)
     if answer.status == 401:
@@ -171,7 +157,24 @@ def _neither(answer: Answer) -> Judgement:
     return Judgement(
         WRONG,
         f"{http}: the server has no ingestion endpoint at this address",
-        "check host for a path or a port too many, and the dialect",
+        "check that host has the right path and port, and that the dialect is the server's",
+    )
+
+
+def _redirect(http: str, to: SplitResult) -> Judgement:
+    if not to.netloc:
+        return Judgement(
+            WRONG,
+            f"{http}: the address redirects to {to.path[:60] or 'another path'}, as a login does, "
+            "and takes no events",
+            "let what asks for the login pass /i/v1/ and /batch/ without one, or give the address "
+            "of the ingestion endpoint as host",
+        )
+    place = f"{to.scheme}://{to.netloc.rpartition('@')[2]}"
+    return Judgement(
+        WRONG,
+        f"{http}: the address redirects to {place}, and the key is not sent after it",
+        f"give {place} as host, if that is the ingestion endpoint",
     )
 
 

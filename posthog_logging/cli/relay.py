@@ -21,8 +21,7 @@ from urllib.parse import urlsplit
 
 from ..broker.engine import Intake, engine_for
 from ..delivery import checks
-from ..delivery.options import is_disabled
-from ..wire import Endpoint, find_dialect
+from ..wire import Dialect, Endpoint, find_dialect
 from . import broker, destination
 from .command import FAILED, OK, CommandError, seconds, whole
 from .output import Output, counted
@@ -66,6 +65,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _number("--workers", 4, "how many requests may be open at once", parser)
     _number("--prefetch", 60, "how many messages a worker may hold", parser)
     _number("--batch", 2000, "how many events a request may have", parser)
+    _add_end(parser)
+    parser.add_argument(
+        "--listen",
+        type=_listening,
+        metavar="HOST:PORT",
+        help="answer /healthz, /readyz and /metrics there",
+    )
+    parser.add_argument("--json", action="store_true", help="print the counts as a line of JSON")
+
+
+def _add_end(parser: argparse.ArgumentParser) -> None:
+    """Add the options on when and how the relay ends."""
     parser.add_argument(
         "--drain",
         type=seconds,
@@ -81,13 +92,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --once: after how long without progress to end with status 1 "
         f"(default {_GIVE_UP_AFTER:g})",
     )
-    parser.add_argument(
-        "--listen",
-        type=_listening,
-        metavar="HOST:PORT",
-        help="answer /healthz, /readyz and /metrics there",
-    )
-    parser.add_argument("--json", action="store_true", help="print the counts as a line of JSON")
 
 
 def _number(name: str, default: int, about: str, parser: argparse.ArgumentParser) -> None:
@@ -110,7 +114,8 @@ def run(options: argparse.Namespace) -> int:
         if options.listen is not None:
             stack.callback(_monitor(options, plan, relay).close)
         relay.start()
-        output.say(f"From {plan.address.public} to {plan.endpoint.host}, {plan.workers} workers.")
+        workers = counted(plan.workers, "worker")
+        output.say(f"From {plan.address.public} to {plan.endpoint.host}, {workers}.")
         stuck = _wait(stop, relay, plan, options)
         ended = relay.stop(options.drain)
     counts = relay.ledger.counts
@@ -119,8 +124,8 @@ def run(options: argparse.Namespace) -> int:
     if stuck:
         raise CommandError(stuck, FAILED)
     well = (counts[name] for name in ("delivered", "duplicates", "returned") if name in counts)
-    whole = counts["accepted"] == sum(well)
-    return OK if ended and (whole or not options.once) else FAILED
+    settled = counts["accepted"] == sum(well)
+    return OK if ended and (settled or not options.once) else FAILED
 
 
 def _wait(stop: threading.Event, relay: Relay, plan: Plan, options: argparse.Namespace) -> str:
@@ -161,8 +166,7 @@ def _stuck(state: State, plan: Plan, waited: float) -> str:
 def _plan(options: argparse.Namespace) -> Plan:
     from ..broker.relay import Plan
 
-    if is_disabled():
-        raise CommandError("POSTHOG_DISABLED is set, so nothing is sent")
+    destination.ensure_enabled()
     if options.give_up_after is None:
         options.give_up_after = _GIVE_UP_AFTER
     elif not options.once:
@@ -170,13 +174,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     try:
         where = broker.address_of(options)
         dialect = find_dialect(options.dialect)
-        key = checks.api_key(broker.secret_in(options.api_key_file) or options.api_key)
-        if not key:
-            raise CommandError(
-                "there is no key to send with: set POSTHOG_API_KEY or give --api-key-file"
-            )
-        host = dialect.ingestion_host(checks.host(options.host, dialect.default_host), key)
-        coding = "gzip" if "gzip" in dialect.codings else None
+        endpoint = _endpoint(options, dialect)
         engine_for(where)  # raises if its package is missing
     except (TypeError, ValueError) as error:
         raise CommandError(str(error)) from None
@@ -184,12 +182,23 @@ def _plan(options: argparse.Namespace) -> Plan:
     return Plan(
         where,
         dialect,
-        Endpoint(host, key, coding),
+        endpoint,
         Intake(options.prefetch, not options.no_declare, patience),
         options.workers,
         min(options.batch, dialect.limits.batch_count),
         options.timeout,
     )
+
+
+def _endpoint(options: argparse.Namespace, dialect: Dialect) -> Endpoint:
+    """Return where to deliver; raises ``ValueError`` for a wrong key or host."""
+    key = checks.api_key(broker.secret_in(options.api_key_file) or options.api_key)
+    if not key:
+        raise CommandError(
+            "there is no key to send with: set POSTHOG_API_KEY or give --api-key-file"
+        )
+    host = dialect.ingestion_host(checks.host(options.host, dialect.default_host), key)
+    return Endpoint(host, key, "gzip" if "gzip" in dialect.codings else None)
 
 
 def _monitor(options: argparse.Namespace, plan: Plan, relay: Relay) -> Any:

@@ -42,13 +42,18 @@ exit statuses: 0 delivered, 1 lost or refused, 2 wrong usage
 
 Fields = dict[str, Any]
 
-# Remedies for this command, where those in the table of reasons are for log calls.
-_REMEDIES = {
-    "shutdown": "`posthog-logging doctor` looks for the cause; a longer --timeout may help",
-    "no_distinct_id": "give --distinct-id",
-    "no_previous_id": "give the previous id in place of the event's name",
-    "no_event_name": "give the event's name",
-    "empty_set": "give at least one key=value",
+# Reasons in words of this command, where those in the table of losses are about log calls.
+_REASONS = {
+    "shutdown": Reason(
+        "it could not be delivered in time",
+        "`posthog-logging doctor` looks for the cause; a longer --timeout may help",
+    ),
+    "no_distinct_id": Reason("this kind needs the person's id", "give --distinct-id"),
+    "no_previous_id": Reason(
+        "an alias needs the previous id", "give it in place of the event's name"
+    ),
+    "no_event_name": Reason("it has no name, or a blank one", "give the event's name"),
+    "empty_set": Reason("there is nothing to set", "give at least one key=value"),
 }
 
 
@@ -116,11 +121,10 @@ def _report(output: Output, event: str, uuid: str | None, lost: str, status: int
 
 def _loss(uuid: str | None, lost: str, status: int | None) -> str:
     """Return what happened to a lost event, and what to do."""
-    known = LOSSES.get(lost, Reason("the event was lost"))
-    remedy = _REMEDIES.get(lost, known.remedy)
-    answer = f" (HTTP {status})" if status else ""
-    advice = f" To do: {remedy}." if remedy else ""
-    return f"{uuid or 'The event'} was lost: {lost}{answer}. {known.meaning.capitalize()}.{advice}"
+    known = _REASONS.get(lost) or LOSSES.get(lost, Reason("the reason is unknown"))
+    answer = f", HTTP {status}" if status else ""
+    advice = f" To do: {known.remedy}." if known.remedy else ""
+    return f"{uuid or 'The event'} was lost ({lost}{answer}): {known.meaning}.{advice}"
 
 
 def _fields(options: argparse.Namespace) -> Fields:

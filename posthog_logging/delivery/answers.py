@@ -320,13 +320,13 @@ class AnswerHandler:
         elif trouble.pauses:
             self._warn("paused", advice(response), response, "sending is paused, events wait")
         else:
-            why = why or "cannot deliver"
             self._warn("outage", why, response, "events wait for the next try")
 
     def _warn(self, topic: str, why: str, response: Response, then: str) -> None:
         """Log what keeps events from the host, what happens to them *then*, and what to do."""
         host = self._endpoint.host
-        trouble = self._protocol.trouble() or f"{host}: {why}"
+        known = f"{host}: {why}" if why else f"cannot deliver to {host}"
+        trouble = self._protocol.trouble() or known
         text = f"{trouble}, {summary(response)}; {then}. To do: {remedy(host)}"
         self._ledger.warn(topic, text)
 
