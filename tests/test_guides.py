@@ -150,12 +150,13 @@ def anonymous(text: str) -> str:
 
 @pytest.mark.parametrize("topic", GUIDES)
 def test_form(topic: str) -> None:
-    """A guide has a title and a first sentence, and each sentence has a line of its own."""
+    """A guide has a title and a first sentence, which `posthog-logging docs` shows whole."""
     title, blank, promise, *_ = GUIDES[topic].splitlines()
 
     assert title.startswith("# ")
     assert "" == blank
     assert promise.endswith(".")
+    assert len(promise) <= 120
     assert GUIDES[topic].endswith("\n")
 
 

@@ -153,6 +153,8 @@ class Dialect(Protocol):
     """
     One wire protocol. Methods are pure: they do no I/O, and ``now`` comes as an argument.
 
+    ``tests/test_dialects.py`` is the contract: a dialect that is in `DIALECTS` is held to it.
+
     It may have more, each of which is asked for where it is there:
 
     - ``family``: the name under which a spool keeps its lines, if it shares them with others;
