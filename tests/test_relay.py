@@ -746,7 +746,7 @@ def test_everything_arrives(rabbitmq: RabbitMQ, sink: Sink, relays: Any, tmp_pat
     100,000 events of 4 producers arrive through 3 relays, with 8 kills and a restarted broker.
 
     Repeats have the same uuid and the same bytes and are fewer than a tenth, and no log call
-    took as long as a quarter of a second.
+    waited for the broker, nor half as long as it was away.
     """
     where, each = own_queue(rabbitmq), 25_000
     prepare(where)
@@ -764,8 +764,10 @@ def test_everything_arrives(rabbitmq: RabbitMQ, sink: Sink, relays: Any, tmp_pat
             _end_one(now.pop(0))
             now.append(relays(where))
         if step == 4:
+            stopped_at = time.monotonic()
             rabbitmq.stop()
             rabbitmq.start()
+            away = time.monotonic() - stopped_at
     statuses = [one.end(60.0) for one in producers]
     expected = uuids(range(4 * each))
     complete = sink.wait(lambda: len(sink.seen) >= len(expected), 60.0)
@@ -775,7 +777,7 @@ def test_everything_arrives(rabbitmq: RabbitMQ, sink: Sink, relays: Any, tmp_pat
     assert expected == set(sink.seen)
     assert {1} == {len(forms) for forms in sink.forms.values()}
     assert sink.repeats < len(expected) / 10
-    assert max(one.worst for one in producers) < 0.25
+    assert max(one.worst for one in producers) < away / 2
     assert [] == letters(where, 0.3)
 
 

@@ -175,6 +175,7 @@ class DeliveryLoop:
         self._take_in_hand(most)
         self._note_room()  # before they are finished, which takes its time
         few = len(hand) < _BACKLOG and not self._serving
+        is_contended = True
         if not hand:
             self._sender.append([])  # lets a journal look after its disk
         while hand:
@@ -182,11 +183,14 @@ class DeliveryLoop:
                 members = list(group)
                 self._sender.append(self._finished(members) if kind is tuple else members)
                 del hand[: len(members)]  # so that drafts do not fill memory beside their lines
-            if not (self._serving or self._room.is_half_full):
+            if (few or is_contended) and not (self._serving or self._room.is_half_full):
                 # Let go of the interpreter, so that a caller that wakes up does not wait for a
                 # whole batch, or for CPython's 5 ms. Not while the queue fills up: the thread
-                # could not catch up.
+                # could not catch up. Nor in a backlog that nobody adds to: on a busy machine
+                # other programs would run first, each time.
+                before = self._room.bytes_in
                 time.sleep(0)
+                is_contended = self._room.bytes_in != before
         self._note_room()
         if self._room.drops_oldest:
             self._drop_oldest()
