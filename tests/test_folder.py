@@ -173,6 +173,36 @@ def test_a_crowd_of_orphans(limit: int, held: int, folder: Path) -> None:
     assert ("601 601 []\n", "") == (done.stdout, done.stderr)
 
 
+def test_looking_hinders_nobody(folder: Path, make: Any) -> None:
+    """Orphans are adopted at the first look, whoever looks into the folder at that moment."""
+    model = left_behind(folder, lines_from(0, 1))
+    content = model.read_bytes()
+    for number in range(1, 61):
+        name = f"1-{number:x}-1.ndjson"
+        (folder / name).write_bytes(content.replace(b"0" * 10, b"%010d" % number))
+    fds = [os.open(path, os.O_RDONLY) for path in folder.iterdir()]
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.is_set():
+            for fd in fds:
+                segment.is_locked(fd)
+
+    others = [threading.Thread(target=look) for _ in range(3)]
+    for one in others:
+        one.start()
+    try:
+        found = take_all(make())
+    finally:
+        is_over.set()
+        for one in others:
+            one.join()
+        for fd in fds:
+            os.close(fd)
+
+    assert 61 == len(found)
+
+
 # Damage
 
 

@@ -171,8 +171,8 @@ def _flush(handler: PostHogHandler, timeout: float, left: Callable[[], int]) -> 
     return delivered
 
 
-# If the number of files has not changed for so many seconds, it will not. A handler adopts a few
-# files every ten seconds, without those that `_free` has locked, to see whether they are in use.
+# If the number of files has not changed for so many seconds, it will not: a handler looks for
+# files that it can adopt every ten seconds.
 _PATIENCE = 12.0
 
 

@@ -18,6 +18,7 @@ import hashlib
 import mmap
 import os
 import stat
+import time
 import types
 import weakref
 
@@ -55,6 +56,7 @@ _FROM_END = _DIGITS + len("}\n")  # where the number begins, from the end of the
 # Held while a file is opened and noted, or closed. A fork waits for it, so that a child knows all
 # files that it inherits: one that it does not close stays locked until it ends.
 _files_lock = Lock()
+_LOOKS = 10  # of others, that are waited for
 _FORK_WAITS_FOR = 1.0  # seconds
 _made: weakref.WeakSet[Segment] = weakref.WeakSet()
 
@@ -131,14 +133,11 @@ class Segment:
         try:
             if not stat.S_ISREG(os.fstat(self.fd).st_mode):
                 raise OSError(errno.EINVAL, "no regular file")
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.abandon()
-            return False
+            is_orphan = _lock(self.fd)
         except BaseException:
             self.abandon()
             raise
-        if not self.path.exists():  # its owner deleted it between the two calls
+        if not is_orphan or not self.path.exists():  # its owner deleted it between the two calls
             self.abandon()
             return False
         return True
@@ -318,6 +317,19 @@ def readdress(path: Path, new: Path, host: str) -> bool:
         return True
     finally:
         old.abandon()
+
+
+def _lock(fd: int) -> bool:
+    """Lock a segment in an open file; return whether it was free."""
+    for _ in range(_LOOKS):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if is_locked(fd):
+                return False
+        time.sleep(0.001)  # somebody else asks whether it is locked, and is done at once
+    return False
 
 
 def is_locked(fd: int) -> bool:
