@@ -153,7 +153,7 @@ def _has_own_types(fields: dict[str, Any]) -> bool:
     """
     Return whether *fields* are as many as those of this library's lines, and of their types.
 
-    A foreign line may begin like one of ours and repeat a name, whose last value counts.
+    A foreign line may begin like one of this library and repeat a name, whose last value counts.
     """
     return list(map(type, fields.values())) == _TYPES
 
