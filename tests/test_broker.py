@@ -1385,6 +1385,32 @@ def test_people_stay_in_order(
 
 
 @pytest.mark.matrix
+def test_kafka_reads_large_messages_in_parts(
+    kafka: KafkaMock, make_queue: Any, consumers: Any, publishers: Any
+) -> None:
+    """Messages of one partition are read as one only as far as they fit into one of ours."""
+    where = make_queue("kafka")
+    lines = [neutral(number, pad="x" * 200_000) for number in range(20)]
+    assert [None] == publishers(where).publish([envelope(*lines)], 10.0)
+    found = fetch(consumers(where), 20)
+
+    assert MOST_BYTES >= max(len(one.body) for one in found)
+    assert set(lines) == {line for one in found for line in lines_in(one)}
+
+
+def test_kafka_refuses_a_raw_body_that_is_too_large() -> None:
+    """A dead letter that is kept as it came is an error if it is too large, and a final one."""
+    where = address("kafka://127.0.0.1:9/q")
+    dead = Envelope((), "m", None, {"dlq_reason": "unreadable"}, raw=b"x" * 2_000_000)
+    publisher = engine_for(where).publisher(where, 1.0)
+    (error,) = publisher.publish([dead], 1.0)
+    publisher.close()
+
+    assert isinstance(error, BrokerError)
+    assert error.final
+
+
+@pytest.mark.matrix
 def test_only_what_is_settled_without_a_gap_is_committed(
     kafka: KafkaMock, make_queue: Any, consumers: Any, publishers: Any
 ) -> None:

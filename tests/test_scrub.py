@@ -310,6 +310,8 @@ NAMED = {
     "OTLP": {"key": "http.request.header.authorization", "value": {"stringValue": "Bearer abc"}},
     "AWS": {"Name": "DB_PASSWORD", "Value": "abc"},
     "a tag": {"Key": "client-secret", "Value": ["abc"]},
+    "two names": {"name": "the header", "key": "Authorization", "value": "abc"},
+    "two names, the other way": {"key": "header", "name": "Authorization", "value": "abc"},
 }
 
 

@@ -70,7 +70,7 @@ class KafkaPublisher:
             producer = self._open()
             for envelope in envelopes:
                 headers = _headers(envelope)
-                for line in envelope.lines or [envelope.raw or b""]:
+                for line in _values(envelope):
                     self._produce(producer, line, headers, deadline)
             left = producer.flush(max(0.0, deadline - time.monotonic()))
         except KafkaException as error:
@@ -117,8 +117,13 @@ class KafkaPublisher:
             self._failed[message.value()] = error
 
     def _outcome(self, envelope: Envelope) -> BrokerError | None:
-        errors = [self._failed[line] for line in envelope.lines if line in self._failed]
+        errors = [self._failed[line] for line in _values(envelope) if line in self._failed]
         return described(errors[0]) if errors else None
+
+
+def _values(envelope: Envelope) -> Sequence[bytes]:
+    """Return the values of the messages that an envelope becomes."""
+    return envelope.lines if envelope.raw is None else [envelope.raw]
 
 
 def _person(line: bytes) -> bytes | None:

@@ -114,24 +114,22 @@ def names_secret(key: str) -> bool:
     return _names_one(_BUILT_IN, key)
 
 
-def named_value(members: Mapping[Any, Any]) -> tuple[str, str] | None:
+def named_value(members: Mapping[Any, Any]) -> tuple[str, list[str]]:
     """
-    Return the name that an object gives its value, and the key of that value; else None.
+    Return the key of the value in an object that names it, and its names; "" if there is none.
 
     HAR, HTML forms, Postman, OTLP and AWS write a header, a field or a variable like this:
     ``{"name": "Authorization", "value": "Bearer …"}``, or with ``key`` for ``name``.
     """
     for value in _VALUES:
         if value in members:
-            for key in _NAMES_OF_VALUES:
-                name = members.get(key)
-                if isinstance(name, str):
-                    return name, value
-    return None
+            found = [members[key] for key in _NAMES_OF_VALUES if key in members]
+            return value, [name for name in found if isinstance(name, str)]
+    return "", []
 
 
 _VALUES = ("value", "Value")
-_NAMES_OF_VALUES = ("name", "key", "Name", "Key")
+_NAMES_OF_VALUES = frozenset({"name", "key", "Name", "Key"})
 
 
 def _parted(text: str) -> str:
@@ -184,6 +182,7 @@ class Scrubber:
         self._found: dict[str, Replace | None] = {}
         #: Keys that are known to name nothing that is replaced; it only grows, up to a bound.
         self.harmless: set[str] = set()
+        self._kept: set[str] = set()  # these, and `value`, which another member may name a secret
 
     @classmethod
     def of(
@@ -220,7 +219,9 @@ class Scrubber:
         """Return whether no key of *properties*, at the first level, names what is replaced."""
         if self.harmless.issuperset(properties):
             return True
-        return all(map(self._is_harmless, properties)) and self.named_value(properties)[1] is None
+        if not (self._kept.issuperset(properties) or all(map(self._is_harmless, properties))):
+            return False
+        return _NAMES_OF_VALUES.isdisjoint(properties) or self.named_value(properties)[1] is None
 
     def may_have_secret(self, chunk: bytes) -> bool:
         """
@@ -281,14 +282,17 @@ class Scrubber:
         if len(self._found) >= _MOST_KEYS:
             self._found.clear()
             self.harmless.clear()
+            self._kept.clear()
         self._found[key] = found
-        if found is None and key not in _VALUES:  # which may be another member's to decide
-            self.harmless.add(key)
+        if found is None:
+            self._kept.add(key)
+            if key not in _VALUES:
+                self.harmless.add(key)
 
     def named_value(self, members: Mapping[Any, Any]) -> tuple[str, Replace | None]:
         """Return the key of a value that another member names, and what replaces the value."""
-        found = named_value(members)
-        return ("", None) if found is None else (found[1], self.replacement(found[0]))
+        key, names = named_value(members)
+        return key, next(filter(None, map(self.replacement, names)), None)
 
     def _judge(self, key: str) -> Replace | None:
         rule = self._rules(key) if self._rules is not None else None

@@ -71,8 +71,8 @@ class Mask:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            name, of = named_value(value) or ("", None)
-            secret = of if _names_secret(name) else None
+            named, names = named_value(value)
+            secret = named if any(map(_names_secret, names)) else None
             return {
                 self.text(key): _hidden(member) if key == secret else self._member(key, member)
                 for key, member in value.items()
