@@ -270,7 +270,7 @@ def test_all_innocents_of_a_large_batch_arrive(
     }[spread]
     lines = [it.line(event="poison" if n in places else "e") for n in range(2000)]
     for _ in lines:
-        it.ledger.accept()
+        it.ledger.drained += 1
     it.sender.append(lines)
     it.sender.flush(1.0) if way == "flush" else run(it, 60.0)
 
@@ -581,19 +581,20 @@ def test_a_spool_may_hear_of_losses_first(transport: Any, clock: Any) -> None:
     )
     transport.script(400)
     line = it.line()
-    it.ledger.accept()
+    it.ledger.drained += 1
     it.sender.append([line])
     it.steps()
 
     assert [("lost", [line], "rejected", 400), ("ack", 1), "rejected"] == diary
 
 
-def test_lines_that_come_by_themselves_are_due_and_adopted(rig: Any) -> None:
-    """A spool that a broker feeds announces its lines at the sender's own door."""
+def test_lines_that_came_into_the_spool_by_themselves_are_due(rig: Any) -> None:
+    """What a broker puts into its spool is due like any line, from the next look on."""
     it = rig(flush_at=100, flush_interval=2.0)
     it.sender.spool.append([it.line(), it.line()])
     assert it.due_in is None
-    it.sender.arrived(2)
+    it.ledger.add("adopted", 2)
+    it.sender.append(())
 
     assert 2.0 == it.due_in
     run(it, 2.0)

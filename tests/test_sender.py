@@ -57,7 +57,7 @@ class Rig:
         """Accept so many events; return their uuids."""
         made = [self.line(**fields) for _ in range(count)]
         for _ in made:
-            self.ledger.accept()
+            self.ledger.drained += 1
         self.sender.append(made)
         return [self.dialect.uuid_of(one) for one in made]
 
@@ -826,7 +826,7 @@ def test_an_event_that_came_twice_is_sent_once(dialect: Any, rig: Any) -> None:
     later = line.replace(b"05.678", b"06.789")
     assert line != later
     for _ in range(3):
-        it.ledger.accept()
+        it.ledger.drained += 1
     it.sender.append([line, line, later])
     it.steps()
 

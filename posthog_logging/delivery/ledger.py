@@ -34,11 +34,11 @@ class Ledger:
     """
     Count what happened to each event, exactly, from any thread, without a lock for callers.
 
-    ``accepted`` is derived: what is in the `queue`, what the thread took out of it (`came`), what
-    a spool has made safe (`admitted`) or found (`adopted`), and what log calls were refused. Each
-    of these changes in one step, so wherever a log call is interrupted, its event was accepted or
-    was not. ``d[key] += n`` on a ``defaultdict(int)`` is one such step: there is no call between
-    load and store, so neither a thread nor a signal comes between.
+    ``accepted`` is derived: what is in the `queue`, what was `drained` from it, what a spool has
+    made safe (`admitted`) or found (`adopted`), and what log calls were refused. Each of these
+    changes in one step, so wherever a log call is interrupted, its event was accepted or was not.
+    ``d[key] += n`` on a ``defaultdict(int)`` is one such step: there is no call between load and
+    store, so neither a thread nor a signal comes between.
     """
 
     def __init__(self) -> None:
@@ -55,18 +55,14 @@ class Ledger:
         #: What was accepted and the thread has not taken yet.
         self.queue: deque[Any] = deque()
         #: How many the thread has taken, and whether it is taking some that are not counted yet.
-        self.came = 0
-        self.moving = False
+        self.drained = 0
+        self.draining = False
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._refused: defaultdict[str, int] = defaultdict(int)
         self._of_the_hook: defaultdict[str, int] = defaultdict(int)
         self._dropped = itertools.count()
         self._given_up = 0
         self._warned: dict[str, object] = {}
-
-    def accept(self) -> None:
-        """Count an event as accepted that was never in the queue."""
-        self.came += 1
 
     def add(self, reason: str, count: int = 1) -> None:
         """Count *count* accepted events under *reason*."""
@@ -163,10 +159,10 @@ class Ledger:
     def _through_the_queue(self) -> tuple[int, int]:
         """Return how many events gave way to others, and how many others were ever queued."""
         while True:  # until nothing moved meanwhile: an interruption could leave a lock locked
-            dropped, came = self._have_dropped(), self.came
+            dropped, drained = self._have_dropped(), self.drained
             queued = len(self.queue)
-            if not self.moving and (dropped, came) == (self._have_dropped(), self.came):
-                return dropped, queued + came
+            if not self.draining and (dropped, drained) == (self._have_dropped(), self.drained):
+                return dropped, queued + drained
             time.sleep(0)
 
     def _have_dropped(self) -> int:

@@ -198,15 +198,15 @@ class DeliveryLoop:
 
     def _take_in_hand(self, most: int | None) -> None:
         hand, before = self._hand, len(self._hand)
-        self._ledger.moving = True
+        self._ledger.draining = True
         try:
             # One step of C for each item: it leaves the queue and is in hand.
             hand.extend(islice(iter(self._queue.popleft, None), most))  # None is never put
         except IndexError:
             pass
         finally:
-            self._ledger.came += len(hand) - before
-            self._ledger.moving = False
+            self._ledger.drained += len(hand) - before
+            self._ledger.draining = False
         self._room.note_taken(hand[before:] if before else hand)
 
     def _finished(self, drafts: list[Any]) -> list[bytes]:

@@ -145,25 +145,12 @@ class Sender:
     # What comes in, and what is taken out again
 
     def append(self, items: Sequence[Any]) -> None:
-        """Add what came through the queue."""
+        """Add what came through the queue; also called for what came into the spool otherwise."""
         try:
             self.spool.append(items)
         except Exception as error:  # a user's spool may raise
             lost = sum(one is not RECEIPT for one in items)
             self._ledger.lose("internal_error", lost, type(error).__name__)
-        self._note_arrival()
-
-    def arrived(self, count: int) -> None:
-        """
-        Note that *count* lines came into the spool by another way than `append`.
-
-        They count as ``adopted``. A spool that a broker feeds must report them here: nothing
-        would ever be due otherwise, and ``waiting`` would fall below zero.
-        """
-        self._ledger.add("adopted", count)
-        self._note_arrival()
-
-    def _note_arrival(self) -> None:
         if self._since is None and len(self.spool):
             self._since = self._clock()
 
