@@ -7,6 +7,7 @@ its own, and 3.12.0 to 3.12.3 drop the arguments.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -642,6 +643,9 @@ def _make_logs(
     """
     if isinstance(given, Mapping):
         own = dict(given)
+        known = inspect.signature(PostHogLogsHandler).parameters
+        if unknown := [name for name in own if name not in known]:
+            raise ValueError(f"logs: {unknown[0]!r} is no option; there are {', '.join(known)}")
     else:
         own = {"level": checks.threshold("logs", given, "True, False, a level or a mapping")}
     if own.get("level", 0) is None or not checks.api_key(own.get("api_key", options.api_key)):

@@ -713,6 +713,17 @@ def test_a_capacity_is_a_number(capacity: Any) -> None:
         Inspector(capacity=capacity)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"port": "x"}, {"port": -1}, {"port": 65_536}, {"plan": "nope"}, {"forward": 1}],
+    ids=lambda one: f"{next(iter(one))}-{next(iter(one.values()))}",
+)
+def test_wrong_arguments_are_named(wrong: Any) -> None:
+    """What is no port, no plan or no callable is refused by the parameter's name."""
+    with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))}: must be"):
+        Inspector(**wrong)
+
+
 def test_remembers_requests(inspector: Inspector) -> None:
     """A request is remembered as it came, and as it was answered."""
     headers = headers_v1(Content_Encoding="gzip")

@@ -989,7 +989,7 @@ def test_logs_option(logs: Any, taken: int | None, make_handler: Any, make_log: 
     [
         ({"logs": "LOUD"}, "logs: "),
         ({"logs": None}, "logs: "),
-        ({"logs": {"levels": 1}}, "levels"),
+        ({"logs": {"levels": 1}}, "logs: 'levels' is no option; there are api_key, "),
         ({"logs": True, "dialect": "segment", "host": "http://h.test"}, "logs: "),
         ({"logs": {"rate_cap": "x"}}, "rate_cap: "),
     ],

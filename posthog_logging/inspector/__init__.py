@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from ..delivery import checks
 from ..plan import Plan
 from .answers import Answer, Script
 from .identity import Person
@@ -40,6 +41,8 @@ class Inspector:
         forward: called with every ingestion request that is answered with a 2xx; must not block.
         play: the name of the server in `SERVERS` to act as, instead of PostHog's own.
         plan: events that do not fit it get a warning, and `counts` has what is ``missing``.
+
+    Raises ``TypeError`` or ``ValueError`` for wrong arguments, OSError if the port is taken.
     """
 
     def __init__(
@@ -51,6 +54,14 @@ class Inspector:
         play: str | None = None,
         plan: Plan | None = None,
     ) -> None:
+        port = checks.whole("port", port, 0)
+        if port > 65_535:
+            raise ValueError(f"port: must be at most 65535, not {port}")
+        if not (plan is None or isinstance(plan, Plan)):
+            raise TypeError(f"plan: must be a Plan, not a value of type {type(plan).__name__}")
+        if not callable(forward):
+            kind = type(forward).__name__
+            raise TypeError(f"forward: must be a callable, not a value of type {kind}")
         self._store = Store(capacity, None if plan is None else Planned(plan))
         self._script = Script()
         self._script.play(server_of(play))
