@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 import traceback
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 
 from .context import Bound
 from .delivery import checks
+from .delivery.clock import monotonic
 from .delivery.handler import DeliveryHandler
 from .delivery.ledger import Ledger
 from .delivery.options import Options
@@ -226,7 +226,7 @@ class PostHogLogsHandler(DeliveryHandler):
             raise Refused("blank_log")
         for hook in self._hooks:
             log = self._hooked(hook, log)
-        number = self._bucket.take(time.monotonic()) if self._bucket else 0
+        number = self._bucket.take(monotonic()) if self._bucket else 0
         if number == 1:
             logger.warning(
                 "more than %d log records in %g seconds: further ones are dropped, and counted as "

@@ -34,7 +34,6 @@ from __future__ import annotations
 
 import difflib
 import threading
-import time
 import unittest
 import weakref
 
@@ -387,13 +386,14 @@ def _end(live: bool, before: weakref.WeakSet[Pipeline]) -> None:
 
 def _flush(limit: float | None = None) -> None:
     """Flush all handlers, within *limit* seconds or the longest of their own limits."""
+    from .delivery.clock import monotonic
     from .delivery.exits import opened
 
     pipelines = opened()
     own = max((pipeline.shutdown_timeout for pipeline in pipelines), default=0.0)
-    deadline = time.monotonic() + (own if limit is None else limit)
+    deadline = monotonic() + (own if limit is None else limit)
     for pipeline in pipelines:
-        pipeline.flush(max(0.0, deadline - time.monotonic()))
+        pipeline.flush(max(0.0, deadline - monotonic()))
 
 
 def _nearest(wanted: _Wanted, seen: list[Message]) -> str:

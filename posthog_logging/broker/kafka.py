@@ -7,7 +7,6 @@ An offset is committed once everything before it in its partition is settled.
 from __future__ import annotations
 
 import re
-import time
 
 from collections import deque
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import confluent_kafka
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from ..delivery.clock import monotonic
 from ..events import jsonable
 from .address import Address
 from .engine import BrokerError, Intake
@@ -65,14 +65,14 @@ class KafkaPublisher:
     def publish(self, envelopes: Sequence[Envelope], timeout: float) -> list[BrokerError | None]:
         """Produce each line as a message of its own; an envelope is safe when all of its are."""
         self._failed.clear()
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         try:
             producer = self._open()
             for envelope in envelopes:
                 headers = _headers(envelope)
                 for line in _values(envelope):
                     self._produce(producer, line, headers, deadline)
-            left = producer.flush(max(0.0, deadline - time.monotonic()))
+            left = producer.flush(max(0.0, deadline - monotonic()))
         except KafkaException as error:
             raise described(error.args[0]) from None
         if left:
@@ -105,7 +105,7 @@ class KafkaPublisher:
                 )
                 return
             except BufferError:
-                if time.monotonic() > deadline:
+                if monotonic() > deadline:
                     raise BrokerError("the broker did not confirm in time") from None
                 producer.poll(0.05)
             except KafkaException as error:
@@ -267,8 +267,8 @@ class KafkaConsumer:
 
     def _join(self, consumer: Any) -> None:
         """Wait for the assignment: without it the topic would seem to be empty."""
-        deadline = time.monotonic() + CONNECT_WITHIN
-        while not self._joined and time.monotonic() < deadline:
+        deadline = monotonic() + CONNECT_WITHIN
+        while not self._joined and monotonic() < deadline:
             first = consumer.poll(0.1)
             self._take_in([] if first is None else [first])
 

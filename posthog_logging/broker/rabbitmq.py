@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from ..delivery.clock import monotonic
 from .address import Address
 from .engine import BrokerError, Intake
 from .envelope import Delivery, Envelope
@@ -49,7 +49,7 @@ class RabbitPublisher:
         message stays pending and the next attempt goes on waiting for it: to publish it again
         would only store it twice.
         """
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         connection = self._open(timeout)
         ids = [envelope.message_id for envelope in envelopes]
         for envelope in envelopes:
@@ -60,7 +60,7 @@ class RabbitPublisher:
                 connection.publish(self._address.queue, envelope, done)
         connection.run_until(
             lambda: self._outcomes.keys() >= set(ids) or connection.blocked,
-            deadline - time.monotonic(),
+            deadline - monotonic(),
         )
         return self._taken(connection, ids)
 

@@ -24,6 +24,7 @@ import pika.exceptions
 from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
 
+from ..delivery.clock import monotonic
 from .address import Address
 from .engine import INVALID_SETTING, BrokerError
 from .envelope import CONTENT_TYPE, Envelope
@@ -87,9 +88,9 @@ class Connection:
 
     def _spin(self, condition: Callable[[], bool], timeout: float) -> None:
         """Run the loop at least once, until *condition* holds or the time is up."""
-        loop, deadline = self._loop, time.monotonic() + timeout
+        loop, deadline = self._loop, monotonic() + timeout
         while not condition():
-            left = max(0.0, deadline - time.monotonic())
+            left = max(0.0, deadline - monotonic())
             alarm = loop.call_later(left, _ignore)
             loop.poll()
             loop.process_timeouts()

@@ -18,6 +18,7 @@ from typing import Any
 
 import redis
 
+from ..delivery.clock import monotonic
 from .address import Address
 from .engine import BrokerError, Intake
 from .envelope import CONTENT_TYPE, Delivery, Envelope
@@ -181,7 +182,7 @@ class StreamConsumer:
 
     def _maintain(self) -> None:
         """Refresh the held entries and claim abandoned ones, each when it is due."""
-        now = time.monotonic()
+        now = monotonic()
         patience = self._intake.patience
         if now >= self._refresh_at and self._held:
             self._refresh_at = now + patience / 4

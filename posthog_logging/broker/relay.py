@@ -11,7 +11,6 @@ killed relay has held go to the consumers of the next one, and each time count a
 from __future__ import annotations
 
 import threading
-import time
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 
+from ..delivery.clock import monotonic
 from ..delivery.ledger import Ledger
 from ..delivery.own_log import sending_threads
 from ..delivery.sender import Sender, Settings
@@ -98,7 +98,7 @@ class Relay:
         self.ledger = Ledger()
         self._watch = _Watch(plan.transport)
         self._stop = threading.Event()
-        self._started = time.monotonic()
+        self._started = monotonic()
         self._workers = [
             _Worker(plan, self.ledger, self._watch, self._stop, partial(self._may_take, number))
             for number in range(plan.workers)
@@ -121,12 +121,12 @@ class Relay:
 
         Returns whether all workers ended within *drain* seconds; the others are left behind.
         """
-        deadline = time.monotonic() + drain
+        deadline = monotonic() + drain
         for worker in self._workers:
             worker.deadline = deadline
         self._stop.set()
         for worker in self._workers:
-            worker.join(max(0.0, deadline + _GRACE - time.monotonic()))
+            worker.join(max(0.0, deadline + _GRACE - monotonic()))
         return not any(worker.is_alive() for worker in self._workers)
 
     def is_idle(self) -> bool:
@@ -137,12 +137,12 @@ class Relay:
         """Return whether worker *number* may take messages: in an outage one may, in turn."""
         if self._watch.is_up:
             return True
-        turn = int((time.monotonic() - self._started) / _SCOUT_FOR) % len(self._workers)
+        turn = int((monotonic() - self._started) / _SCOUT_FOR) % len(self._workers)
         return number == turn and not any(worker.busy for worker in self._workers)
 
     def state(self) -> State:
         """Return the state of this relay now."""
-        now, watch, workers = time.monotonic(), self._watch, self._workers
+        now, watch, workers = monotonic(), self._watch, self._workers
         return State(
             self.ledger.counts,
             sum(worker.connected for worker in workers),
@@ -175,7 +175,7 @@ class _Worker(threading.Thread):
         self.connected = False
         self.idle = False
         self.busy = False  # whether it has events to send, now or later
-        self.turned_at = time.monotonic()
+        self.turned_at = monotonic()
         self.deadline = 0.0
         self._ledger = ledger
         self._stop_asked = stop
@@ -225,7 +225,7 @@ class _Worker(threading.Thread):
         sending_threads.discard(threading.get_ident())  # another thread may get this number
 
     def _turn(self) -> None:
-        self.turned_at = time.monotonic()
+        self.turned_at = monotonic()
         due = self._sender.due_in()
         take = self._spool.fill if self._may_take() else self._spool.idle_for
         intact = take(_TURN if due is None else min(due, _TURN))
@@ -239,7 +239,7 @@ class _Worker(threading.Thread):
         self.idle = not self.held and self._consumer.caught_up
         self.busy = self._sender.waiting > 0
         while self._sender.step() and not self._stop_asked.is_set():
-            self.turned_at = time.monotonic()
+            self.turned_at = monotonic()
         self.busy = self._sender.waiting > 0
 
     def _reconnect(self, text: str) -> None:
@@ -251,14 +251,14 @@ class _Worker(threading.Thread):
             self._ledger.warn("broker", f"the relay waits for the broker: {text}")
             self._failures += 1
             pause = min(_LONGEST_PAUSE, 0.25 * 2.0 ** min(self._failures, 10))
-            end = time.monotonic() + pause
-            while time.monotonic() < end and not self._stop_asked.wait(min(pause, _TURN)):
-                self.turned_at = time.monotonic()
+            end = monotonic() + pause
+            while monotonic() < end and not self._stop_asked.wait(min(pause, _TURN)):
+                self.turned_at = monotonic()
 
     def _finish(self) -> None:
         try:
             self._consumer.stop()
-            self._sender.flush(self.deadline - time.monotonic(), bounded=True)
+            self._sender.flush(self.deadline - monotonic(), bounded=True)
         except Exception as error:
             self._ledger.warn("broker", f"the relay ends without it: {type(error).__name__}")
         finally:
@@ -293,7 +293,7 @@ class _Watch:
             self.seconds += seconds
             self._counts[bisect_left(BUCKETS, seconds)] += 1
             if status is not None and 200 <= status < 300:
-                self.succeeded_at = time.monotonic()
+                self.succeeded_at = monotonic()
                 self.is_up = True
             elif status not in _REFUSALS:
                 self.is_up = False
@@ -312,9 +312,9 @@ class _Watched:
 
     def send(self, request: Request, timeout: float) -> Response:
         """Send *request*, and note how long that took."""
-        started = time.monotonic()
+        started = monotonic()
         response = self._transport.send(request, timeout)
-        self._watch.note(time.monotonic() - started, response.status)
+        self._watch.note(monotonic() - started, response.status)
         return response
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
+from ..delivery.clock import monotonic
 from ..delivery.ledger import Ledger
 from ..delivery.spool import Entry
 from ..events.timestamps import rfc3339
@@ -69,7 +70,7 @@ class BrokerSpool:
         *,
         batch: int = 2000,
         linger: float = 0.05,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.redelivered = 0
         self.dead_letters = 0

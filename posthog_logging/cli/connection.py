@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 
 from http.client import HTTPException, RemoteDisconnected
 from ssl import SSLError
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from ..delivery.clock import monotonic
 from ..delivery.deadline import BoundedAdapter, aside, time_left, until
 from ..delivery.transport import RequestsTransport
 from ..wire import Request
@@ -25,7 +25,7 @@ _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PR
 
 def get(url: str, timeout: float) -> Answer:
     """Return the answer to a GET; raises ``OSError`` if none comes within *timeout* seconds."""
-    with requests.Session() as session, until(time.monotonic() + timeout):
+    with requests.Session() as session, until(monotonic() + timeout):
         for scheme in ("https://", "http://"):
             session.mount(scheme, BoundedAdapter())
         answer = session.get(url, timeout=time_left(), allow_redirects=False)

@@ -34,6 +34,7 @@ import requests
 from ..broker.address import SCHEMES
 from ..broker.engine import engine_for
 from ..delivery import checks
+from ..delivery.clock import monotonic
 from ..delivery.options import is_disabled
 from ..explain import Carrier, carriers, explain
 from ..inspector.rules import key_fault
@@ -263,10 +264,10 @@ def _proxy(host: str) -> Finding:
 def _connection(host: str, dialect: Dialect, key: str | None, timeout: float) -> Iterator[Finding]:
     """Send a GET, which holds no event, to the address that takes events."""
     url = dialect.request(Batch([], "", ""), Endpoint(host, "", None), "").url
-    begun = time.monotonic()
+    begun = monotonic()
     try:
         answer = get(url, timeout)
-        took = (time.monotonic() - begun) * 1000
+        took = (monotonic() - begun) * 1000
         judged = _protocol(host, dialect, key, answer, timeout)
     except OSError as error:  # as every RequestException is
         failed = judge_error(error, timeout)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..delivery import checks
+from ..delivery.clock import monotonic
 from ..delivery.ledger import NOT_LOSSES
 from ..delivery.sender import DeliveryError
 from ..events import jsonable
@@ -245,13 +246,13 @@ class _Import:
 
     def _deliver(self) -> None:
         """Flush until nothing waits; give up after ``--timeout``."""
-        deadline = time.monotonic() + self._options.timeout
+        deadline = monotonic() + self._options.timeout
         while not self._handler.flush(self._options.timeout):
-            if time.monotonic() >= deadline:
+            if monotonic() >= deadline:
                 raise CommandError(
                     "not all was delivered; the same command goes on where this one ended", FAILED
                 )
-            time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+            time.sleep(min(1.0, max(0.0, deadline - monotonic())))
 
     def _note_loss(self, error: DeliveryError, events: list[dict[str, Any]]) -> None:
         status = f", HTTP {error.status}" if error.status else ""

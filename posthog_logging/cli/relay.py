@@ -12,7 +12,6 @@ import argparse
 import os
 import signal
 import threading
-import time
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 
 from ..broker.engine import Intake, engine_for
 from ..delivery import checks
+from ..delivery.clock import monotonic
 from ..wire import Dialect, Endpoint, find_dialect
 from . import broker, destination
 from .command import FAILED, OK, CommandError, seconds, whole
@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _wait(stop: threading.Event, relay: Relay, plan: Plan, options: argparse.Namespace) -> str:
     """Wait for the end; return why it comes too early, "" if it does not."""
-    idle, settled, since = 0.0, -1, time.monotonic()
+    idle, settled, since = 0.0, -1, monotonic()
     while not stop.wait(_LOOK):
         if not options.once:
             continue
@@ -139,8 +139,8 @@ def _wait(stop: threading.Event, relay: Relay, plan: Plan, options: argparse.Nam
             break
         counts = relay.ledger.counts
         if counts["accepted"] - counts["waiting"] != settled:
-            settled, since = counts["accepted"] - counts["waiting"], time.monotonic()
-        elif time.monotonic() - since > options.give_up_after:
+            settled, since = counts["accepted"] - counts["waiting"], monotonic()
+        elif monotonic() - since > options.give_up_after:
             return _stuck(relay.state(), plan, options.give_up_after)
     return ""
 

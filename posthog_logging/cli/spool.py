@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..broker.address import address
 from ..broker.dialect import NEUTRAL
 from ..delivery import checks
+from ..delivery.clock import monotonic
 from ..handler import PostHogHandler
 from . import destination
 from .command import FAILED, OK, CommandError, verb_in
@@ -163,8 +164,8 @@ def _flush(handler: PostHogHandler, timeout: float, left: Callable[[], int]) -> 
     delivered, before, deadline = handler.flush(timeout), 0, 0.0
     while delivered and (now := left()):
         if now != before:
-            before, deadline = now, time.monotonic() + _PATIENCE
-        elif time.monotonic() >= deadline:
+            before, deadline = now, monotonic() + _PATIENCE
+        elif monotonic() >= deadline:
             break
         time.sleep(0.1)
         delivered = handler.flush(timeout)

@@ -8,8 +8,6 @@ queue, disk and broker.
 
 from __future__ import annotations
 
-import time
-
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +16,7 @@ from ..events.message import Message, Refused
 from ..events.pseudonyms import Pseudonyms
 from ..events.sampling import Ceiling, Sampler, is_exempt, is_in_sample
 from ..events.scrub import Scrubber
+from .clock import monotonic
 from .ledger import Ledger
 
 
@@ -117,7 +116,7 @@ class Gate:
         if self._ceiling is None or is_exempt(message.event):
             return True
         is_personless = message.distinct_id == message.uuid
-        return is_personless or self._ceiling.allow(message.distinct_id, time.monotonic())
+        return is_personless or self._ceiling.allow(message.distinct_id, monotonic())
 
     def _scrubbed(self, message: Message, count: bool) -> Message:
         if self.scrubber is None:
