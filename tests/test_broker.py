@@ -580,6 +580,9 @@ class TestEngine:
 )
 def test_wrong_settings_are_not_quoted(url: str) -> None:
     """A setting that a client library refuses is a finding and an error, and neither shows it."""
+    pytest.importorskip(
+        {"amqp": "pika", "kafka": "confluent_kafka"}.get(url[: url.index(":")], "redis")
+    )
     where = address(url)
     engine = engine_for(where)
     (finding,) = engine.examine(where, 1.0)
@@ -1400,6 +1403,7 @@ def test_kafka_reads_large_messages_in_parts(
 
 def test_kafka_refuses_a_raw_body_that_is_too_large() -> None:
     """A dead letter that is kept as it came is an error if it is too large, and a final one."""
+    pytest.importorskip("confluent_kafka")
     where = address("kafka://127.0.0.1:9/q")
     dead = Envelope((), "m", None, {"dlq_reason": "unreadable"}, raw=b"x" * 2_000_000)
     publisher = engine_for(where).publisher(where, 1.0)
