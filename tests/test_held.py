@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from conftest import answer_each
+
 from posthog_logging import Analytics, PostHogHandler, context
 from posthog_logging.inspector import Inspector
 
@@ -495,30 +497,31 @@ def test_opted_out_meanwhile(make_handler: MakeHandler, inspector: Inspector) ->
 # Waiting without blocking
 
 
-def test_aflush(make_handler: MakeHandler, inspector: Inspector) -> None:
+def test_aflush(make_handler: MakeHandler, raw_server: Any) -> None:
     """An event loop goes on while it delivers."""
-    handler = make_handler(flush_interval=60.0)
+    turned = threading.Event()
 
-    async def main() -> tuple[bool, int]:
-        turns = 0
+    def answer_late(connection: Any, number: int, server: Any) -> None:
+        if turned.wait(20):
+            answer_each(connection, number, server)
 
+    handler = make_handler(
+        host=raw_server(answer_late).url, dialect="posthog-v0", flush_interval=60.0
+    )
+
+    async def main() -> bool:
         async def turn() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
+            for _ in range(10):
                 await asyncio.sleep(0)
+            turned.set()
 
-        turning = asyncio.create_task(turn())
         event(handler, "before")
-        done = await handler.aflush(10)
-        turning.cancel()
-        return done, turns
+        flushing = asyncio.create_task(handler.aflush(30))
+        await turn()
+        return await flushing
 
-    done, turns = asyncio.run(main())
-
-    assert done
-    assert turns > 10
-    assert ["before"] == names(inspector)
+    assert asyncio.run(main())
+    assert handler.counts["delivered"] == 1
 
 
 def test_aflush_in_trio(make_handler: MakeHandler, inspector: Inspector) -> None:

@@ -30,10 +30,6 @@ from .waiting import in_thread
 
 __all__ = ["DeliveryHandler", "Description"]
 
-# How long, in seconds, the thread waits for more after a first event. Each request takes the
-# interpreter half a millisecond, for which a caller that wakes up must wait.
-_LINGER = 0.2
-
 
 class Description(NamedTuple):
     """
@@ -90,7 +86,7 @@ class DeliveryHandler(logging.Handler):
             max_queue_bytes=options.max_queue_bytes,
             overflow=options.overflow,
             block_timeout=options.block_timeout,
-            linger=min(_LINGER, options.flush_interval),
+            linger=options.linger,
             shutdown_timeout=options.shutdown_timeout,
             synchronous=options.sync_mode,
         )

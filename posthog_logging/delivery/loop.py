@@ -35,6 +35,9 @@ _BACKLOG = 2000
 # woken nobody.
 _NAP = 1.0
 
+# How often, in seconds, the thread looks for a backlog while it waits for more.
+_LOOK = 0.05
+
 # The seconds before the second and the third attempt of a close.
 _PAUSES = (0.1, 0.4)
 
@@ -115,7 +118,7 @@ class DeliveryLoop:
         end = monotonic() + self._linger
         # Whether a caller roused says more than the queue: a journal's events are not in it.
         while roused and len(self._queue) < _BACKLOG and not self.requests and monotonic() < end:
-            worker.sleep(self._linger / 4)
+            worker.sleep(min(self._linger / 4, _LOOK))
 
     def serve(self, bounded: bool = False) -> bool:
         """

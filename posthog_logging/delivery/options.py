@@ -29,6 +29,10 @@ __all__ = ["EventOptions", "Options", "is_disabled"]
 
 _Options = TypeVar("_Options", bound="Options")
 
+# Each request takes the interpreter half a millisecond, for which a caller that wakes up must
+# wait: so there are few, and large ones.
+_LONGEST_LINGER = 0.5
+
 _FSYNC = ("never", "interval", "always")
 _YES = frozenset({"1", "true", "yes", "on"})
 
@@ -105,11 +109,16 @@ class Options:
         )
 
     @property
+    def linger(self) -> float:
+        """How long, in seconds, the thread waits for more after a first event."""
+        return min(_LONGEST_LINGER, self.flush_interval)
+
+    @property
     def settings(self) -> Settings:
         """When a batch is due and when it is given up."""
         return Settings(
             flush_at=self.flush_at,
-            flush_interval=self.flush_interval,
+            flush_interval=self.flush_interval - self.linger,  # of which an event has waited
             max_retries=self.max_retries,
             max_age=self.max_age,
             timeout=self.timeout,

@@ -73,7 +73,7 @@ def _net_of_pacing(who: str) -> _Measure:
     return measure
 
 
-_LINGER = 0.2  # the pipeline's default, in seconds
+_LINGER = 0.5  # the pipeline's default, in seconds
 
 
 def _requests_a_linger(who: str) -> _Measure:
