@@ -300,7 +300,7 @@ class PostHogHandler(DeliveryHandler):
         elif not hasattr(record, "extra"):
             text = record.msg
             # structlog's and loguru's forms of an event are looked at; all else leaves here.
-            if text[:1] != "{" if type(text) is str else not _may_be_event(text):
+            if (not text or text[0] != "{") if type(text) is str else not _may_be_event(text):
                 return not self._sees_every_record or self._handle_any(record, bool(self.filters))
         return self._handle_any(record)
 
