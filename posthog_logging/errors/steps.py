@@ -81,7 +81,7 @@ class Steps:
             more = len(attributes) - STANDARD
             if more > 0:
                 extras = _extras(attributes if more <= _EXTRAS else _first_of(attributes))
-                if attributes.get("event"):
+                if "event" in attributes and attributes["event"]:
                     message, args = attributes["event"], None
             if args:
                 if _must_be_formatted(record, message, args):
@@ -199,7 +199,7 @@ def _extras(fields: dict[Any, Any]) -> _Extras:
     """Return the plain values of *fields*, and of a record those that are not `logging`'s own."""
     found = {}
     for name, value in reversed(fields.items()):
-        if name == LAST_STANDARD:
+        if name is LAST_STANDARD:  # one string for all records; else names are judged later
             break
         kind = type(value)
         if kind is str:
