@@ -81,7 +81,7 @@ class Steps:
             more = len(attributes) - STANDARD
             if more > 0:
                 extras = _extras(attributes if more <= _EXTRAS else _first_of(attributes))
-                if "event" in attributes and attributes["event"]:
+                if attributes.get("event"):
                     message, args = attributes["event"], None
             if args:
                 if _must_be_formatted(record, message, args):
