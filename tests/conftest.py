@@ -25,7 +25,7 @@ import posthog_logging
 
 from posthog_logging.events.message import Message
 from posthog_logging.handler import PostHogHandler
-from posthog_logging.wire import Request, Response
+from posthog_logging.wire import Request, Response, posthog_protocol
 from posthog_logging.wire.posthog import V0
 
 
@@ -188,6 +188,7 @@ def _own_surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     own = logging.getLogger("posthog_logging").level
+    posthog_protocol._MEMORY.clear()  # another test's server may have had the port
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
