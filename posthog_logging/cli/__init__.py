@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
+from ..delivery.exits import opened
 from ..delivery.own_log import logger
 from ..version import LIBRARY, VERSION
 from .command import FAILED, OK, USAGE, CommandError
@@ -43,6 +44,7 @@ _COMMANDS = {
 }
 
 _INTERRUPTED = 130
+_HURRY = 1.0  # seconds that handlers have after that
 _NO_READER = 141
 
 _EPILOG = f"""\
@@ -82,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"  {harmless(line)}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
+        for pipeline in opened():  # who presses Ctrl-C does not want to wait for a server
+            pipeline.shutdown_timeout = min(pipeline.shutdown_timeout, _HURRY)
         return _INTERRUPTED
     except BrokenPipeError:
         # Python flushes standard output when it exits, and would fail again:
