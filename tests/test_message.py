@@ -270,6 +270,25 @@ def test_a_container_is_no_id(container: Any) -> None:
         built(event="$groupidentify", properties={"$group_type": "c", "$group_key": container})
 
 
+class _Unaskable(type):
+    """The type of classes that raise when they are asked what they are."""
+
+    @property
+    def __str__(cls) -> Any:
+        raise ValueError
+
+
+class _OfUnaskable(metaclass=_Unaskable):
+    """Its text is that of any object."""
+
+
+def test_an_id_whose_class_raises() -> None:
+    """A class that cannot be asked is no container, and costs no event."""
+    event = built(distinct_id=_OfUnaskable())
+
+    assert "_OfUnaskable object" in event.distinct_id
+
+
 def test_a_container_with_a_text_of_its_own_is_an_id() -> None:
     """A class that says what its text is may be an id."""
     assert "acme:1" == built(distinct_id=Pair(("acme", "1"))).distinct_id

@@ -81,9 +81,8 @@ class Attempts:
                 break
             response, dialect = second, other
         if news := protocol.news():
-            self._ledger.warn(
-                f"protocol: {news}", news
-            )  # there are two kinds; each is logged once
+            # There are two kinds; each is logged once.
+            self._ledger.warn(f"protocol: {news}", news)
         asked = parse_retry_after(response.headers.get("retry-after"), self._wall()) or 0.0
         return Answer(response, dialect, min(asked, dialect.rules.longest_retry_after))
 

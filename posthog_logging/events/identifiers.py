@@ -212,14 +212,23 @@ if hasattr(os, "register_at_fork"):
 
 def text_of_id(value: Any) -> str:
     """Return the id of a person or a group as text; "" for a container such as a dict."""
-    # The properties in place of the id, or a row; a class with a text of its own may be an id.
-    kind: Any = type(value := unwrapped(value))
-    if kind.__str__ is object.__str__ and issubclass(kind, _CONTAINERS):
-        return ""
-    return text_of(value)
+    return "" if _is_container(value) else text_of(value)
 
 
 _CONTAINERS = (Mapping, list, tuple, set, frozenset)
+
+
+def _is_container(value: Any) -> bool:
+    """
+    Return whether *value* is the properties in place of the id, or a row.
+
+    A container class with a text of its own may be an id; a class that cannot be asked is none.
+    """
+    try:
+        kind: Any = type(unwrapped(value))
+        return kind.__str__ is object.__str__ and issubclass(kind, _CONTAINERS)
+    except Exception:
+        return False
 
 
 def text_of(value: Any) -> str:
