@@ -53,11 +53,7 @@ class Mask:
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
-        by_value = [
-            key
-            for key in keys
-            if len(key) >= (_SHORTEST_OF_LETTERS if key.isalpha() else _SHORTEST)
-        ]
+        by_value = filter(_is_distinct, keys)
         alternatives = [*map(re.escape, sorted(by_value, key=len, reverse=True)), _KEY, _PASSWORD]
         self._pattern = re.compile("|".join(alternatives), re.ASCII)
 
