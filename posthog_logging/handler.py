@@ -295,7 +295,9 @@ class PostHogHandler(DeliveryHandler):
             ):
                 draft = self._encoder.draft(record)
                 if draft is not None:
-                    self._accept(draft)
+                    # A local name, since Python 3.11 first looks for a method of that name.
+                    accept = self._accept
+                    accept(draft)
                     return True
         elif not hasattr(record, "extra"):
             text = record.msg
@@ -324,7 +326,8 @@ class PostHogHandler(DeliveryHandler):
         if self._has_short_way and not (_observers or self._opted_out):
             draft = self._encoder.draft_of(distinct_id, event, properties)
             if draft is not None:
-                return draft[3] if self._accept(draft) else None
+                accept = self._accept
+                return draft[3] if accept(draft) else None
         return self.accept(extras.capture(distinct_id, event, properties))
 
     def emit(self, record: logging.LogRecord) -> None:

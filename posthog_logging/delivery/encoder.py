@@ -181,21 +181,17 @@ class Encoder:
             args = attributes["args"]
             if len(attributes) == _PLAINEST and args is not None:
                 name = record.getMessage() if args else attributes["msg"]
-            elif len(attributes) == _PLAINEST + sum(key in attributes for key in _HARMLESS):
-                if "event" not in attributes and type(attributes["msg"]) is not str:
-                    return None  # a typed event, perhaps
-                # Where a queue took the arguments, it put a traceback into the message.
-                name = attributes["event"] if "event" in attributes else text_of(record)
             else:
-                return None
+                name = _other_name(record)
             created = attributes["created"]
+            is_known = self._is_known  # a local name: see `PostHogHandler.handle`
             if (
                 type(properties) is dict
                 and type(distinct_id) is str
                 and type(name) is str
                 and type(created) is float
                 and attributes["name"] in foreign_names  # else it may be our own
-                and (self._is_known(properties) or self._gate.is_plain(properties))
+                and (is_known(properties) or self._gate.is_plain(properties))
             ):
                 # The slice lets go of orjson's buffer, which is many times larger than the text.
                 return created, name, distinct_id, None, snapshot(properties)[1:]
@@ -205,15 +201,16 @@ class Encoder:
 
     def draft_of(self, distinct_id: Any, name: Any, properties: Any) -> Draft | None:
         """Return the draft of a plain event that was not logged, with its uuid; else None."""
+        is_known, draw = self._is_known, stamp.number
         if not (type(distinct_id) is str and type(name) is str and type(properties) is dict) or (
             current() is not None
             or name in IDENTITY_EVENTS
             or not name.strip()
-            or not (self._is_known(properties) or self._gate.is_plain(properties))
+            or not (is_known(properties) or self._gate.is_plain(properties))
         ):
             return None
         created = time.time()
-        uuid = f"{stamp.second(created)[1]}{stamp.number()}"
+        uuid = f"{stamp.second(created)[1]}{draw()}"
         return created, name, distinct_id, uuid, snapshot(properties)[1:]
 
     def line(self, draft: Draft) -> bytes:
@@ -243,6 +240,21 @@ class Encoder:
         except Exception as error:
             self._ledger.lose("internal_error", 1, type(error).__name__)
         return None
+
+
+def _other_name(record: logging.LogRecord) -> Any:
+    """
+    Return the name of a plain event whose record has a name, or passed other handlers first.
+
+    None: the record has more than that, or is a typed event, perhaps.
+    """
+    attributes = record.__dict__
+    if len(attributes) != _PLAINEST + sum(key in attributes for key in _HARMLESS):
+        return None
+    if "event" in attributes:
+        return attributes["event"]
+    # Where a queue took the arguments, it put a traceback into the message.
+    return text_of(record) if type(attributes["msg"]) is str else None
 
 
 class _Template:
@@ -279,8 +291,9 @@ class _Template:
             ):
                 return None
             since, head, day = stamp.second(created)
+            draw = stamp.number
             line = (self._with_properties if len(rest) > 1 else self._without) % (
-                (uuid or f"{head}{stamp.number()}").encode(),
+                (uuid or f"{head}{draw()}").encode(),
                 name.encode(),
                 distinct_id.encode(),
                 day.encode(),

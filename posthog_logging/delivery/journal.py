@@ -168,7 +168,8 @@ class JournalSpool:
         try:
             # Under the GIL this is one step: there is no call between the load of `_write` and
             # the write, and a map moves its own position. All threads would wait at a lock.
-            self._write(line + b"\n")
+            write = self._write
+            write(line + b"\n")
         except ValueError:  # there is no segment, or it is full
             if not self._write_anew(line + b"\n"):
                 return self._without_disk(line)

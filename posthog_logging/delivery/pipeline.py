@@ -129,7 +129,8 @@ class Pipeline:
         ) and not self._make_room():
             self._add_bytes(-size)
             return False
-        self._append(item)
+        append = self._append  # a local name: see `PostHogHandler.handle`
+        append(item)
         if self._worker.idle or self._synchronous:
             self._notify()
         return True

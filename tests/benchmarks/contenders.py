@@ -139,6 +139,23 @@ def _null(place: Place) -> Driven:
     return _logged(logging.NullHandler())
 
 
+class _Counting(logging.NullHandler):
+    """A handler that does nothing but take time, and has no thread beside it."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        for _ in range(self._most):
+            pass
+        return True
+
+
+def _counting(place: Place, most: int) -> Driven:
+    return _logged(_Counting(most))
+
+
 def _unread(place: Place) -> Driven:
     return _logged(QueueHandler(queue.Queue(-1)))
 
@@ -289,6 +306,8 @@ CONTENDERS = {
     for contender in (
         Contender("nothing", "only building the event", _nothing, sends=False),
         Contender("null", "F: logger.info, NullHandler", _null, sends=False),
+        Contender("count_100", "F and a count to 100", _make(_counting, most=100), sends=False),
+        Contender("count_200", "F and a count to 200", _make(_counting, most=200), sends=False),
         Contender("unread", "logger.info, QueueHandler, nobody reads", _unread, sends=False),
         Contender("ours", "posthog_logging", _ours, plain=True),
         Contender("ours_fast", "posthog_logging[fast]", _ours, needs=("orjson", "isal")),

@@ -70,6 +70,7 @@ def _parts(handler: PostHogHandler) -> list[Part]:
     handler.handle(record)
     encoder = handler._encoder
     draft = encoder.draft(record)
+    assert draft is not None, "the record is a plain event"
     return [
         Part("F: `logger.info` into a `NullHandler`", 0, lambda: null.info("played", extra=extra)),
         Part("`handle`: what the handler adds to it", 0, lambda: handler.handle(record)),

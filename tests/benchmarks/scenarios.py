@@ -286,7 +286,8 @@ SCENARIOS = {
             "A burst of {count:,} from eight threads",
             _threads,
             50_000,
-            _ALL,
+            # Those that count show what threads make of a call that only takes longer than F.
+            (*_ALL, "count_100", "count_200"),
             {**_CALL, **_SENT, **_DONE},
             big=True,
         ),
