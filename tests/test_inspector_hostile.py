@@ -402,6 +402,7 @@ def test_secrets_are_known_by_their_names(name: str) -> None:
         {"name": "Authorization", "value": f"Basic {WRITE_KEY}"},
         {"key": "X-Auth-Token", "value": {"stringValue": WRITE_KEY}},
         {"Name": "DB_PASSWORD", "Value": [WRITE_KEY]},
+        {"name": "password", "Value": WRITE_KEY, "value": WRITE_KEY},
         [["Authorization", WRITE_KEY], ["Accept", "*/*"]],
         [("x-api-key", [WRITE_KEY])],
     ],

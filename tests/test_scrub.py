@@ -312,21 +312,25 @@ NAMED = {
     "a tag": {"Key": "client-secret", "Value": ["abc"]},
     "two names": {"name": "the header", "key": "Authorization", "value": "abc"},
     "two names, the other way": {"key": "header", "name": "Authorization", "value": "abc"},
+    "two values": {"name": "password", "value": "hunter2", "Value": "hunter2"},
 }
 
 
 @pytest.mark.parametrize("named", NAMED.values(), ids=NAMED)
 def test_a_name_beside_its_value(named: dict[str, Any], scrubber: Scrubber) -> None:
     """A value is a secret if another member of its object names it so, wherever it is."""
-    value = "Value" if "Value" in named else "value"
-    clean = {**named, value: SCRUBBED}
+    values = {"value", "Value"} & {*named}
+    clean, count = {**named, **dict.fromkeys(values, SCRUBBED)}, len(values)
+    nested = {"har": {"headers": [clean]}}
 
-    assert (clean, 1) == scrubber.scrubbed(named)
-    assert ({"har": {"headers": [clean]}}, 1) == scrubber.scrubbed({"har": {"headers": [named]}})
+    assert (clean, count) == scrubber.scrubbed(named)
+    assert (nested, count) == scrubber.scrubbed({"har": {"headers": [named]}})
     assert (clean, 0) == scrubber.scrubbed(clean)
     assert not scrubber.is_harmless(named)
     assert scrubber.has_secret(jsonable.encode({"headers": [named]})[1:])
-    assert (jsonable.encode(clean).decode(), 1) == scrubber.text(jsonable.encode(named).decode())
+    assert (jsonable.encode(clean).decode(), count) == scrubber.text(
+        jsonable.encode(named).decode()
+    )
 
 
 @pytest.mark.parametrize(

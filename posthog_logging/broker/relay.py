@@ -248,7 +248,11 @@ class _Worker(threading.Thread):
         self._consumer.close()
         self._sender.rewind()
         if not self._stop_asked.is_set():
-            self._ledger.warn("broker", f"the relay waits for the broker: {text}")
+            self._ledger.warn(
+                "broker",
+                f"the relay waits for the broker: {text.removesuffix('.')}."
+                " To do: posthog-logging doctor --broker looks for the cause",
+            )
             self._failures += 1
             pause = min(_LONGEST_PAUSE, 0.25 * 2.0 ** min(self._failures, 10))
             end = monotonic() + pause

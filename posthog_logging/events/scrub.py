@@ -22,7 +22,7 @@ __all__ = [
     "Decide",
     "Replace",
     "Scrubber",
-    "named_value",
+    "named_values",
     "names_secret",
     "words_of",
 ]
@@ -86,7 +86,7 @@ _VALUE = re.compile(
     re.DOTALL,
 )
 
-# `named_value` in the repr of an object, or in JSON that was cut.
+# `named_values` in the repr of an object, or in JSON that was cut.
 _NAMED_VALUE = re.compile(
     r"((?P<q>\\{0,4}[\"'])(?:[Nn]ame|[Kk]ey)(?P=q)\s{0,8}:\s{0,8}(?P=q)(?P<name>[^\"'\\]{1,200})(?P=q)"
     r"\s{0,8},\s{0,8}(?P=q)[Vv]alue(?P=q)\s{0,8}:\s{0,8}(?P<open>\\{0,4}[\"']))"
@@ -114,18 +114,16 @@ def names_secret(key: str) -> bool:
     return _names_one(_BUILT_IN, key)
 
 
-def named_value(members: Mapping[Any, Any]) -> tuple[str, list[str]]:
+def named_values(members: Mapping[Any, Any]) -> tuple[list[str], list[str]]:
     """
-    Return the key of the value in an object that names it, and its names; "" if there is none.
+    Return the keys of the values in an object that names them, and its names.
 
     HAR, HTML forms, Postman, OTLP and AWS write a header, a field or a variable like this:
     ``{"name": "Authorization", "value": "Bearer …"}``, or with ``key`` for ``name``.
     """
-    for value in _VALUES:
-        if value in members:
-            found = [members[key] for key in _NAMES_OF_VALUES if key in members]
-            return value, [name for name in found if isinstance(name, str)]
-    return "", []
+    values = [key for key in _VALUES if key in members]
+    found = [members[key] for key in _NAMES_OF_VALUES if values and key in members]
+    return values, [name for name in found if isinstance(name, str)]
 
 
 _VALUES = ("value", "Value")
@@ -221,7 +219,7 @@ class Scrubber:
             return True
         if not (self._kept.issuperset(properties) or all(map(self._is_harmless, properties))):
             return False
-        return _NAMES_OF_VALUES.isdisjoint(properties) or self.named_value(properties)[1] is None
+        return _NAMES_OF_VALUES.isdisjoint(properties) or self.named_values(properties)[1] is None
 
     def may_have_secret(self, chunk: bytes) -> bool:
         """
@@ -289,10 +287,10 @@ class Scrubber:
             if key not in _VALUES:
                 self.harmless.add(key)
 
-    def named_value(self, members: Mapping[Any, Any]) -> tuple[str, Replace | None]:
-        """Return the key of a value that another member names, and what replaces the value."""
-        key, names = named_value(members)
-        return key, next(filter(None, map(self.replacement, names)), None)
+    def named_values(self, members: Mapping[Any, Any]) -> tuple[list[str], Replace | None]:
+        """Return the keys of values that another member names, and what replaces these."""
+        keys, names = named_values(members)
+        return keys, next(filter(None, map(self.replacement, names)), None)
 
     def _judge(self, key: str) -> Replace | None:
         rule = self._rules(key) if self._rules is not None else None
@@ -352,7 +350,7 @@ class _Walk:
         self.count = 0
         self.prose = prose
         self._replacement = scrubber.replacement
-        self._named_value = scrubber.named_value
+        self._named_values = scrubber.named_values
         self._harmless = scrubber.harmless
         self._urls = scrubber._urls
         self._is_plain = _never if prose else _is_plain
@@ -365,11 +363,11 @@ class _Walk:
         known = self._harmless.issuperset(members)
         if not known and not all(type(key) is str for key in members):
             return self.object(jsonable.jsonable(members), depth)
-        named, hide = ("", None) if known else self._named_value(members)
+        named, hide = ([], None) if known else self._named_values(members)
         changed: dict[str, Any] = {}
         for key, value in members.items():
             if not known:
-                replace = (hide if key == named else None) or self._replacement(key)
+                replace = (hide if key in named else None) or self._replacement(key)
             if replace is not None:
                 found = self._put(replace, value)
             else:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-from ..events.scrub import named_value
+from ..events.scrub import named_values
 
 
 __all__ = ["Mask", "keys_in"]
@@ -67,10 +67,10 @@ class Mask:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            named, names = named_value(value)
-            secret = named if any(map(_names_secret, names)) else None
+            named, names = named_values(value)
+            secret = named if any(map(_names_secret, names)) else []
             return {
-                self.text(key): _hidden(member) if key == secret else self._member(key, member)
+                self.text(key): _hidden(member) if key in secret else self._member(key, member)
                 for key, member in value.items()
             }
         if isinstance(value, (list, tuple)):
