@@ -737,6 +737,7 @@ def test_numpys_moments_are_in_utc() -> None:
         moment = numpy.datetime64("2024-01-02", unit)
         assert "2024-01-02T00:00:00.000000Z" == built(timestamp=moment).timestamp
     assert ["bad timestamp"] == topics(timestamp=numpy.datetime64("NaT", "ns"))
+    assert ["illegal distinct_id"] == topics(distinct_id=numpy.datetime64("NaT", "ns"))
 
 
 def test_pandas_moments_are_moments() -> None:
@@ -746,6 +747,8 @@ def test_pandas_moments_are_moments() -> None:
 
     assert "2024-01-02T03:04:05.000000Z" == built(timestamp=moment).timestamp
     assert ["bad timestamp"] == topics(timestamp=pandas.NaT)
+    assert ["illegal distinct_id"] == topics(distinct_id=pandas.NaT)
+    assert "NaT" == built(distinct_id="NaT").distinct_id
 
 
 @pytest.mark.parametrize(

@@ -211,8 +211,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def text_of_id(value: Any) -> str:
-    """Return the id of a person or a group as text; "" for a container such as a dict."""
-    return "" if _is_container(value) else text_of(value)
+    """Return the id of a person or a group as text; "" for a container, or pandas' NaT."""
+    text = "" if _is_container(value) else text_of(value)
+    return "" if text == "NaT" and not isinstance(value, str) else text
 
 
 _CONTAINERS = (Mapping, list, tuple, set, frozenset)
