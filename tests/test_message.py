@@ -18,7 +18,7 @@ import types
 import uuid
 import weakref
 
-from collections import UserDict
+from collections import UserDict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -257,7 +257,7 @@ class Pair(tuple[str, str]):
 
 @pytest.mark.parametrize(
     "container",
-    [{"email": "a@example.org"}, UserDict(a=1), ["u"], ("u", 1), {"u"}, frozenset()],
+    [{"email": "a@example.org"}, UserDict(a=1), ["u"], ("u", 1), {"u"}, frozenset(), deque("u")],
     ids=lambda value: type(value).__name__,
 )
 def test_a_container_is_no_id(container: Any) -> None:
@@ -628,8 +628,9 @@ def test_a_visitor_is_the_person_of_an_event_without_an_id() -> None:
 
 @pytest.mark.parametrize("visitor", [None, "", "anonymous", Broken()], ids=name_of)
 def test_a_visitor_who_is_nobody_is_left_out(visitor: Any) -> None:
-    """An id that names nobody merges nobody."""
+    """An id that names nobody merges nobody; the warning names its key."""
     assert {} == built(anonymous_id=visitor).properties
+    assert visitor is None or ["illegal anonymous_id"] == topics(anonymous_id=visitor)
     assert "no_distinct_id" == refused(distinct_id=None, kind="identify", anonymous_id="v")
 
 
@@ -912,10 +913,14 @@ def test_a_session_that_is_no_text_is_left_out(key: str) -> None:
         assert [f"bad {key}"] == topics(properties={key: bad})
 
 
-def test_an_empty_uuid_is_none() -> None:
-    """``""`` is as good as absent: it must not make all such events one."""
-    assert built(uuid="").uuid != built(uuid="").uuid
-    assert 7 == uuid.UUID(built(uuid="").uuid).version
+@pytest.mark.parametrize("missing", ["", float("nan"), "None", False, Proxy(None)], ids=repr)
+@pytest.mark.parametrize("any_id", [False, True])
+def test_a_missing_uuid_is_none(missing: Any, any_id: bool) -> None:
+    """It must not make all such events one: a cell of a table without a value is NaN."""
+    one, other = (built(uuid=missing, any_id=any_id).uuid for _ in range(2))
+
+    assert one != other
+    assert 7 == uuid.UUID(one).version
 
 
 # What a record carries

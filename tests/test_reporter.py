@@ -758,6 +758,26 @@ def test_keys_are_masked(
     assert "configured with [masked]" in text
 
 
+def test_all_secrets_among_the_options_are_masked(
+    make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector
+) -> None:
+    """The key of pseudonyms undoes them, and a password is one, wherever the source shows it."""
+    options: dict[str, Any] = {
+        "dialect": "posthog-v0",
+        "pseudonymise": {"email": "pseudonym-key"},
+        "proxies": {"https": "http://u:proxy-password@proxy.example:1"},
+        "headers": {"X-Api-Key": "gate-key"},
+        "auth": ("user", "auth-password"),
+        "logs": {"api_key": "logs-key", "send": False},
+    }
+    handler = make_handler(exceptions=True, **options)
+    secrets = ["pseudonym-key", "proxy-password", "gate-key", "auth-password", "logs-key"]
+    make_log(handler).error("failed", exc_info=ValueError(" ".join(secrets)))
+
+    (event,) = sent(handler, inspector)
+    assert " ".join(["[masked]"] * 5) == event.properties["$exception_list"][0]["value"]
+
+
 # Errors that are only logged
 
 

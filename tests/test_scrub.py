@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+import http.client
+import io
 import json
 
 from typing import Any, NamedTuple
@@ -371,6 +373,19 @@ def test_values_that_no_secret_names(named: dict[str, Any], scrubber: Scrubber) 
     assert (named, 0) == scrubber.scrubbed(named)
     assert ({"a": [named]}, 0) == scrubber.scrubbed({"a": [named]})
     assert scrubber.is_harmless(named)
+
+
+def test_headers_that_are_no_mapping(scrubber: Scrubber) -> None:
+    """What holds headers has their names in JSON, so that the secrets among them are found."""
+    werkzeug = pytest.importorskip("werkzeug.datastructures")
+    raw = b"Authorization: Basic abc\nAccept: text/html\n\n"
+    given = [["Authorization", "Basic abc"], ["Accept", "text/html"]]
+    clean = [["Authorization", SCRUBBED], ["Accept", "text/html"]]
+
+    for headers in (werkzeug.Headers(given), http.client.parse_headers(io.BytesIO(raw))):
+        assert given == jsonable.jsonable(headers)
+        assert ({"headers": clean}, 1) == scrubber.scrubbed({"headers": headers})
+        assert scrubber.has_secret(jsonable.snapshot({"headers": headers})[1:])
 
 
 def test_rules_count_for_named_values() -> None:

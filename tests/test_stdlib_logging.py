@@ -10,6 +10,7 @@ import sys
 import warnings
 
 from collections.abc import Iterator
+from subprocess import TimeoutExpired
 from typing import Any
 
 import pytest
@@ -66,6 +67,8 @@ TRACES: dict[str, dict[str, Any]] = {
     "a group": {"exc_info": raised(ExceptionGroup("two", [ValueError(), KeyError()]))},
     "a syntax error": {"exc_info": (SyntaxError, SyntaxError("no", ("f", 1, 1, "x")), None)},
     "an exception that was never raised": {"exc_info": (OddError, OddError("no"), None)},
+    "another name for one": {"exc_info": (TimeoutExpired, TimeoutExpired("no", 5), None)},
+    "no exception": {"exc_info": (None, None, None)},
     "without a text": {"exc_info": (KeyboardInterrupt, KeyboardInterrupt(), None)},
     "a stack": {"stack_info": STACK},
     "both": {"exc_info": raised(ValueError("no")), "stack_info": STACK},

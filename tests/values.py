@@ -499,6 +499,9 @@ FRIENDS: dict[str, list[Case]] = {
         Case("werkzeug.local.LocalProxy(lambda: [1, {'a': 2}])", [1, {"a": 2}]),
         Case("werkzeug.local.Local()('request')", "[unprintable LocalProxy]"),
     ],
+    "werkzeug.datastructures": [
+        Case("werkzeug.datastructures.Headers({'X-A': '1'})", [["X-A", "1"]]),
+    ],
     "django.utils.functional": [
         Case("django.utils.functional.SimpleLazyObject(lambda: 'user-1')", "user-1"),
         Case(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 
@@ -76,6 +77,11 @@ def _of_numpy(value: Any, most: int) -> Any:
     if type(found) is not type(value):
         return found
     return float(found) if value.dtype.kind == "f" else str(value)  # `tolist` of a long double
+
+
+def _fields(value: Any, most: int) -> list[Any]:
+    """Return headers as pairs: as text, no value would have its name beside it."""
+    return [*islice(value.items(), most)]
 
 
 def _series(value: Any, most: int) -> Any:
@@ -165,6 +171,8 @@ _BY_NAME: Mapping[tuple[str, str], _Convert] = {
     ("polars", "Series"): _series,
     ("django", "QuerySet"): _queryset,
     ("django", "Model"): _model,
+    ("werkzeug", "Headers"): _fields,
+    ("http", "HTTPMessage"): _fields,
     ("sqlite3", "Row"): _by_keys,
     ("asyncpg", "Record"): _by_keys,
 }

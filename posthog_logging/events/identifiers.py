@@ -14,7 +14,7 @@ import os
 import time
 import uuid
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from .proxies import unwrapped
@@ -28,6 +28,7 @@ __all__ = [
     "clean_id",
     "clean_text",
     "cut",
+    "given_uuid",
     "is_plain",
     "shortened",
     "stamp",
@@ -104,9 +105,9 @@ def _is_plain_name(event: str) -> bool:
     return plain
 
 
-def clean_id(given: Any, warn: Warn) -> str | None:
+def clean_id(given: Any, warn: Warn, key: str = "distinct_id") -> str | None:
     """
-    Return *given* as an id that every server accepts, or None if it means nobody.
+    Return *given*, the value of *key*, as an id that every server accepts; None if it is nobody's.
 
     The id is trimmed, and control characters are removed. More than 200 bytes become the first
     159 and a hash, so that two long ids stay distinct (V0 would cut them, V1 drop the event).
@@ -121,12 +122,22 @@ def clean_id(given: Any, warn: Warn) -> str | None:
     text = text.strip()
     if text.lower() in _NOBODY:
         shown = repr(text) if text or type(given) is str else f"a {type(given).__name__}"
-        warn("illegal distinct_id", f"distinct_id: {shown} names nobody and counts as missing")
+        warn(f"illegal {key}", f"{key}: {shown} names nobody and counts as missing")
         return None
     if len(text) > LONGEST // 4 and len(text.encode()) > LONGEST:
-        warn("long distinct_id", f"a distinct_id of {len(text)} characters was shortened")
+        warn(f"long {key}", f"{key}: {len(text)} characters were shortened")
         text = shortened(text)
     return text
+
+
+def given_uuid(value: Any) -> str:
+    """Return the uuid that an event was given as text; "" for none, also NaN and its like."""
+    text = text_of(value)
+    return "" if text.strip().lower() in _NO_UUID else text
+
+
+# One uuid for all events that have none would make them one event.
+_NO_UUID = frozenset({"nan", "nat", "none", "null", "undefined", "<na>", "false", "true"})
 
 
 def as_uuid(text: str, warn: Warn) -> str:
@@ -216,7 +227,7 @@ def text_of_id(value: Any) -> str:
     return "" if text == "NaT" and not isinstance(value, str) else text
 
 
-_CONTAINERS = (Mapping, list, tuple, set, frozenset)
+_BUFFERS = (bytes, bytearray, memoryview)
 
 
 def _is_container(value: Any) -> bool:
@@ -227,7 +238,8 @@ def _is_container(value: Any) -> bool:
     """
     try:
         kind: Any = type(unwrapped(value))
-        return kind.__str__ is object.__str__ and issubclass(kind, _CONTAINERS)
+        has_text = kind.__str__ is not object.__str__ or issubclass(kind, _BUFFERS)
+        return not has_text and issubclass(kind, Collection)
     except Exception:
         return False
 

@@ -21,9 +21,9 @@ from .identifiers import (
     clean_id,
     clean_text,
     cut,
+    given_uuid,
     shortened,
     stamp,
-    text_of,
     text_of_id,
 )
 from .kinds import mapping_in
@@ -246,7 +246,7 @@ def _options(given: Any, warn: Warn) -> dict[str, Any]:
 
 def _anonymous(fields: Mapping[str, Any], properties: dict[str, Any], warn: Warn) -> str | None:
     """Return the anonymous id; put it into *properties*, for ``$identify`` to merge."""
-    anonymous = clean_id(fields["anonymous_id"], warn)
+    anonymous = clean_id(fields["anonymous_id"], warn, "anonymous_id")
     if anonymous is not None:
         properties["$anon_distinct_id"] = anonymous
     return anonymous
@@ -278,9 +278,9 @@ def _alias(
     """Return the previous id, which is the distinct_id of PostHog's alias event."""
     if "previous_id" not in fields and properties.get("alias"):
         # In PostHog's own form: distinct_id is the previous id already.
-        previous, new = distinct_id, clean_id(properties["alias"], warn)
+        previous, new = distinct_id, clean_id(properties["alias"], warn, "alias")
     else:
-        previous, new = clean_id(fields.get("previous_id"), warn), distinct_id
+        previous, new = clean_id(fields.get("previous_id"), warn, "previous_id"), distinct_id
     if previous is None:
         raise Refused("no_previous_id", "$create_alias")
     if new is None:
@@ -320,7 +320,7 @@ def _given_ids(
 ) -> tuple[str, str]:
     """Return the ``uuid`` and ``timestamp`` in *fields*, or those in *ids* for missing ones."""
     name, timestamp = ids
-    given = text_of(fields["uuid"]) if fields.get("uuid") is not None else ""
+    given = given_uuid(fields.get("uuid"))
     if given:  # "" means absent, as for V0 (1.4)
         name = (shortened(clean_text(given)) or name) if any_id else as_uuid(given, warn)
     if fields.get("timestamp") is not None:

@@ -35,6 +35,10 @@ class Pseudonyms:
     """
 
     def __init__(self, keys: Mapping[str, Key]) -> None:
+        #: The keys as text, to be masked where they could be seen.
+        self.secrets = [
+            key if isinstance(key, str) else key.decode(errors="replace") for key in keys.values()
+        ]
         self._rules = {_form_of(name): _replace_with(key) for name, key in keys.items()}
         #: Replaces the event's ``distinct_id``; None if that is not replaced.
         self.for_person = self.rule("distinct_id")

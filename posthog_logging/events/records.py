@@ -129,7 +129,8 @@ NOBODY = Bound()
 _TRACE = re.compile(
     r"^(?:Traceback \(most recent call last\):|  \+ Exception Group Traceback|"
     r'Stack \(most recent call last\):|  File "|'
-    r"[\w.]+(?:Error|Exception|Warning|Interrupt|Exit|Group)(?::|$))",
+    r"NoneType: None$|"  # of `log.exception` without an exception
+    r"[\w.]+(?:Error|Exception|Warning|Interrupt|Exit|Group|Timeout|Expired|Iteration)(?::|$))",
     re.MULTILINE,
 )
 
