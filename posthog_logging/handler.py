@@ -41,7 +41,7 @@ from .events.faults import faults
 from .events.identifiers import Warn
 from .events.levels import level_of
 from .events.message import Message, Refused
-from .events.pseudonyms import Key
+from .events.pseudonyms import Key, keys_in
 from .events.records import (
     Fields,
     bound_to,
@@ -257,7 +257,7 @@ class PostHogHandler(DeliveryHandler):
             _weakly(self.refuse),
             _weakly(self._is_off),
             options,
-            _secrets_of(options, broker, logs),
+            [*_secrets_of(options, broker, logs), *keys_in(pseudonymise)],
         )
         #: Sends records to PostHog Logs; None unless *logs* is given.
         self.logs = _make_logs(logs, options, api_key, host)
@@ -602,7 +602,6 @@ def _secrets_of(options: EventOptions, broker: str | None, logs: Any) -> list[st
         options.api_key if broker is None else None,  # with a broker a name stands there
         logs.get("api_key") if isinstance(logs, Mapping) else None,
         auth[1] if isinstance(auth, (tuple, list)) and len(auth) == 2 else None,
-        *(options.pseudonymise.secrets if options.pseudonymise is not None else ()),
         *(value for name, value in options.headers.items() if names_secret(name)),
         *(urlsplit(url).password for url in urls),
     ]

@@ -17,7 +17,7 @@ from . import jsonable
 from .scrub import words_of
 
 
-__all__ = ["Pseudonyms"]
+__all__ = ["Pseudonyms", "keys_in"]
 
 Key = str | bytes
 
@@ -35,10 +35,6 @@ class Pseudonyms:
     """
 
     def __init__(self, keys: Mapping[str, Key]) -> None:
-        #: The keys as text, to be masked where they could be seen.
-        self.secrets = [
-            key if isinstance(key, str) else key.decode(errors="replace") for key in keys.values()
-        ]
         self._rules = {_form_of(name): _replace_with(key) for name, key in keys.items()}
         #: Replaces the event's ``distinct_id``; None if that is not replaced.
         self.for_person = self.rule("distinct_id")
@@ -61,6 +57,14 @@ class Pseudonyms:
         if given is None or isinstance(given, Pseudonyms):
             return given
         return cls({name: _checked(name, key) for name, key in _pairs(given)})
+
+
+def keys_in(given: Any) -> list[str]:
+    """Return the keys in a valid option ``pseudonymise`` as text, to be masked elsewhere."""
+    if given is None or isinstance(given, Pseudonyms):
+        return []
+    keys = [key for _, key in _pairs(given)]
+    return [key if isinstance(key, str) else key.decode(errors="replace") for key in keys]
 
 
 def _pairs(given: Any) -> Iterable[tuple[Any, Any]]:
