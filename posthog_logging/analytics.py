@@ -17,6 +17,7 @@ from . import extras
 from .errors.exception_list import MANUAL, Boundary
 from .events.faults import faults
 from .events.kinds import mapping_in, properties_in
+from .events.proxies import unwrapped
 from .handler import PostHogHandler
 
 
@@ -337,7 +338,7 @@ class Analytics:
         if message_id is not None:
             fields["uuid"] = message_id
         if anonymous_id is not None or context is not None or integrations is not None:
-            if fields["distinct_id"] is None:
+            if unwrapped(fields["distinct_id"]) is None:
                 fields["distinct_id"] = anonymous_id
             named = {
                 "$anon_distinct_id": anonymous_id,

@@ -607,6 +607,16 @@ def test_a_proxy_of_nobody_is_nobody(nobody: Any) -> None:
     assert False is built(distinct_id=nobody).properties["$process_person_profile"]
 
 
+def test_a_proxy_of_none_is_absent() -> None:
+    """Whatever the key: what is bound, the message and the record's time count."""
+    keys = "event distinct_id properties groups set set_once options uuid timestamp".split()
+    fields = dict.fromkeys(keys, Proxy(None))
+
+    assert "bound" == built(**fields, bound=Bound("bound", {})).distinct_id
+    assert built(**dict.fromkeys(keys)).properties == built(**fields).properties
+    assert [] == topics(**fields, bound=Bound("bound", {}))
+
+
 # The visitor before the login
 
 

@@ -451,6 +451,10 @@ FRIENDS: dict[str, list[Case]] = {
         Case("numpy.array(['2024-01-02', 'NaT'], 'M8[ns]')", ["2024-01-02T00:00:00", None]),
         Case("numpy.array([1, None, 'a'], object)", [1, None, "a"]),
         Case("numpy.ma.masked_array([1, 2], [False, True])", [1, None]),
+        Case(
+            "numpy.array([(1, '2024-01-02')], [('a', 'i4'), ('at', 'M8[ns]')])",
+            [{"a": 1, "at": "2024-01-02T00:00:00"}],
+        ),
         Case("numpy.arange(20_000)", [*range(9_999), "[cut: 10001 more items]"]),
     ],
     "pandas": [

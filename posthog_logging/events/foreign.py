@@ -71,6 +71,8 @@ def _array(value: Any, most: int) -> Any:
 
 
 def _of_numpy(value: Any, most: int) -> Any:
+    if value.dtype.names:
+        return _records(value, most)
     if value.dtype.kind in "mM" and value.dtype.str.endswith(_FINE):
         value = value.astype(f"{value.dtype.kind}8[us]")  # `tolist` turns nanoseconds into ints
     found = _array(value, most)
@@ -82,6 +84,15 @@ def _of_numpy(value: Any, most: int) -> Any:
 def _fields(value: Any, most: int) -> list[Any]:
     """Return headers as pairs: as text, no value would have its name beside it."""
     return [*islice(value.items(), most)]
+
+
+def _records(value: Any, most: int) -> Any:
+    """Return a record with named fields as an object, and an array of them as a list."""
+    if not value.shape:
+        row = value[()]
+        return {name: row[name] for name in row.dtype.names}
+    kept = [*islice(value, most)]
+    return kept if len(kept) == len(value) else _cut(kept, len(value))
 
 
 def _series(value: Any, most: int) -> Any:

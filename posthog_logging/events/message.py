@@ -128,7 +128,7 @@ def assemble(
     event = _event_name(fields, name, warn)
     ids = stamp(created_or_now(created, warn))
     properties = _properties(fields, event, bound, defaults, flat, warn)
-    given = fields.get("distinct_id")
+    given = unwrapped(fields.get("distinct_id"))
     if given is None and bound is not None:
         given = bound.distinct_id
     distinct_id = clean_id(given, warn)
@@ -148,7 +148,7 @@ def assemble(
 
 
 def _event_name(fields: Mapping[str, Any], name: str, warn: Warn) -> str:
-    event = fields.get("event")
+    event = unwrapped(fields.get("event"))
     if event is None:
         kind = KINDS.get(_kind(fields))
         if kind is None and "event" in fields and "distinct_id" not in fields:
@@ -194,7 +194,7 @@ def _properties(
                 properties[key] = fields[key]
     if "kind" in fields or "previous_id" in fields:
         properties.update(_unused(fields, event, warn))
-    own = fields.get("properties")
+    own = unwrapped(fields.get("properties"))
     if own is not None:
         properties.update(_mapping_or_property("properties", own, warn))
     if not _MERGED.isdisjoint(fields):
@@ -224,15 +224,17 @@ def _unused(fields: Mapping[str, Any], event: str, warn: Warn) -> Iterator[tuple
 
 def _add_named(fields: Mapping[str, Any], properties: dict[str, Any], warn: Warn) -> None:
     for key, name in _NAMED.items():
-        if fields.get(key) is None:
+        given = unwrapped(fields.get(key))
+        if given is None:
             continue
-        value = mapping_in(fields[key])
+        value = mapping_in(given)
         if value is None:
-            properties.update(_mapping_or_property(key, fields[key], warn))
+            properties.update(_mapping_or_property(key, given, warn))
         else:
             properties[name] = {**(mapping_in(properties.get(name)) or {}), **value}
-    if fields.get("options") is not None:
-        properties.update(_options(fields["options"], warn))
+    options = unwrapped(fields.get("options"))
+    if options is not None:
+        properties.update(_options(options, warn))
 
 
 def _options(given: Any, warn: Warn) -> dict[str, Any]:
@@ -323,8 +325,9 @@ def _given_ids(
     given = given_uuid(fields.get("uuid"))
     if given:  # "" means absent, as for V0 (1.4)
         name = (shortened(clean_text(given)) or name) if any_id else as_uuid(given, warn)
-    if fields.get("timestamp") is not None:
-        parsed = parse_timestamp(fields["timestamp"])
+    moment = unwrapped(fields.get("timestamp"))
+    if moment is not None:
+        parsed = parse_timestamp(moment)
         if parsed is None:
             warn("bad timestamp", "timestamp: cannot be read; the record's own time is sent")
         else:
