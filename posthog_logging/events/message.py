@@ -128,7 +128,9 @@ def assemble(
     event = _event_name(fields, name, warn)
     ids = stamp(created_or_now(created, warn))
     properties = _properties(fields, event, bound, defaults, flat, warn)
-    given = unwrapped(fields.get("distinct_id"))
+    given = fields.get("distinct_id")
+    if type(given) is not str:
+        given = unwrapped(given)
     if given is None and bound is not None:
         given = bound.distinct_id
     distinct_id = clean_id(given, warn)
@@ -148,8 +150,8 @@ def assemble(
 
 
 def _event_name(fields: Mapping[str, Any], name: str, warn: Warn) -> str:
-    event = unwrapped(fields.get("event"))
-    if event is None:
+    event = fields.get("event")
+    if event is None or unwrapped(event) is None:
         kind = KINDS.get(_kind(fields))
         if kind is None and "event" in fields and "distinct_id" not in fields:
             raise Refused("no_event_name", "event is None")
@@ -194,8 +196,8 @@ def _properties(
                 properties[key] = fields[key]
     if "kind" in fields or "previous_id" in fields:
         properties.update(_unused(fields, event, warn))
-    own = unwrapped(fields.get("properties"))
-    if own is not None:
+    own = fields.get("properties")
+    if own is not None and unwrapped(own) is not None:
         properties.update(_mapping_or_property("properties", own, warn))
     if not _MERGED.isdisjoint(fields):
         _add_named(fields, properties, warn)
