@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from . import context, extras
 from .context import Bound, Holder, Kept, takers
@@ -41,7 +40,7 @@ from .events.faults import faults
 from .events.identifiers import Warn
 from .events.levels import level_of
 from .events.message import Message, Refused
-from .events.pseudonyms import Key, keys_in
+from .events.pseudonyms import Key
 from .events.records import (
     Fields,
     bound_to,
@@ -52,7 +51,7 @@ from .events.records import (
     name_of,
 )
 from .events.sampling import Rate
-from .events.scrub import Decide, names_secret
+from .events.scrub import Decide
 from .events.span import span_ids
 from .events.typed import declaration_of
 from .logs import PostHogLogsHandler
@@ -253,11 +252,7 @@ class PostHogHandler(DeliveryHandler):
         self._encoder = _make_encoder(options, ledger)
         #: Makes events of exceptions, also for `capture_exception`.
         self.reporter = _make_reporter(
-            _weakly(self._take),
-            _weakly(self.refuse),
-            _weakly(self._is_off),
-            options,
-            [*_secrets_of(options, broker, logs), *keys_in(pseudonymise)],
+            _weakly(self._take), _weakly(self.refuse), _weakly(self._is_off), options
         )
         #: Sends records to PostHog Logs; None unless *logs* is given.
         self.logs = _make_logs(logs, options, api_key, host)
@@ -576,7 +571,6 @@ def _make_reporter(
     refuse: Callable[..., None],
     is_off: Callable[..., bool | None],
     options: EventOptions,
-    secrets: Iterable[str],
 ) -> Reporter:
     if options.exception_messages and options.exceptions is None:
         raise ValueError("exception_messages: needs exceptions=True, or exceptions= a level")
@@ -590,22 +584,7 @@ def _make_reporter(
         steps=options.exception_steps,
         in_app=in_app_rule(options.in_app_include, options.in_app_exclude),
         variables=options.exception_variables,
-        secrets=secrets,
     )
-
-
-def _secrets_of(options: EventOptions, broker: str | None, logs: Any) -> list[str]:
-    """Return the keys and passwords among the options, which a source line may show."""
-    auth = options.auth
-    urls = [broker or "", *(options.proxies or {}).values()]
-    found = [
-        options.api_key if broker is None else None,  # with a broker a name stands there
-        logs.get("api_key") if isinstance(logs, Mapping) else None,
-        auth[1] if isinstance(auth, (tuple, list)) and len(auth) == 2 else None,
-        *(value for name, value in options.headers.items() if names_secret(name)),
-        *(urlsplit(url).password for url in urls),
-    ]
-    return [one for one in found if isinstance(one, str)]
 
 
 def _may_be_event(message: Any) -> bool:

@@ -27,6 +27,7 @@ from .delivery.sender import OnError
 from .delivery.spool import Spool
 from .delivery.transport import Transport
 from .errors.limits import Bucket
+from .errors.masking import keep_secret
 from .errors.reporter import fields_and_message
 from .errors.tracebacks import raised_in, traceback_in
 from .events.exc_info import normalise_exc_info
@@ -138,7 +139,7 @@ class PostHogLogsHandler(DeliveryHandler):
         transport: Transport | None = None,
     ) -> None:
         self._hooks = checks.hooks("before_send", before_send)
-        pseudonyms = Pseudonyms.of(pseudonymise)
+        pseudonyms = Pseudonyms.of(pseudonymise, keep_secret)
         self._for_person = pseudonyms.for_person if pseudonyms is not None else None
         self._scrubber = Scrubber.of(scrub, pseudonyms.rule if pseudonyms is not None else None)
         self._fails_open = checks.boolean("fail_open", fail_open)

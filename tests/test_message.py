@@ -928,9 +928,11 @@ def test_a_session_that_is_no_text_is_left_out(key: str) -> None:
 def test_a_missing_uuid_is_none(missing: Any, any_id: bool) -> None:
     """It must not make all such events one: a cell of a table without a value is NaN."""
     one, other = (built(uuid=missing, any_id=any_id).uuid for _ in range(2))
+    is_absent = missing == "" or isinstance(missing, Proxy)
 
     assert one != other
     assert 7 == uuid.UUID(one).version
+    assert ([] if is_absent else ["bad uuid"]) == topics(uuid=missing, any_id=any_id)
 
 
 # What a record carries

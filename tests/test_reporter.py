@@ -22,7 +22,14 @@ from typing import Any
 
 import pytest
 
-from posthog_logging import Analytics, Listener, MessageHandler, PostHogHandler, context
+from posthog_logging import (
+    Analytics,
+    Listener,
+    MessageHandler,
+    PostHogHandler,
+    PostHogLogsHandler,
+    context,
+)
 from posthog_logging.errors.exception_list import CONTEXT_FREE, MANUAL, middleware
 from posthog_logging.errors.hooks import ExceptHooks
 from posthog_logging.errors.reporter import Reporter
@@ -764,18 +771,22 @@ def test_all_secrets_among_the_options_are_masked(
     """The key of pseudonyms undoes them, and a password is one, wherever the source shows it."""
     options: dict[str, Any] = {
         "dialect": "posthog-v0",
-        "pseudonymise": {"email": "pseudonym-key"},
+        "pseudonymise": (iter(["email"]), b"pseudonym-key"),
         "proxies": {"https": "http://u:proxy-password@proxy.example:1"},
         "headers": {"X-Api-Key": "gate-key"},
         "auth": ("user", "auth-password"),
         "logs": {"api_key": "logs-key", "send": False},
     }
     handler = make_handler(exceptions=True, **options)
-    secrets = ["pseudonym-key", "proxy-password", "gate-key", "auth-password", "logs-key"]
+    broker = "memory://u:broker%2Dpassword@tests"
+    PostHogHandler(broker=broker, send=False).close()
+    PostHogLogsHandler("lone-logs-key", pseudonymise={"a": "logs-pseudonym"}, send=False).close()
+    secrets = """pseudonym-key proxy-password gate-key auth-password logs-key broker%2Dpassword
+    broker-password lone-logs-key logs-pseudonym""".split()
     make_log(handler).error("failed", exc_info=ValueError(" ".join(secrets)))
 
     (event,) = sent(handler, inspector)
-    assert " ".join(["[masked]"] * 5) == event.properties["$exception_list"][0]["value"]
+    assert " ".join(["[masked]"] * len(secrets)) == event.properties["$exception_list"][0]["value"]
 
 
 # Errors that are only logged

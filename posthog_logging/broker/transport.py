@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
+from urllib.parse import urlsplit
+
 from ..delivery.transport import diverted
+from ..errors.masking import keep_secret
 from ..wire import Request, Response
 from .address import Address, address
 from .dialect import NeutralDialect
@@ -21,7 +24,9 @@ def broker_transport(url: str, timeout: float = 15.0) -> BrokerTransport:
 
     Raises ``ValueError`` if it is not such a URL or the client library is not installed.
     """
-    return BrokerTransport(address(url), timeout=timeout)
+    where = address(url)
+    keep_secret(where.credentials()[1], urlsplit(where.url).password or "")  # and as it is written
+    return BrokerTransport(where, timeout=timeout)
 
 
 class BrokerTransport:

@@ -140,6 +140,11 @@ def proxies(name: str, value: Any) -> dict[str, str] | None:
     found = None if value is None else dict(mapping(name, value))
     if found and not all(url is None or isinstance(url, str) for url in found.values()):
         raise TypeError(f"{name}: must map schemes to URLs or None, and one value is neither")
+    try:
+        for url in (found or {}).values():
+            urlsplit(url or "")
+    except ValueError:  # its text may have the password in it
+        raise ValueError(f"{name}: must map schemes to URLs, and one cannot be read") from None
     return found
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
+from ..errors.masking import keep_secret
 from ..events.pseudonyms import Pseudonyms
 from ..events.sampling import Ceiling, Sampler
-from ..events.scrub import Scrubber
+from ..events.scrub import Scrubber, names_secret
 from ..wire import Dialect, Endpoint, find_dialect
 from ..wire.posthog import refuse_authorization
 from . import checks
@@ -100,6 +102,19 @@ class Options:
         refuse_authorization(self.dialect, self.headers, self.auth, self.session)
         coding = checks.coding(self.compression, self.dialect)
         object.__setattr__(self, "compression", coding)
+        keep_secret(*self._secrets())
+
+    def _secrets(self) -> Iterator[str]:
+        """Yield the keys and passwords, which a source line may show."""
+        if self.api_key != self.dialect.name:  # which stands there with a broker
+            yield self.api_key
+        for name, value in self.headers.items():
+            if names_secret(name):
+                yield value
+        for url in (self.proxies or {}).values():
+            yield urlsplit(url or "").password or ""
+        if isinstance(self.auth, tuple) and len(self.auth) == 2 and isinstance(self.auth[1], str):
+            yield self.auth[1]
 
     @property
     def endpoint(self) -> Endpoint:
@@ -135,7 +150,9 @@ class EventOptions(Options):
     flat: bool = _checked(checks.boolean)
     disable_geoip: bool = _checked(checks.boolean)
     scrub: Scrubber | None = _checked()
-    pseudonymise: Pseudonyms | None = _checked(lambda name, value: Pseudonyms.of(value))
+    pseudonymise: Pseudonyms | None = _checked(
+        lambda name, value: Pseudonyms.of(value, keep_secret)
+    )
     sample: Sampler | None = _checked(lambda name, value: Sampler.of(value))
     person_rate: Ceiling | None = _checked(lambda name, value: Ceiling.of(value))
     plan: str | None = _checked(checks.one_of, ("warn", None))

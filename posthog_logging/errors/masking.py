@@ -1,4 +1,4 @@
-"""Mask the process's API keys in the source lines and messages that are sent."""
+"""Mask the process's keys and passwords in the source lines and messages that are sent."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _secrets: set[str] = set()
 _pattern = re.compile(_ANY_KEY)
 
 
-def keep_secret(*keys: str) -> None:
+def keep_secret(*keys: str | bytes) -> None:
     """Mask *keys* from now on, in the reports of every handler."""
     global _pattern
-    _secrets.update(key for key in keys if len(key) >= _SHORTEST)
+    texts = [key if isinstance(key, str) else key.decode(errors="replace") for key in keys]
+    _secrets.update(text for text in texts if len(text) >= _SHORTEST)
     longest_first = sorted(_secrets, key=len, reverse=True)
     _pattern = re.compile("|".join([*map(re.escape, longest_first), _ANY_KEY]))
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType, MappingProxyType, TracebackType
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ from .exception_list import (
 from .frames import InApp, is_in_app
 from .limits import RateLimit
 from .marks import Marks
-from .masking import keep_secret, masked
+from .masking import masked
 from .steps import Steps
 from .tracebacks import before_traceback, is_traceback, traceback_in
 
@@ -90,7 +90,6 @@ class Reporter:
         steps: how many of the context's last log records and events to attach; 0: none.
         in_app: returns whether code is the project's, by module and path; see `in_app_rule`.
         variables: include the local variables of the project's own frames.
-        secrets: keys to mask in source lines and messages, besides PostHog's own.
     """
 
     def __init__(
@@ -106,7 +105,6 @@ class Reporter:
         steps: int = 0,
         in_app: InApp = is_in_app,
         variables: bool = False,
-        secrets: Iterable[str] = (),
     ) -> None:
         self.level = level
         #: The steps before an exception; None if none are recorded.
@@ -120,7 +118,6 @@ class Reporter:
         self._in_app = in_app
         self._variables = variables
         self._marks = Marks(in_app)
-        keep_secret(*secrets)
 
     @property
     def sees_every_record(self) -> bool:

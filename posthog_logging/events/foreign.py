@@ -83,7 +83,7 @@ def _of_numpy(value: Any, most: int) -> Any:
 
 def _fields(value: Any, most: int) -> list[Any]:
     """Return headers as pairs: as text, no value would have its name beside it."""
-    return [*islice(value.items(), most)]
+    return list(value.items())
 
 
 def _records(value: Any, most: int) -> Any:

@@ -130,13 +130,20 @@ def clean_id(given: Any, warn: Warn, key: str = "distinct_id") -> str | None:
     return text
 
 
-def given_uuid(value: Any) -> str:
-    """Return the uuid that an event was given as text; "" for none, also NaN and its like."""
-    text = text_of(value)
-    return "" if text.strip().lower() in _NO_UUID else text
+def given_uuid(value: Any, warn: Warn) -> str:
+    """
+    Return the uuid that an event was given, as text; "" for none.
+
+    The text of a cell without a value, such as NaN, would make all such events one.
+    """
+    value = unwrapped(value)
+    text = "" if value is None else text_of(value)
+    if text.strip().lower() not in _NO_UUID:
+        return text
+    warn("bad uuid", f"uuid: {text.strip()!r} names no event; a new one is sent instead")
+    return ""
 
 
-# One uuid for all events that have none would make them one event.
 _NO_UUID = frozenset({"nan", "nat", "none", "null", "undefined", "<na>", "false", "true"})
 
 

@@ -324,7 +324,7 @@ def _given_ids(
 ) -> tuple[str, str]:
     """Return the ``uuid`` and ``timestamp`` in *fields*, or those in *ids* for missing ones."""
     name, timestamp = ids
-    given = given_uuid(fields.get("uuid"))
+    given = given_uuid(fields.get("uuid"), warn)
     if given:  # "" means absent, as for V0 (1.4)
         name = (shortened(clean_text(given)) or name) if any_id else as_uuid(given, warn)
     moment = unwrapped(fields.get("timestamp"))

@@ -17,7 +17,7 @@ from . import jsonable
 from .scrub import words_of
 
 
-__all__ = ["Pseudonyms", "keys_in"]
+__all__ = ["Pseudonyms"]
 
 Key = str | bytes
 
@@ -47,24 +47,21 @@ class Pseudonyms:
         return f"<{type(self).__name__} of {len(self._rules)} names>"
 
     @classmethod
-    def of(cls, given: Any) -> Pseudonyms | None:
+    def of(
+        cls, given: Any, keep_secret: Callable[..., object] = lambda *keys: None
+    ) -> Pseudonyms | None:
         """
         Return the pseudonyms for the option ``pseudonymise``; None for None.
 
         *given* is a mapping of names to keys, or a pair of names and one key for all. Raises
-        `TypeError` and `ValueError`, which never quote a key.
+        `TypeError` and `ValueError`, which never quote a key. *keep_secret* is called with the
+        keys: this object does not keep them.
         """
         if given is None or isinstance(given, Pseudonyms):
             return given
-        return cls({name: _checked(name, key) for name, key in _pairs(given)})
-
-
-def keys_in(given: Any) -> list[str]:
-    """Return the keys in a valid option ``pseudonymise`` as text, to be masked elsewhere."""
-    if given is None or isinstance(given, Pseudonyms):
-        return []
-    keys = [key for _, key in _pairs(given)]
-    return [key if isinstance(key, str) else key.decode(errors="replace") for key in keys]
+        keys = {name: _checked(name, key) for name, key in _pairs(given)}
+        keep_secret(*keys.values())
+        return cls(keys)
 
 
 def _pairs(given: Any) -> Iterable[tuple[Any, Any]]:
