@@ -937,6 +937,22 @@ def test_structlog_identity(
     assert third.properties["$process_person_profile"] is False
 
 
+def test_structlog_identity_of_an_exception_that_waited(
+    make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector
+) -> None:
+    """Whom structlog has bound when a kept record is handed on may be somebody else."""
+    handler = make_handler(exceptions=True)
+    memory = logging.handlers.MemoryHandler(9, logging.CRITICAL, handler)
+    log = make_log(memory)
+    with structlog.contextvars.bound_contextvars(distinct_id="first"):
+        log.error("failed", exc_info=ValueError("one"))
+    with structlog.contextvars.bound_contextvars(distinct_id="second"):
+        memory.flush()
+
+    (event,) = sent(handler, inspector)
+    assert event.properties["$process_person_profile"] is False
+
+
 # Storms
 
 

@@ -334,9 +334,15 @@ def _may_have_exception(record: logging.LogRecord) -> bool:
 
 
 def _identity_of(record: logging.LogRecord) -> Bound:
-    """Return the values bound for *record*; structlog's only in the record's own thread."""
+    """
+    Return the values bound for *record*; structlog's only while its log call runs.
+
+    Another thread, or a handler that keeps records, has a different person's: structlog does not
+    note when a value was bound.
+    """
     bound = bound_to(record)
-    return context.with_structlog(bound) if record.thread == threading.get_ident() else bound
+    is_now = record.thread == threading.get_ident() and _call_site(record) is not None
+    return context.with_structlog(bound) if is_now else bound
 
 
 def _call_site(record: logging.LogRecord) -> FrameType | None:
