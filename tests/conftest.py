@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from hypothesis import HealthCheck, settings
+
 import posthog_logging
 
 from posthog_logging.events.message import Message
@@ -33,6 +35,10 @@ HERE = str(Path(posthog_logging.__file__).parent.parent)  # where children find 
 OURS = """POSTHOG_API_KEY POSTHOG_PROJECT_TOKEN POSTHOG_HOST POSTHOG_BROKER POSTHOG_DISABLED
     POSTHOG_RELEASE_ID""".split()
 MOMENT = "2024-01-02T03:04:05.678000Z"
+
+# No example has a deadline: how long one takes says what else the machine did.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 def load_without(hidden: str, module: types.ModuleType) -> types.ModuleType:

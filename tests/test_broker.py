@@ -305,7 +305,7 @@ def test_a_neutral_line_says_all_of_its_message(message: Message) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(DIALECTS) - {"posthog-logs"}))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(messages=st.lists(MESSAGES, min_size=1, max_size=3))
 def test_lines_are_translated(name: str, messages: list[Message]) -> None:
     """The line of each dialect is that which a handler of that dialect would have made."""

@@ -106,7 +106,7 @@ class TestEveryDialect:
         """What is logged of an endpoint shows neither the key nor headers."""
         assert KEY not in repr((find_dialect(name), ENDPOINT))
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(
         status=st.sampled_from([200, 202, 204, 207]),
         body=st.binary(max_size=60)
@@ -127,7 +127,7 @@ class TestEveryDialect:
         """Whatever a server answers with a 2xx is read, or said to be unreadable."""
         find_dialect(name).results(Response(status, body=body))
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(body=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
     def test_what_is_no_request_is_a_value_error(self, name: str, body: bytes) -> None:
         """`decode` is for what comes from outside: it raises ``ValueError``, and nothing else."""

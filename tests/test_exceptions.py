@@ -1106,7 +1106,7 @@ def graphs(draw: Callable[..., Any]) -> BaseException:
     return nodes[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(graphs())
 def test_any_graph(error: BaseException) -> None:
     """Any graph of exceptions is strict JSON: ids in order, parents first, 50 at most, no null."""

@@ -237,7 +237,7 @@ SEGMENT = _HEADER + b"".join(line + b"\n" for line in SEGMENT_LINES)
     ),
     st.sampled_from([b"", bytes(5000)]),
 )
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, suppress_health_check=list(HealthCheck))
 def test_random_damage(tmp_path: Path, hits: list[tuple[int, bytes]], rest: bytes) -> None:
     """Wherever a dead segment is damaged, each line that is whole is delivered, once."""
     folder = tmp_path / str(next(_numbers))

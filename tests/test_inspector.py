@@ -1044,7 +1044,7 @@ FIELDS = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     path=st.sampled_from([V0, V1]),
     body=st.binary() | st.dictionaries(FIELDS, JSON | st.lists(st.dictionaries(FIELDS, JSON))),

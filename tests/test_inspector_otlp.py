@@ -176,7 +176,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(NAMES, VALUES, max_size=6) | VALUES)
 def test_judge_is_total(said: Any) -> None:
     """Whatever a record is, it is good or bad, and the request is answered."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -416,7 +416,7 @@ def test_a_header_torn_at_every_byte(folder: Path, make: Any) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_a_line_torn_in_any_order(tmp_path_factory: Any, data: Any) -> None:
     """The bytes of a last line need not come in order: one that misses some is not handed out."""
     folder = tmp_path_factory.mktemp("torn")
@@ -851,7 +851,7 @@ _numbers = iter(range(1_000_000))
 class TestJournalMachine(JournalMachine.TestCase):  # type: ignore[name-defined,misc]
     """Any order of verbs."""
 
-    settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+    settings = settings(max_examples=30, stateful_step_count=30)
 
 
 @pytest.fixture(name="_machines_folder")

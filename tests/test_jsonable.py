@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from conftest import load_without
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posthog_logging.events import jsonable
@@ -344,7 +344,7 @@ ANYTHING = st.recursive(
     ),
     max_leaves=25,
 )
-relaxed = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+relaxed = settings(max_examples=150)
 
 
 @relaxed

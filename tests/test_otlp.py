@@ -496,7 +496,7 @@ messages = st.builds(
 
 
 @given(sent=messages)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_messages_come_back_as_they_were(sent: Message) -> None:
     """What was encoded is decoded to the same message, packed as well."""
     dialect = LogsDialect()

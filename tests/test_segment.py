@@ -495,7 +495,7 @@ def test_a_large_event_is_cut_to_the_limit(dialect: SegmentDialect, event: str) 
 
 
 @given(size=st.integers(32_300, 32_800))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_event_limit_is_exact(size: int) -> None:
     """An event is cut where its bytes are above the limit, and only there."""
     empty = len(SEGMENT.line(message(properties={"text": ""})))
@@ -839,7 +839,7 @@ plain_text = st.text("abc/:. ", min_size=1, max_size=12)
     raw=st.dictionaries(st.sampled_from(FIELDS), values | ids),
     kind=st.sampled_from(list(EVENT_OF)),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_call_of_a_known_type_can_be_read(raw: dict[str, Any], kind: str) -> None:
     """Whatever strangers put into the fields, reading gives a message of texts and objects."""
     (read,) = received({**raw, "type": kind})
@@ -925,7 +925,7 @@ def people(draw: st.DrawFn, properties: dict[str, Any], distinct_id: str) -> str
 
 @profiles
 @given(sent=st.lists(messages(), max_size=3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_messages_come_back_as_they_were(dialect: SegmentDialect, sent: list[Message]) -> None:
     """What was encoded is decoded to the same messages, with each vendor."""
     request = posted(dialect, *[dialect.line(one) for one in sent], compression="gzip")
@@ -934,7 +934,7 @@ def test_messages_come_back_as_they_were(dialect: SegmentDialect, sent: list[Mes
 
 
 @given(sent=messages())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_detour_by_segment_changes_nothing_for_posthog(sent: Message) -> None:
     """The way PostHog to Segment and back ends in the same line as the direct way."""
     (back,) = SEGMENT.decode(posted(SEGMENT, SEGMENT.line(sent)))

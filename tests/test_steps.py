@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import datetime as dt
 import json
 import logging
 import logging.handlers
@@ -274,6 +275,47 @@ def test_behind_a_queue(
     (event,) = reports(handler, inspector)
 
     assert [] == messages(event)
+
+
+def test_what_came_later_is_no_step(
+    make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector
+) -> None:
+    """A handler that keeps records hands them on when more was logged meanwhile."""
+    handler = make_handler(exceptions=True, exception_steps=9)
+    memory = logging.handlers.MemoryHandler(9, logging.CRITICAL, handler)
+    kept, direct = make_log(memory), make_log(handler)
+    direct.info("before")
+    kept.info("kept, before")
+    kept.error("it failed", exc_info=ValueError())
+    kept.info("kept, later")
+    direct.info("later")
+    memory.flush()
+
+    (event,) = reports(handler, inspector)
+
+    assert {"before", "kept, before"} == set(messages(event))
+
+
+@pytest.mark.parametrize("created", [None, "now", float("nan"), 1.7e12])
+def test_a_record_without_a_time(
+    created: Any, make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector
+) -> None:
+    """A program's own record may have no time: it is no step, and its exception is reported."""
+    handler = make_handler(exceptions=True, exception_steps=9)
+    log = make_log(handler)
+    log.info("before")
+    step = log.makeRecord("it", logging.INFO, __file__, 1, "at no time", (), None)
+    failure = (ValueError, ValueError(), None)
+    report = log.makeRecord("it", logging.ERROR, __file__, 1, "it failed", (), failure)
+    for record in (step, report):
+        record.created = created
+        log.handle(record)
+    log.error("again", exc_info=ValueError())
+
+    first, second = reports(handler, inspector)
+
+    assert ["before"] == messages(first) == messages(second)
+    assert dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(first.timestamp) < dt.timedelta(1)
 
 
 def test_a_request_begins_anew(

@@ -12,7 +12,7 @@ import pytest
 import values
 
 from conftest import load_without
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from values import FRIENDS, GUIDE, TABLE, Begins, Case, value_of
 
@@ -176,7 +176,7 @@ NESTED = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(NESTED)
 def test_mixtures_are_the_same_with_both_encoders(value: Any) -> None:
     """Whatever stands in whatever, both encoders write the same JSON, and the same each time."""

@@ -31,6 +31,7 @@ from ..events.records import (
     fields_of,
     text_of,
 )
+from ..events.timestamps import created_or_now
 from .exception_list import (
     LOGGER,
     MANUAL,
@@ -208,7 +209,7 @@ class Reporter:
         """Send the event of *case*, unless it was sent before; never raise."""
         if self._is_disabled():
             return None
-        name, _ = stamp(created)
+        name, _ = stamp(_moment_of(created))
         marked = isinstance(case.error, (BaseException, logging.LogRecord))
         sent = None
         try:
@@ -243,12 +244,12 @@ class Reporter:
             "uuid": fields["uuid"],
             "properties": {**without_owned(own), **masked(case.described())},
         }
-        defaults = {**masked(self._steps_before()), **masked(dict(place))}
+        defaults = {**masked(self._steps_before(created)), **masked(dict(place))}
         defaults.update(without_owned(bound.properties))
         return self._take(event, created, Bound(bound.distinct_id, defaults))
 
-    def _steps_before(self) -> dict[str, Any]:
-        steps = [] if self.steps is None else self.steps.recent()
+    def _steps_before(self, created: float) -> dict[str, Any]:
+        steps = [] if self.steps is None else self.steps.before(_moment_of(created))
         return {"$exception_steps": steps} if steps else {}
 
     def _case_in(self, record: logging.LogRecord) -> _Case | None:
@@ -353,6 +354,11 @@ def _call_site(record: logging.LogRecord) -> FrameType | None:
             return frame
         frame = frame.f_back
     return None
+
+
+def _moment_of(created: Any) -> float:
+    """Return a record's time, or now; whoever takes the event warns of one that is no time."""
+    return created_or_now(created, lambda key, news: None)
 
 
 def _fingerprint(logger: str, template: Any) -> str:

@@ -131,11 +131,16 @@ class Steps:
         else:
             _trail.set(((created, message, args, level, logger, extras, None), 1, last))
 
-    def recent(self) -> list[dict[str, Any]]:
-        """Return the steps of this context, the oldest first, as far as there is room."""
+    def before(self, created: float) -> list[dict[str, Any]]:
+        """
+        Return the steps of this context until *created*, oldest first, as far as there is room.
+
+        A handler that keeps records gives them later, when there may be further steps.
+        """
         found: list[dict[str, Any]] = []
         room = _BYTES - 2
-        for step in islice(_newest_first(_trail.get()), self._most):
+        earlier = (step for step in _newest_first(_trail.get()) if _is_until(created, step[0]))
+        for step in islice(earlier, self._most):
             described = _described(step)
             if not described["$message"].strip():
                 continue
@@ -152,6 +157,13 @@ def _newest_first(trail: _Trail | None) -> Iterator[_Step]:
         while step is not None:
             yield step
             step = step[6]
+
+
+def _is_until(end: float, created: Any) -> bool:
+    try:
+        return bool(created <= end)
+    except Exception:  # the program's own record had no time
+        return False
 
 
 def _described(step: _Step) -> dict[str, Any]:
