@@ -234,14 +234,6 @@ def _of_array(value: array.array[Any]) -> Any:
     return Items(value, len(value))
 
 
-def _of_tuple(value: Any) -> Any:
-    """Return the members; of an address in parts its text, in which a password can be seen."""
-    kind = type(value)
-    # Of `urllib.parse` and of SQLAlchemy.
-    whole = getattr(kind, "geturl", None) or getattr(kind, "render_as_string", None)
-    return Items(value, len(value)) if whole is None else Instead(whole(value))
-
-
 def _sized(value: Any) -> Items:
     return Items(value, len(value))
 
@@ -272,7 +264,7 @@ _KINDS: dict[type, Callable[[Any], Any]] = {
     array.array: _of_array,
     dict: _is_itself,
     list: _sized,
-    tuple: _of_tuple,
+    tuple: _sized,
     range: _sized,
     deque: _sized,
     set: _of_set,
