@@ -913,6 +913,14 @@ def test_an_id_may_be_any_text_where_the_server_takes_it(name: Any, expected: st
     assert 7 == uuid.UUID(built(uuid="", any_id=True).uuid).version
 
 
+@pytest.mark.parametrize("name", [" m", "m\n", "m\0", "m" * 201], ids=repr)
+def test_an_id_that_cannot_stay_is_told_of(name: str) -> None:
+    """The other side finds a repetition only by what was sent."""
+    assert built(uuid=name, any_id=True).uuid != name
+    assert ["bad uuid"] == topics(uuid=name, any_id=True)
+    assert [] == topics(uuid="m" * 200, any_id=True)
+
+
 @pytest.mark.parametrize("key", ["$session_id", "$window_id"])
 def test_a_session_that_is_no_text_is_left_out(key: str) -> None:
     """PostHog refuses a whole batch for it, so it must not go."""

@@ -319,6 +319,15 @@ def _check_session(properties: dict[str, Any], warn: Warn) -> None:
             warn(f"bad {name}", f"{name}: {type(value).__name__} is not a text; it was left out")
 
 
+def _message_id(given: str, warn: Warn) -> str:
+    """Return the id for a server that takes any text."""
+    found = shortened(clean_text(given))
+    if found != given:
+        why = f"outer spaces, control characters or more than {LONGEST} bytes"
+        warn("bad uuid", f"uuid: it has {why}; one without them is sent instead")
+    return found
+
+
 def _given_ids(
     fields: Mapping[str, Any], ids: tuple[str, str], any_id: bool, warn: Warn
 ) -> tuple[str, str]:
@@ -326,7 +335,7 @@ def _given_ids(
     name, timestamp = ids
     given = given_uuid(fields.get("uuid"), warn)
     if given:  # "" means absent, as for V0 (1.4)
-        name = (shortened(clean_text(given)) or name) if any_id else as_uuid(given, warn)
+        name = (_message_id(given, warn) or name) if any_id else as_uuid(given, warn)
     moment = unwrapped(fields.get("timestamp"))
     if moment is not None:
         parsed = parse_timestamp(moment)
