@@ -423,6 +423,10 @@ async def lives(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": f"{(await receive())['type']}.complete"})
 
 
+async def ignores_lifespan(scope: Any, receive: Any, send: Any) -> None:
+    """Return at once, as short applications do for all that is no request."""
+
+
 async def knows_no_lifespan(scope: Any, receive: Any, send: Any) -> None:
     raise ValueError("only http")
 
@@ -433,7 +437,13 @@ async def fails_to_start(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("application", "options"), [(lives, {}), (knows_no_lifespan, {"lifespan": True})]
+    ("application", "options"),
+    [
+        (lives, {}),
+        (lives, {"lifespan": True}),
+        (knows_no_lifespan, {"lifespan": True}),
+        (ignores_lifespan, {"lifespan": True}),
+    ],
 )
 def test_asgi_delivers_at_the_end_of_the_lifespan(application: Any, options: Any) -> None:
     """What waits is delivered before the server ends, and where asked to for one without."""

@@ -87,6 +87,7 @@ class PostHogMiddleware:
         except Exception:
             if not (untouched and self._answers_lifespan):
                 raise
+        if untouched and self._answers_lifespan:
             for phase in ("startup", "shutdown"):
                 await receive()
                 await sent({"type": f"lifespan.{phase}.complete"})
