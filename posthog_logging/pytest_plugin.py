@@ -371,17 +371,14 @@ def _staying(stay: bool) -> Iterator[None]:
 def _end(live: bool, before: weakref.WeakSet[Pipeline]) -> None:
     """Close the handlers that the session has made; log nothing, as streams may be closed."""
     from .delivery.exits import opened
-    from .delivery.own_log import logger
     from .delivery.transport import MemoryTransport, use
 
     left = [pipeline for pipeline in opened() if pipeline not in before]
     with ExitStack() as stack:
         if not live:
-            stack.callback(setattr, logger, "disabled", logger.disabled)
-            logger.disabled = True
             stack.enter_context(use(MemoryTransport(0), everywhere=True))
         for pipeline in left:
-            pipeline.close(None if live else _PROMPTLY)
+            pipeline.close(None if live else _PROMPTLY, quietly=not live)
 
 
 def _flush(limit: float | None = None) -> None:

@@ -414,6 +414,44 @@ print("left:", *(one.name for one in threading.enumerate()))
     assert "left: MainThread" == done.outlines[-1]
 
 
+def test_what_ends_late_says_nothing(run: Run, pytester: pytest.Pytester) -> None:
+    """A server that does not answer holds up the thread, not the end, and nobody hears of it."""
+    pytester.makepyfile(
+        test_it="""
+import logging, socket, sys
+from posthog_logging import Analytics
+
+logging.basicConfig(stream=sys.stderr, level=logging.DEBUG)
+logging.getLogger("urllib3").setLevel("WARNING")
+server = socket.create_server(("127.0.0.1", 0))
+held = []
+
+def test_leaves():
+    one = Analytics("phc_key", f"http://127.0.0.1:{server.getsockname()[1]}", flush_interval=0.1)
+    one.capture("user-1", "movie played")
+    held.extend([server.accept()[0], one])
+""",
+        program=f"""
+import sys, threading
+import pytest
+
+assert 0 == pytest.main({[*LOADED, "-p", "no:cacheprovider", "-s", "-Werror"]!r})
+(thread,) = (one for one in threading.enumerate() if one.name == "posthog-logging")
+connection, analytics = sys.modules["test_it"].held
+connection.close()
+sys.modules["test_it"].server.close()
+thread.join(20)
+assert not thread.is_alive()
+print("left:", *(one.name for one in threading.enumerate()), dict(analytics.counts)["waiting"])
+""",
+    )
+
+    done = pytester.runpython("program.py")
+
+    assert (0, []) == (done.ret, done.errlines)
+    assert "left: MainThread 0" == done.outlines[-1]
+
+
 def test_host_program_keeps_its_handlers(
     run: Run, pytester: pytest.Pytester, inspector: Inspector
 ) -> None:

@@ -11,7 +11,7 @@ from ..events.timestamps import rfc3339
 from ..wire import Batch, Dialect, Endpoint, Response, Results
 from ..wire.posthog_protocol import Protocol
 from .ledger import Ledger
-from .own_log import logger, sending_threads
+from .own_log import sending_threads
 from .parcel import Parcel
 from .policy import parse_retry_after
 from .spool import lines_of
@@ -96,7 +96,7 @@ class Attempts:
             batch = Batch(lines, parcel.request_id, created, parcel.attempts)
             request = dialect.request(batch, self._endpoint, rfc3339(self._wall()))
             response = self._transport.send(request, limit)
-            logger.debug(
+            self._ledger.debug(
                 "sent %d event(s), %d bytes, to %s by %s: %s",
                 len(lines),
                 len(request.body),

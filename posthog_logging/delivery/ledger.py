@@ -48,6 +48,8 @@ class Ledger:
         self.adopted: Callable[[], int] = lambda: 0
         # Without the interpreter's lock two threads could lose each other's counts.
         self._counting = None if has_gil() else Lock()
+        #: Whether nothing is logged.
+        self.muted = False
         self.reset()
 
     def reset(self) -> None:
@@ -119,10 +121,17 @@ class Ledger:
     def warn(self, topic: str, text: str, end: str = "Logged once.") -> None:
         """Warn with *text* on the library's own logger, once per *topic* until `recovered`."""
         mine = object()
+        if self.muted:
+            return
         if self._warned.setdefault(topic, mine) is mine:  # atomic: of two threads, one logs
             # `dictConfig` and `fileConfig` disable every logger that they do not name.
             logger.disabled = False
             logger.warning("%s. %s", text.removesuffix("."), end)
+
+    def debug(self, text: str, *args: object) -> None:
+        """Log *text* at DEBUG on the library's own logger."""
+        if not self.muted:
+            logger.debug(text, *args)
 
     def recovered(self) -> None:
         """Forget what was logged: the outage is over, and the next one will be logged."""

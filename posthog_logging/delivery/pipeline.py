@@ -167,11 +167,18 @@ class Pipeline:
             return True
         return self._may_wait() and self._await(request) and bool(request.result)
 
-    def close(self, timeout: float | None = None) -> None:
-        """Deliver what waits within *timeout*, count the rest, give back files and connections."""
+    def close(self, timeout: float | None = None, quietly: bool = False) -> None:
+        """
+        Deliver what waits within *timeout*, count the rest, give back files and connections.
+
+        If *quietly*, log nothing, also if the thread ends only later.
+        """
+        self._ledger.muted = quietly
         request = self.begin_to_close(self.shutdown_timeout if timeout is None else timeout)
         if request is not None:
             self.end_close(request)
+        else:
+            self._ledger.muted = False
 
     def begin_to_close(self, timeout: float) -> DeliveryRequest | None:
         """Leave a request to close, without waiting for it; None if nothing is open."""
@@ -256,6 +263,7 @@ class Pipeline:
     def _closed(self) -> None:
         """Let the exit ignore this, as the thread has ended."""
         exits.open_pipelines.discard(self)
+        self._ledger.muted = False
 
 
 def is_configuring() -> bool:
