@@ -456,7 +456,7 @@ def test_a_groups_properties_that_are_none_are_told_of(
     assert expected == built(**said).properties["$group_set"]
 
 
-@pytest.mark.parametrize("missing", [None, "", "  ", "\n", Broken()], ids=name_of)
+@pytest.mark.parametrize("missing", [None, "", "  ", "\n", float("nan"), Broken()], ids=name_of)
 @pytest.mark.parametrize("name", ["type", "key"])
 def test_half_a_group_is_refused(name: str, missing: Any) -> None:
     """A group has a type and a key."""

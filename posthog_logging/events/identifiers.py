@@ -229,11 +229,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def text_of_id(value: Any) -> str:
-    """Return the id of a person or a group as text; "" for a container, or pandas' NaT."""
+    """Return the id of a person or a group as text; "" for a container, NaN, NaT or NA."""
     text = "" if _is_container(value) else text_of(value)
-    return "" if text == "NaT" and not isinstance(value, str) else text
+    return "" if text.lower() in _NO_VALUE and not isinstance(value, str) else text
 
 
+_NO_VALUE = frozenset({"nan", "nat", "<na>"})
 _BUFFERS = (bytes, bytearray, memoryview)
 
 
