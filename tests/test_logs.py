@@ -340,6 +340,18 @@ def test_after_a_queue(make_logs: MakeLogs, make_log: MakeLog, inspector: Inspec
     assert event.properties["exception.stacktrace"].startswith("Traceback (most recent call")
 
 
+def test_no_exception_after_a_queue(
+    make_logs: MakeLogs, make_log: MakeLog, inspector: Inspector
+) -> None:
+    """What `log.exception` adds where nothing was raised is no part of the message."""
+    waiting: Any = queue.SimpleQueue()
+    make_log(logging.handlers.QueueHandler(waiting)).exception("nothing failed")
+    handler = make_logs()
+    handler.handle(waiting.get())
+
+    assert ["nothing failed"] == [event.event for event in arrived(handler, inspector)]
+
+
 @pytest.mark.parametrize("formatted", [False, True])
 def test_structlog(
     formatted: bool, make_logs: MakeLogs, make_log: MakeLog, inspector: Inspector

@@ -17,6 +17,7 @@ __all__ = ["Raised", "before_traceback", "is_traceback", "raised_in", "traceback
 #: The first line of a traceback; part of it, for an exception group.
 _TRACEBACK = "Traceback (most recent call last):"
 _STACK = "Stack (most recent call last):"
+_NO_EXCEPTION = "\nNoneType: None"  # of `log.exception` where there is none
 _JOINTS = {
     "The above exception was the direct cause of the following exception:": "cause",
     "During handling of the above exception, another exception occurred:": "context",
@@ -60,7 +61,7 @@ def traceback_in(record: logging.LogRecord) -> str:
 def before_traceback(text: str) -> str:
     """Return the lines above the traceback in *text*; all of it if there is none."""
     before, traceback, _ = text.partition(_TRACEBACK)
-    return before.rpartition("\n")[0] if traceback else text
+    return before.rpartition("\n")[0] if traceback else text.removesuffix(_NO_EXCEPTION)
 
 
 def raised_in(text: str) -> list[Raised]:
