@@ -26,7 +26,7 @@ import pytest
 
 from hypothesis import given
 from hypothesis import strategies as st
-from values import Proxy
+from values import Proxy, Tensor
 
 from posthog_logging.context import Bound
 from posthog_logging.events.identifiers import stamp
@@ -257,7 +257,16 @@ class Pair(tuple[str, str]):
 
 @pytest.mark.parametrize(
     "container",
-    [{"email": "a@example.org"}, UserDict(a=1), ["u"], ("u", 1), {"u"}, frozenset(), deque("u")],
+    [
+        {"email": "a@example.org"},
+        UserDict(a=1),
+        ["u"],
+        ("u", 1),
+        {"u"},
+        frozenset(),
+        deque("u"),
+        Tensor(),
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_a_container_is_no_id(container: Any) -> None:

@@ -240,12 +240,15 @@ _BUFFERS = (bytes, bytearray, memoryview)
 
 def _is_container(value: Any) -> bool:
     """
-    Return whether *value* is the properties in place of the id, or a row.
+    Return whether *value* is the properties in place of the id, or a row or a column.
 
     A container class with a text of its own may be an id; a class that cannot be asked is none.
     """
     try:
-        kind: Any = type(unwrapped(value))
+        value = unwrapped(value)
+        kind: Any = type(value)
+        if hasattr(kind, "shape") and value.shape:  # an array, or a column of a table
+            return True
         has_text = kind.__str__ is not object.__str__ or issubclass(kind, _BUFFERS)
         return not has_text and issubclass(kind, Collection)
     except Exception:
