@@ -247,10 +247,11 @@ def _is_container(value: Any) -> bool:
     try:
         value = unwrapped(value)
         kind: Any = type(value)
+        if issubclass(kind, _BUFFERS):
+            return False
         if hasattr(kind, "shape") and value.shape:  # an array, or a column of a table
             return True
-        has_text = kind.__str__ is not object.__str__ or issubclass(kind, _BUFFERS)
-        return not has_text and issubclass(kind, Collection)
+        return kind.__str__ is object.__str__ and issubclass(kind, Collection)
     except Exception:
         return False
 
