@@ -20,6 +20,7 @@ from posthog_logging import PostHogHandler
 from posthog_logging.delivery.ledger import NOT_LOSSES
 from posthog_logging.delivery.spool import MemorySpool
 from posthog_logging.wire import Request, Response
+from posthog_logging.wire.otlp import LOGS
 from posthog_logging.wire.posthog import V0, V1
 from posthog_logging.wire.segment import RUDDERSTACK, SEGMENT
 
@@ -250,7 +251,111 @@ def test_a_server_that_is_merely_unwell_gets_no_flood(rig: Any) -> None:
     assert len(it.transport.requests) < 250
 
 
+@pytest.mark.parametrize("dialect", [V0, V1, SEGMENT, LOGS], ids=lambda one: one.name)
+def test_a_server_that_asks_for_waits_gets_the_others(dialect: Any, rig: Any) -> None:
+    """A batch of which one event is always put off is taken apart, and no wait is cut short."""
+    it = rig(dialect, flush_at=1000)
+    asked = [0.0]
+
+    def answer(request: Request) -> Any:
+        early.append(it.clock.now < asked[0])
+        if b"poison" not in request.body:
+            return GOOD
+        asked[0] = it.clock.now + 60.0
+        return Response(429, {"retry-after": "60"})
+
+    early: list[bool] = []
+    it.transport.default = answer
+    it.put(60)
+    it.put(1, event="poison")
+    it.put(140)
+    run(it, 3600.0)
+
+    assert 200 == it.counts["delivered"]
+    assert adds_up(it)
+    assert sum(early) < 20  # others may pass one that waits by itself
+
+
+def hanging(it: Rig) -> Callable[[Request], Any]:
+    """Never answer whatever holds a poisoned event."""
+
+    def answer(request: Request) -> Any:
+        if b"poison" not in request.body:
+            return GOOD
+        it.clock.advance(it.transport.timeouts[-1])
+        return ANSWERS["time-out"]
+
+    return answer
+
+
+@pytest.mark.parametrize("limit", [0.5, 1.0, 15.0])
+@pytest.mark.parametrize("bounded", [False, True])
+def test_an_event_that_hangs_leaves_time_for_others(limit: float, bounded: bool, rig: Any) -> None:
+    """A program that flushes regularly sends new events first, and the one that hangs last."""
+    it = rig(flush_at=1000)
+    it.transport.default = hanging(it)
+    it.put(1, event="poison")
+    for _ in range(20):
+        it.put(1)
+        it.sender.flush(limit, bounded)
+
+    assert 19 <= it.counts["delivered"]
+    assert adds_up(it)
+
+
+@pytest.mark.parametrize("place", [0, 100, 250])
+def test_the_last_flush_is_not_one_events(place: int, rig: Any) -> None:
+    """At the end, one event that hangs costs those near it, not all."""
+    it = rig(flush_at=1000)
+    it.transport.default = hanging(it)
+    it.put(place)
+    it.put(1, event="poison")
+    it.put(250 - place)
+    begun = it.clock.now
+    it.sender.flush(5.0, is_last=True)
+
+    assert 180 < it.counts["delivered"]
+    assert it.clock.now - begun < 5.0 + it.sender.timeout
+    assert adds_up(it)
+
+
+def test_a_short_last_flush_waits_for_its_answer(rig: Any) -> None:
+    """An attempt that is cut short may have arrived: it is not for a few seconds' sake."""
+    it = rig(flush_at=1000)
+    it.put(10)
+    it.sender.flush(1.0, is_last=True)
+
+    assert [it.sender.timeout] == it.transport.timeouts
+
+
+@pytest.mark.parametrize("dialect", [V0, V1], ids=lambda one: one.name)
+def test_flushing_often_gives_no_event_up(dialect: Any, rig: Any) -> None:
+    """A hundred failures take half a day, however often the program flushes."""
+    it = rig(dialect, flush_at=1000)
+    it.transport.default = poisoned(503)
+    it.put(1, event="poison")
+    for _ in range(300):
+        it.put(1)
+        it.sender.flush(1.0)
+        it.clock.advance(0.05)
+
+    assert {"accepted": 301, "delivered": 300, "waiting": 1}.items() <= it.counts.items()
+
+
 # Events that are refused
+
+
+@pytest.mark.parametrize("status", [501, 505])
+def test_a_final_error_costs_one_event(status: int, rig: Any) -> None:
+    """What Segment's servers cannot do with one event, they can with the others of its batch."""
+    it = rig(SEGMENT, flush_at=100)
+    it.transport.default = poisoned(status)
+    it.put(37)
+    it.put(1, event="poison")
+    it.put(62)
+    run(it, 10.0)
+
+    assert {"delivered": 99, "rejected": 1}.items() <= it.counts.items()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 20, 200])

@@ -107,8 +107,9 @@ def test_a_429_waits(rules: Rules) -> None:
 
 
 def test_some_servers_errors_are_final() -> None:
-    """A rule may say that a status from 500 on is of no use to retry."""
+    """A rule may say that a status from 500 on is of no use to retry; it may be one event's."""
     assert J is judge(501, RULES["final"], 1)
+    assert Outcome.BISECT is judge(501, RULES["final"], 2)
     assert R is judge(502, RULES["final"], 1)
 
 
@@ -131,6 +132,10 @@ RETRY_AFTERS: dict[str, tuple[str | None, float | None]] = {
     "huge": ("99999999", 99_999_999.0),
     "garbage": ("soon", None),
     "half a date": ("Tue, 02 Jan", None),
+    "twice": ("60, 60", 60.0),
+    "several": ("5, soon, 60.5,7", 60.5),
+    "several of none": ("soon, later", None),
+    "two dates": ("Tue, 02 Jan 2024 03:04:15 GMT, Tue, 02 Jan 2024 03:04:15 GMT", 10.0),
     "no such date": ("Tue, 99 Jan 2024 03:04:15 GMT", None),
     "before any clock": ("Mon, 01 Jan 0001 00:00:00 +2300", None),
 }

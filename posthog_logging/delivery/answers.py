@@ -283,7 +283,8 @@ class AnswerHandler:
             f"a batch of {len(parcel)} keeps failing while others get through, "
             f"{summary(answer.response)}; it is sent in parts",
         )
-        return [half.with_(strikes=0) for half in parcel.halves(isolated=True)]
+        due = self._clock() + answer.wait if answer.wait else 0.0
+        return [half.with_(strikes=0, not_before=due) for half in parcel.halves(isolated=True)]
 
     def _back_off(self, parcel: Parcel, answer: Answer, trouble: _Trouble, now: float) -> None:
         """Leave the server alone for a while; if others get through, pause only isolated ones."""

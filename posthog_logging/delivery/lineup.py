@@ -112,10 +112,31 @@ class Lineup:
         """Put the first *count* parcels of the queue behind all others, in their order."""
         self._queue.rotate(-count)
 
-    def make_isolated_due(self) -> None:
+    def put_hung_last(self) -> int:
+        """Put the parcels of the queue that have hung last; return how many there are."""
+        hung = sorted((one for one in self._queue if one.has_hung), key=lambda one: one.tries)
+        self._queue = deque([*(one for one in self._queue if not one.has_hung), *hung])
+        return len(hung)
+
+    def halve_hung(self, at: int) -> int:
+        """
+        Halve the last parcel, if it was put back behind the first *at* and has hung.
+
+        The halves are then at *at*, before others that failed. Return how many there are.
+        """
+        if len(self._queue) <= at or not self._queue[-1].has_hung or self._queue[-1].is_single:
+            return 0
+        halves = self._queue.pop().halves()
+        for half in reversed(halves):
+            self._queue.insert(at, half.with_(has_hung=False))
+        return len(halves)
+
+    def make_isolated_due(self, now: float) -> None:
         """Make every isolated parcel due, except those that wait for their budget."""
         self._isolated = [
-            parcel if parcel.waits_for_budget else parcel.with_(not_before=0.0)
+            parcel.with_(not_before=0.0, is_early=True)
+            if now < parcel.not_before < math.inf
+            else parcel
             for parcel in self._isolated
         ]
 

@@ -134,10 +134,11 @@ class DeliveryLoop:
             return False
         self._drain()
         tries = max(one.tries for one in self._serving)
-        done = self._deliver(max(one.deadline for one in self._serving), tries, bounded)
+        closes = any(one.closes for one in self._serving)
+        done = self._deliver(max(one.deadline for one in self._serving), tries, bounded, closes)
         for one in self._serving:
             one.result = done
-        if any(one.closes for one in self._serving):
+        if closes:
             self._give_back()
             return True  # the worker answers, when it knows whether it ends
         self.answer()
@@ -154,7 +155,7 @@ class DeliveryLoop:
             self._ledger.warn("contained", f"closing goes on after {type(error).__name__}")
         self._ledger.give_up(0)
 
-    def _deliver(self, deadline: float, tries: int, bounded: bool) -> bool:
+    def _deliver(self, deadline: float, tries: int, bounded: bool, closes: bool) -> bool:
         """
         Flush, and again after short waits if *tries* and time allow; return whether all is sent.
 
@@ -162,7 +163,7 @@ class DeliveryLoop:
         the server asks for, and nothing waits for events that are safe on disk.
         """
         for pause in (*_PAUSES, None)[-tries:]:
-            if self._sender.flush(deadline - monotonic(), bounded):
+            if self._sender.flush(deadline - monotonic(), bounded, closes):
                 return True
             if pause is None or self._sender.paused or not self.held()[0]:
                 break

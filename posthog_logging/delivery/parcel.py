@@ -56,10 +56,14 @@ class Parcel:
         created: when the batch was made, in epoch seconds.
         lane: the dialect's name for another route, ``""`` for the ordinary one.
         attempts: how often these very lines were sent.
-        failures: how often it failed.
+        failures: how often it failed, without answers that merely ask to wait.
+        tries: how often it failed, with these.
         strikes: how often it failed after others had got through since its last failure.
         failed_after: how many requests had succeeded when it last failed; None before that.
         not_before: when it may be tried again; infinite while it waits for its budget.
+        is_early: whether it is tried before that, by a flush: a single event's failure then is
+            no strike, or flushing often would soon give it up.
+        has_hung: whether its last attempt had no answer in all its time.
         isolated: whether it left the queue, so that nothing waits behind it.
         refused: whether a firewall refused it.
         status: the HTTP status that it must be split for, while it waits for its budget.
@@ -75,9 +79,12 @@ class Parcel:
     lane: str = ""
     attempts: int = 0
     failures: int = 0
+    tries: int = 0
     strikes: int = 0
     failed_after: int | None = None
     not_before: float = 0.0
+    is_early: bool = False
+    has_hung: bool = False
     isolated: bool = False
     refused: bool = False
     status: int | None = None
@@ -115,10 +122,13 @@ class Parcel:
 
     def failed(self, successes: int) -> Parcel:
         """Return the parcel, whole, after a failure; *successes* requests got through so far."""
+        is_strike = self._was_overtaken(successes) and not (self.is_early and self.is_single)
         return self.whole().with_(
             failures=self.failures + 1,
-            strikes=self.strikes + self._was_overtaken(successes),
+            tries=self.tries + 1,
+            strikes=self.strikes + is_strike,
             failed_after=successes,
+            is_early=False,
         )
 
     def may_be_at_fault(self, successes: int) -> bool:
@@ -141,11 +151,11 @@ class Parcel:
         """
         if self.is_single or self.failed_after != successes:
             return False
-        return self.failures >= (1 if self.refused else 2 if self.isolated else _PATIENCE)
+        return self.tries >= (1 if self.refused else 2 if self.isolated else _PATIENCE)
 
     def probe(self) -> Parcel:
         """Return a parcel of one event that withholds the others, another event each time."""
-        at = (len(self.entries) // 2) * (self.failures % 2)
+        at = (len(self.entries) // 2) * (self.tries % 2)
         others = [*self.entries[:at], *self.entries[at + 1 :]]
         return self._resized([self.entries[at]], withheld=others)
 
@@ -161,7 +171,9 @@ class Parcel:
         """Return two parcels that share the budget; each is a request of its own."""
         middle = len(self.entries) // 2
         return [
-            self._resized(part, failures=0, not_before=0.0, isolated=isolated or self.isolated)
+            self._resized(
+                part, failures=0, tries=0, not_before=0.0, isolated=isolated or self.isolated
+            )
             for part in (self.entries[:middle], self.entries[middle:])
         ]
 

@@ -67,11 +67,11 @@ def judge(
         return Outcome.RETRY
     if status in rules.pause:
         return Outcome.PAUSE
-    if status >= 500:
-        return Outcome.REJECTED if status in rules.final else Outcome.RETRY
+    if status >= 500 and status not in rules.final:
+        return Outcome.RETRY
     if page or status in rules.refused:
         return Outcome.REFUSED
-    if status in rules.bisect and count > 1:
+    if status in rules.bisect | rules.final and count > 1:
         return Outcome.BISECT
     return Outcome.REJECTED
 
@@ -80,15 +80,23 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     """
     Return the seconds that a ``Retry-After`` asks for, in either form (RFC 9110, 10.2.3).
 
-    None if it is in the past, zero or unreadable.
+    None if it is in the past, zero or unreadable. A header that was sent several times is one
+    value with commas, of which the longest wait counts.
     """
     if not value:
         return None
+    waits = [_seconds_in(value, now)]
+    if waits == [None] and "," in value:
+        waits = [_seconds_in(part, now) for part in value.split(",")]
+    return max(filter(None, waits), default=None)
+
+
+def _seconds_in(text: str, now: float) -> float | None:
     try:
-        seconds = float(value)
+        seconds = float(text)
     except ValueError:
         try:
-            moment = email.utils.parsedate_to_datetime(value)
+            moment = email.utils.parsedate_to_datetime(text)
             if moment.tzinfo is None:
                 moment = moment.replace(tzinfo=dt.UTC)
             seconds = moment.timestamp() - now

@@ -33,6 +33,12 @@ __all__ = ["DeliveryError", "OnError", "Sender", "Settings"]
 
 # How many different batches are tried in turn while nothing gets through.
 _PROBES = 2
+# The seconds of a last flush from which attempts share them, how much of what is left one may
+# take, and the shortest time that is any use. Short flushes have one attempt, of which the
+# answer may still come.
+_LONG = 2.0
+_SHARE = 0.7
+_SHORTEST_SHARE = 0.2
 
 
 class Sender:
@@ -227,34 +233,46 @@ class Sender:
             return True
         return not self._answers.schedule.pauses and self._lineup.lets_new_go_first(now)
 
-    def flush(self, timeout: float, bounded: bool = False) -> bool:
+    def flush(self, timeout: float, bounded: bool = False, is_last: bool = False) -> bool:
         """
         Make one attempt for everything that waits now, whatever the schedule says.
 
-        Returns True when nothing is left. What failed and may be retried stays, in order.
-        No attempt begins after *timeout* seconds and, if *bounded*, none lasts longer.
+        Returns True when nothing is left. What failed and may be retried stays, in order; only a
+        batch that had no answer comes last, as it may use up all the time again. No attempt
+        begins after *timeout* seconds and, if *bounded*, none lasts longer.
+
+        If this *is_last*, and there is time for it, no attempt takes all that is left, and a
+        batch that had no answer is halved: all of it would be lost for one event that hangs.
         """
         if self.held:
             return not self.waiting
         start = self._clock()
         deadline = start + timeout
-        lineup, untried, unformed = self._lineup, self._lineup.queued, len(self.spool)
-        lineup.make_isolated_due()
+        shares = is_last and timeout >= _LONG
+        lineup, unformed = self._lineup, len(self.spool)
+        hung = lineup.put_hung_last()
+        untried = lineup.queued - hung
+        lineup.make_isolated_due(start)
         while (now := self._clock()) < deadline:
             left = deadline - now if bounded else None
+            if shares and (share := _SHARE * (deadline - now)) >= _SHORTEST_SHARE:
+                left = share
             if untried:
                 untried += self._attempt(lineup.next_queued(), left) - 1
+                hung += lineup.halve_hung(untried + hung) if shares else 0
             elif unformed > 0:
                 before = len(self.spool)
                 parcels = self._form()
                 lineup.put_first(parcels)
                 untried = len(parcels)
                 unformed = unformed - before + len(self.spool) if parcels else 0
+            elif hung:
+                hung, untried = hung - 1, 1
             elif parcel := lineup.next_isolated(start):
                 untried += self._attempt(parcel, left)
             else:
                 break
-        lineup.rotate(untried)
+        lineup.rotate(untried + hung)
         return not self.waiting
 
     def _new(self, most: int | None = None) -> Parcel | None:
@@ -283,4 +301,8 @@ class Sender:
         parcel = parcel.with_(attempts=parcel.attempts + 1)
         if parcel.attempts > 1 or parcel.withheld:
             self._ledger.add("retried", len(parcel.entries))
-        return self._answers.handle(parcel, self._attempts.make(parcel, timeout))
+        begun, limit = self._clock(), self._settings.timeout
+        answer = self._attempts.make(parcel, timeout)
+        lasted = self._clock() - begun
+        has_hung = answer.response.status is None and lasted >= 0.9 * min(limit, timeout or limit)
+        return self._answers.handle(parcel.with_(has_hung=has_hung), answer)

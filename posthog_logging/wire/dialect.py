@@ -124,7 +124,7 @@ class Rules:
 
     Args:
         retry: temporary failures.
-        final: statuses from 500 on that a retry cannot change.
+        final: statuses from 500 on that a retry cannot change; a batch is split, as for *bisect*.
         pause: the key, the bill or the address is wrong; events are kept until it is corrected.
         refused: refused by a firewall: because of one event if others get through, else
             because of the address.
