@@ -369,6 +369,24 @@ def test_the_status_counts(
     assert (status, body) == (response.status, response.body)
 
 
+@pytest.mark.parametrize("lengths", [(b"2", b"3"), (b"2, 3",), (b"2", b"2", b"3")], ids=str)
+def test_a_body_of_two_lengths(lengths: Any, raw_server: Any, sender: RequestsTransport) -> None:
+    """Where the head contradicts itself the status counts, and the connection is given up."""
+    head = b"".join(b"Content-Length: %b\r\n" % length for length in lengths)
+    server = raw_server(_answers(b"HTTP/1.1 200 x\r\n" + head + b"\r\n{}x"))
+
+    for _ in range(2):
+        assert (200, b"") == sender.send(post(server.url), 5.0)[::2]
+    assert 2 == server.connections
+
+
+def test_a_length_that_is_said_twice(raw_server: Any, either: RequestsTransport) -> None:
+    """The same length again is no contradiction."""
+    server = raw_server(_answers(b"HTTP/1.1 200 x\r\n" + b"Content-Length: 2\r\n" * 2 + b"\r\n{}"))
+
+    assert b"{}" == either.send(post(server.url), 5.0).body
+
+
 def test_a_coded_answer_is_decoded(raw_server: Any, either: RequestsTransport) -> None:
     """What was rightly compressed comes back as it was."""
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"

@@ -143,6 +143,16 @@ class _Answer(http.client.HTTPResponse):
         while 100 <= self.status < 200:  # there may be any number of them (RFC 9110, 15.2)
             self.headers = self.msg = None  # type: ignore[assignment]
             super().begin()
+        if _contradict(self.headers.get_all("Content-Length") or []):
+            # urllib3 would raise, and the status be lost; where the body ends nobody knows.
+            del self.headers["Content-Length"]
+            self.length = 0
+            self.will_close = True
+
+
+def _contradict(lengths: list[str]) -> bool:
+    """Return whether a head names several lengths of its body (RFC 9112, 6.3)."""
+    return len({length.strip() for length in ",".join(lengths).split(",")}) > 1
 
 
 class _Bounded(HTTPConnection):
