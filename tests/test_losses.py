@@ -99,6 +99,33 @@ def losses(handler: PostHogHandler) -> dict[str, int]:
     return {reason: n for reason, n in handler.counts.items() if n and reason in LOSSES}
 
 
+def broken(event: Any) -> Any:
+    raise KeyError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("reason", "before_send"),
+    [
+        ("before_send_failed", broken),
+        ("before_send_failed", lambda event: 5),
+        ("oversized", lambda event: {**event, "event": "x" * 2_000_000}),
+    ],
+)
+def test_what_was_never_accepted(
+    reason: str, before_send: Any, make: Callable[..., PostHogHandler], hook: Hook
+) -> None:
+    """Where no event gets as far as the queue, the hook hears of it, too."""
+    heard = threading.Event()
+    hook.also = heard.set
+    handler = make(before_send=before_send)
+    put(handler, 3)
+
+    assert heard.wait(SOON)
+    handler.close()
+    assert {reason: 3} == hook.counts
+    assert {"posthog-logging"} == hook.threads
+
+
 @pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest", "block"])
 def test_what_a_full_queue_turns_away(
     overflow: str, make: Callable[..., PostHogHandler], hook: Hook, away: Away

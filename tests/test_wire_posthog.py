@@ -39,6 +39,7 @@ from posthog_logging.wire.posthog import (
     PostHogDialect,
     refuse_authorization,
 )
+from posthog_logging.wire.segment import SEGMENT
 
 
 ID = "01890b5c-2a3b-7c4d-8e5f-0123456789ab"
@@ -247,8 +248,19 @@ def test_a_message_that_cannot_be_cut_is_refused(dialect: PostHogDialect) -> Non
         dataclasses.replace(dialect, limits=small).line(message(properties={"secret": "x" * 500}))
 
     assert "oversized" == caught.value.reason
-    assert caught.value.detail.startswith("played, ")
+    assert caught.value.detail.startswith("'played', ")
     assert "secret" not in caught.value.detail
+
+
+@pytest.mark.parametrize("dialect", [V0, V1, SEGMENT], ids=lambda one: one.name)
+def test_a_name_is_cut_and_printable_in_a_message(dialect: Any) -> None:
+    """The name itself may be what is too large, or hold anything."""
+    with pytest.raises(Refused) as caught:
+        dialect.line(message(event="line\n\x1b[31m" + "x" * 2_000_000))
+
+    assert "oversized" == caught.value.reason
+    assert len(caught.value.detail) < 200
+    assert caught.value.detail.isprintable()
 
 
 class Truth(Enum):

@@ -46,6 +46,8 @@ class Ledger:
         self.admitted: Callable[[], int] = lambda: 0
         #: Returns how many lines of other processes the spool has taken over, ever.
         self.adopted: Callable[[], int] = lambda: 0
+        #: Called after an event was refused.
+        self.refused: Callable[[], None] = lambda: None
         # Without the interpreter's lock two threads could lose each other's counts.
         self._counting = None if has_gil() else Lock()
         #: Whether nothing is logged.
@@ -81,6 +83,7 @@ class Ledger:
         self._note_the_hooks(reason)
         if warn:
             self.warn_of(reason, 1, detail)
+        self.refused()
 
     def drop_oldest(self) -> Any:
         """Take the oldest event out of the queue and count it as lost, in one step of C."""

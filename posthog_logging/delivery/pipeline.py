@@ -67,6 +67,7 @@ class Pipeline:
         self.shutdown_timeout = shutdown_timeout
         ledger.admitted = lambda: sender.spool.admitted
         ledger.adopted = lambda: sender.spool.adopted
+        ledger.refused = self._report_soon
         self._room = Room(
             ledger,
             max_queue_size,
@@ -100,7 +101,6 @@ class Pipeline:
             item = self._sender.spool.admit(line)
         except faults() as error:  # a user's spool may raise
             self._ledger.refuse("internal_error", type(error).__name__)
-            self._worker.rouse()  # it calls `on_error`
             return False
         if item is line:  # it must wait in memory, which has bounds
             return self.accept(line)
@@ -247,6 +247,11 @@ class Pipeline:
             deadline = exits.deadline_in(self._sender.timeout)
             self.end_flush(self._leave(DeliveryRequest(deadline, tries=_TRIES)))
         else:
+            self._worker.rouse()
+
+    def _report_soon(self) -> None:
+        """Rouse the thread if it has losses to report to ``on_error``."""
+        if self._worker.idle and self._sender.has_news:
             self._worker.rouse()
 
     def _make_room(self) -> bool:

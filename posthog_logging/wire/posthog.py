@@ -76,6 +76,7 @@ _TYPED = frozenset(_LIFTED) | frozenset(_OPTION_OF)
 _LIBRARY = frozenset({"$lib", "$lib_version"})
 _SEGMENT_ONLY = frozenset({"$context", "$integrations"})
 _OPTIONS = "$options"  # holds options that PostHog does not define
+_SHOWN = 100  # characters of a name in a message
 _SPECIAL = _TYPED | _SEGMENT_ONLY | {_OPTIONS}
 _OK = {"result": "ok"}
 _OK_ENTRY = b'":{"result":"ok"}'
@@ -297,7 +298,7 @@ def cut_line(fields: dict[str, Any], size: int, length: int) -> bytes:
     head = jsonable.encode(fields)[:-1] + b',"properties":'
     cut = jsonable.encode_within(properties, size - len(head) - 1)
     if cut is None:
-        raise Refused("oversized", f"{fields['event']}, {length} bytes")
+        raise Refused("oversized", f"{fields['event'][:_SHOWN]!r}, {length} bytes")
     return head + cut + b"}"
 
 

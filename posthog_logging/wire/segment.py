@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 _HEAD = b'{"messageId":"'
+_SHOWN = 100  # characters of a name in a message
 _ID_AT = len(_HEAD)
 _AUTH = frozenset({"basic", "body", "bearer"})
 
@@ -127,7 +128,7 @@ class SegmentDialect:
             return line
         cut = _fitted(fields, self.limits.event_bytes)
         if cut is None:
-            raise Refused("oversized", f"{message.event}, {len(line)} bytes")
+            raise Refused("oversized", f"{message.event[:_SHOWN]!r}, {len(line)} bytes")
         return cut
 
     def _fields(self, message: Message) -> Fields:
