@@ -142,6 +142,8 @@ def test_the_same_events_in_both_protocols(rig: Any) -> None:
     assert {"$lib", "$lib_version"} == old.properties.keys() - new.properties.keys()
 
 
+SHORT = Response(202, {"content-type": "text/plain"}, b"ok")
+OTHER = Response(200, {"content-type": "application/json"}, b'{"message":"hello"}')
 WRONG = {
     "404 for both": (404, 404),
     "404, and a page for everything else": (404, PAGE),
@@ -152,6 +154,11 @@ WRONG = {
     "404, and an empty 200": (404, 200),
     "404, and nothing": (404, Response(None, error="ConnectTimeout")),
     "404, and a refused key": (404, 401),
+    "an empty 200 for everything": (200, 200),
+    "a 204 for everything": (204, 204),
+    "a word for everything": (SHORT, SHORT),
+    "JSON of another kind for everything": (OTHER, OTHER),
+    "a list for everything": (Response(200, body=b"[]"), Response(200, body=b"[]")),
     "404, and 503": (404, 503),
 }
 
@@ -434,7 +441,14 @@ def test_errors_of_other_servers_are_no_proof(answer: Response) -> None:
 @pytest.mark.parametrize("text", [b"ok", b"OK\n", b"1", b'{"results":{}}', b""])
 def test_a_content_type_alone_decides_nothing(text: bytes) -> None:
     """Frameworks send short words and JSON as text/html."""
-    assert sign_of(Response(200, HTML, text), "id") is not Sign.DOUBT
+    plain = Response(200, {"content-type": "text/plain"}, text)
+
+    assert sign_of(plain, "id") is sign_of(Response(200, HTML, text), "id")
+
+
+def test_a_body_that_could_not_be_read_is_no_reason_to_doubt() -> None:
+    """It may have been V1's."""
+    assert Sign.NOTHING is sign_of(Response(200, body=b'{"res', error="ReadTimeout"), "id")
 
 
 def test_other_families_have_one_protocol() -> None:

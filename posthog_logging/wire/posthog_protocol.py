@@ -96,8 +96,8 @@ def sign_of(response: Response, request_id: str) -> Sign:
         return Sign.PROOF
     if status in _NOT_FOUND or 300 <= status < 400:
         return Sign.DOUBT
-    if 200 <= status < 300:  # V0's answer to V1's path: a server that accepts any path
-        return Sign.DOUBT if is_page(response) or "status" in answer else Sign.NOTHING
+    if 200 <= status < 300:  # a server that accepts any path, or something in front of one
+        return Sign.NOTHING if response.error else Sign.DOUBT
     return Sign.DOUBT if status == 403 and is_page(response) else Sign.NOTHING
 
 
@@ -330,5 +330,7 @@ def _description(sign: Sign, response: Response) -> str:
         return "a proxy strips the Authorization header"
     if 300 <= (response.status or 0) < 400:
         return f"HTTP {response.status}, a redirect"
-    page = ", a web page" if is_page(response) else ""
-    return f"HTTP {response.status}{page}"
+    what = ", a web page" if is_page(response) else ""
+    if not what and 200 <= (response.status or 0) < 300:
+        what = " with a body that is not PostHog's"
+    return f"HTTP {response.status}{what}"
