@@ -39,6 +39,13 @@ V1_HEADERS = {
     "PostHog-Request-Id": NAME,
     "PostHog-Request-Timestamp": "2026-03-04T05:06:07Z",
 }
+V1_EVENT = {
+    "event": "a",
+    "distinct_id": "u",
+    "uuid": NAME,
+    "timestamp": V1_HEADERS["PostHog-Request-Timestamp"],
+    "properties": {},
+}
 
 
 def ask(
@@ -196,9 +203,11 @@ def test_chunks_and_trailers_are_bounded(inspector: Inspector) -> None:
     assert [b"[]", b""] == [one.body for one in inspector.requests]
 
 
-@pytest.mark.parametrize("digits", ["9" * 5000, "-" + "9" * 5000, "٣" * 30, "1_0", "+5", "0x5"])
+@pytest.mark.parametrize(
+    "digits", ["9" * 5000, "0" * 5000, "-" + "9" * 5000, "٣" * 30, "1_0", "+5", "0x5"]
+)
 def test_lengths_are_numbers(inspector: Inspector, digits: str) -> None:
-    """A length of any form is a 4xx, never an exception and no answer."""
+    """A length of any form is a 4xx (0 for a body without events), not an exception."""
     host, _, port = inspector.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), 10) as client:
         head = f"POST /batch/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {digits}\r\n\r\n"
@@ -218,6 +227,7 @@ def raw(inspector: Inspector, head: str) -> bytes:
 
 CHUNKED = "POST /batch/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 HEADS = {
+    "a last chunk of 900 zeros": CHUNKED + "0" * 900 + "\r\n\r\n",
     "huge chunk": CHUNKED + "f" * 1000 + "\r\n",
     "signed chunk": CHUNKED + "+5\r\nhello\r\n0\r\n\r\n",
     "chunk with an underscore": CHUNKED + "0_5\r\nhello\r\n0\r\n\r\n",
@@ -244,12 +254,15 @@ def test_an_attempt_is_a_32_bit_number(inspector: Inspector) -> None:
     """On V1 an attempt that is none is a 400; elsewhere the header means nothing."""
     event = {"event": "a", "distinct_id": "u", "api_key": KEY}
     body = json.dumps(event).encode()
-    for attempt in ("9" * 5000, "4294967296", "0", "-1", "1e3"):
+    for attempt in ("9" * 5000, "0" * 5000, "4294967296", "0", "-1", "1e3"):
         assert 200 == ask(inspector, "/e/", body, {"PostHog-Attempt": attempt})[0]
         assert 400 == ask(inspector, V1, body, {**V1_HEADERS, "PostHog-Attempt": attempt})[0]
 
-    assert len(inspector.events) == 5
-    assert 400 == ask(inspector, V1, b"x", {**V1_HEADERS, "PostHog-Attempt": "4294967295"})[0]
+    assert len(inspector.events) == 6
+    events = {"created_at": V1_HEADERS["PostHog-Request-Timestamp"], "batch": [V1_EVENT]}
+    for attempt in ("4294967295", "0" * 5000 + "1"):
+        headers = {**V1_HEADERS, "PostHog-Attempt": attempt}
+        assert 200 == ask(inspector, V1, json.dumps(events).encode(), headers)[0]
 
 
 @pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400, "1e400", "9" * 5000])
