@@ -1558,6 +1558,35 @@ def test_serve_command_shows_events() -> None:
     assert "No event arrived" not in done.stderr
 
 
+SECRETS = """
+import os, requests
+
+key, write_key = "phc_0123456789abcdefghijklmnopqrstuvwxyz", "Wk3fT9qLx0Zb7sYp2RuV5nCd8"
+call = {
+    "type": "track",
+    "event": f"bought {write_key}",
+    "userId": f"of {key}",
+    "properties": {"note": f"key={key}", "password": "hunter2", "own": write_key},
+}
+bad = {**call, "type": f"odd {write_key}"}
+body = {"writeKey": write_key, "batch": [call, bad]}
+requests.post(os.environ["POSTHOG_HOST"] + "/v1/batch", json=body)
+"""
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["people", "json"])
+def test_serve_shows_no_keys(form: list[str]) -> None:
+    """What serve prints, event by event and in the counts, is masked as the page is."""
+    done = run("serve", "--port", "0", *form, "--", sys.executable, "-c", SECRETS)
+
+    assert "bought Wk3f…nCd8" in done.stderr
+    assert [] == [
+        secret
+        for secret in ("0123456789abc", "Wk3fT9qLx0Z", "hunter2")
+        if secret in done.stderr + done.stdout
+    ]
+
+
 def test_serve_command_without_events() -> None:
     """Where nothing arrived, it says what to look at."""
     done = run("serve", "--port", "0", "--", sys.executable, "-c", "")
