@@ -28,11 +28,12 @@ _SECRET_ENDINGS = tuple(
 # The headers whose values are shown; any other one may hold a secret.
 _SHOWN_HEADERS = frozenset(
     """accept accept-encoding accept-language connection content-encoding content-length
-    content-type date expect forwarded host origin referer sec-fetch-dest sec-fetch-mode
+    content-type date expect forwarded host origin posthog-attempt posthog-request-id
+    posthog-request-timestamp posthog-sdk-info referer sec-fetch-dest sec-fetch-mode
     sec-fetch-site trace traceparent transfer-encoding user-agent via x-forwarded-for
-    x-forwarded-host x-forwarded-proto x-real-ip x-request-id x-retry-count""".split()
+    x-forwarded-host x-forwarded-proto x-posthog-distinct-id x-posthog-session-id
+    x-posthog-window-id x-real-ip x-request-id x-retry-count""".split()
 )
-_OWN_HEADERS = ("posthog-", "x-posthog-")
 
 # PostHog's keys. Inside a word only with a prefix that no word has, or if the rest is as long
 # and mixed as a key: `graphs_per_week` is not a key.
@@ -102,7 +103,7 @@ class Mask:
         return _hidden(member) if _names_secret(name) else self.value(member)
 
     def _header(self, name: str, value: str) -> str:
-        if name in _SHOWN_HEADERS or name.startswith(_OWN_HEADERS):
+        if name in _SHOWN_HEADERS:
             return self.text(value)
         scheme, space, key = value.partition(" ")
         if name == "authorization" and space:
