@@ -7,11 +7,12 @@ import dataclasses
 import gzip
 import http.client
 import json
+import re
 import socket
 import time
 import urllib.parse
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -387,6 +388,74 @@ def test_keys_are_masked_in_any_dress(text: str) -> None:
     assert "wxyz" not in decoded or "…wxyz" in decoded
 
 
+def escaped(form: str, key: str) -> str:
+    """Return *key* with every character that is no letter or digit, and its first, in *form*."""
+    return re.sub(r"^.|[\W_]", lambda found: form.format(ord(found[0])), key)
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+DRESSES = {
+    "JSON": lambda key: escaped("\\u{:04x}", key),
+    "JSON in JSON": lambda key: escaped("\\\\u{:04X}", key),
+    "JSON in JSON in JSON": lambda key: json.dumps(json.dumps(escaped("\\u{:04x}", key))),
+    "Python": lambda key: escaped("\\x{:02x}", key),
+    "Python, 8 digits": lambda key: escaped("\\U{:08x}", key),
+    "JavaScript": lambda key: escaped("\\u{{{:x}}}", key),
+    "JavaScript's escape()": lambda key: escaped("%u{:04X}", key),
+    "HTML": lambda key: escaped("&#{};", key),
+    "HTML, hexadecimal": lambda key: escaped("&#x{:x};", key),
+    "HTML, leading zeros": lambda key: escaped("&#{:05};", key),
+    "HTML twice": lambda key: escaped("&amp;#{};", key),
+    "HTML by name": lambda key: key.replace("_", "&lowbar;").replace("W", "&#87;"),
+    "JSON in a query": lambda key: urllib.parse.quote(escaped("\\u{:04x}", key)),
+    "base64": encoded,
+    "base64 for Basic": lambda key: f"Basic {encoded(f'{key}:')}",
+    "base64 for URLs": lambda key: encoded(f"~~~?>>{key}").translate(str.maketrans("+/", "-_")),
+    "base64, 1 byte before": lambda key: encoded(f'"{key}"'),
+    "base64, 2 bytes before": lambda key: encoded(f'{{"{key}"}}'),
+    "base64 without its padding": lambda key: encoded(key).rstrip("="),
+    "base64 in a path": lambda key: f"/x/{encoded(key)}/y",
+    "base64 in a query": lambda key: urllib.parse.quote(f"?data={encoded(key)}&x=5"),
+}
+
+
+@pytest.mark.parametrize("key", [KEY, WRITE_KEY])
+@pytest.mark.parametrize("dress", DRESSES.values(), ids=DRESSES)
+def test_encoded_keys_are_masked(dress: Callable[[str], str], key: str) -> None:
+    """A key that is escaped or in base64 is masked, whether known by its form or its value."""
+    text = dress(key)
+    shown = Mask([WRITE_KEY]).text(f"a {text} b")
+
+    assert shown.startswith("a ")
+    assert shown.endswith(" b")
+    assert key not in text
+    most = 20  # the ends of a key, and what is around it
+    parts = [text[start : start + most] for start in range(len(text) - most + 1)]
+    assert [] == [part for part in parts if part in shown]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "&#" + "9" * 5000 + ";",
+        "&#x" + "0" * 5000 + ";",
+        "\\" * 500_000,
+        "&#0" * 100_000,
+        "A" * 1_000_000,
+        "\\u{" + "0" * 500_000,
+        "a-folder/of-a/very-long/path_of-words/A&B/\\x41",
+        "0195f2b1-6c1e-7d55-9d0e-2f1f5f0f4a11",
+    ],
+    ids=range(8),
+)
+def test_what_only_looks_encoded_is_shown(text: str) -> None:
+    """Escapes and base64 without a key in them are shown as they came, in linear time."""
+    assert text == Mask([WRITE_KEY]).text(text)
+
+
 @pytest.mark.parametrize(
     "text",
     ["graphs_per_week", "photo_album", "100% of 5 %", "paragraphs_created_at", "a%20b", "phc_"],
@@ -447,8 +516,36 @@ SENT_WITH = {
         {},
         {},
     ),
+    "basic and a password": (
+        {"authorization": "Basic " + base64.b64encode(f"{WRITE_KEY}:pw".encode()).decode()},
+        {},
+        {},
+    ),
+    "basic, as the password": (
+        {"authorization": "basic  " + base64.b64encode(f"user:{WRITE_KEY}".encode()).decode()},
+        {},
+        {},
+    ),
+    "basic for URLs, unpadded": (
+        {
+            "authorization": "Basic "
+            + base64.urlsafe_b64encode(f"{WRITE_KEY}:~~>?".encode()).decode().rstrip("=")
+        },
+        {},
+        {},
+    ),
     "bearer": ({"authorization": f"Bearer {WRITE_KEY}"}, {}, {}),
+    "bearer in a list": ({"authorization": f"Bearer {WRITE_KEY}, x"}, {}, {}),
+    "another scheme": ({"authorization": f"Token {WRITE_KEY}"}, {}, {}),
+    "a parameter": ({"authorization": f'Token token="{WRITE_KEY}", a=b'}, {}, {}),
+    "no scheme": ({"authorization": WRITE_KEY}, {}, {}),
+    "a proxy's": ({"proxy-authorization": f"Bearer {WRITE_KEY}"}, {}, {}),
     "header": ({"x-write-key": WRITE_KEY}, {}, {}),
+    "header with a scheme": ({"x-api-key": f"Key {WRITE_KEY}"}, {}, {}),
+    "header of another server": ({"x-rudder-key": WRITE_KEY}, {}, {}),
+    "header of few letters": ({"x-key": WRITE_KEY}, {}, {}),
+    "header of one word": ({"key": WRITE_KEY}, {}, {}),
+    "header of authentication": ({"x-auth": WRITE_KEY}, {}, {}),
     "query": ({}, {"writekey": WRITE_KEY}, {}),
     "body": ({}, {}, {"writeKey": WRITE_KEY}),
     "each call": ({}, {}, {"batch": [{"writeKey": WRITE_KEY}]}),
@@ -462,6 +559,21 @@ def test_a_key_without_a_form_is_masked_by_value(headers: Any, query: Any, paylo
     mask = Mask(keys_in(headers, query, payload))
 
     assert "a Wk3f…nCd8 b" == mask.text(f"a {WRITE_KEY} b")
+
+
+def test_a_header_of_many_words() -> None:
+    """No header teaches so many keys that those of other senders are forgotten."""
+    many = " ".join(f"word-{number}; a={number}," for number in range(1000))
+    headers = {"authorization": many, "cookie": many, "x-key": many}
+
+    assert len(list(keys_in(headers, {}, {}))) <= 4 * len(headers)
+
+
+def test_a_header_that_is_no_key_s() -> None:
+    """What identifies a request is not learned as a key."""
+    headers = {"idempotency-key": NAME, "x-idempotency-key": NAME, "x-request-id": NAME}
+
+    assert NAME == Mask(keys_in(headers, {}, {})).text(NAME)
 
 
 def test_headers_are_shown_by_permission() -> None:
@@ -519,7 +631,12 @@ def test_an_event_shows_itself_without_keys() -> None:
     assert repr(event).startswith("Event('a', 'u', properties={'k': 'phc_…wxyz'}")
 
 
-@given(st.text(), st.sampled_from([KEY, WRITE_KEY]), st.text())
-def test_a_key_is_never_shown(before: str, key: str, after: str) -> None:
-    """Whatever stands around a key, it is not shown whole."""
-    assert key not in Mask([WRITE_KEY]).text(before + key + after)
+ANY_DRESS = st.sampled_from([str, urllib.parse.quote, encoded, DRESSES["JSON"], DRESSES["HTML"]])
+
+
+@given(st.text(), st.sampled_from([KEY, WRITE_KEY]), ANY_DRESS, st.text())
+def test_a_key_is_never_shown(
+    before: str, key: str, dress: Callable[[str], str], after: str
+) -> None:
+    """Whatever stands around a key, and however it is encoded, it is not shown whole."""
+    assert dress(key) not in Mask([WRITE_KEY]).text(before + dress(key) + after)
