@@ -710,6 +710,64 @@ def test_tail_without_inspector(capsys: pytest.CaptureFixture[str]) -> None:
     assert "`posthog-logging serve`" in capsys.readouterr().err
 
 
+SHOWN = {
+    "event": "a",
+    "distinct_id": "u",
+    "timestamp": "",
+    "properties": {},
+    "dialect": "posthog",
+    "reason": "",
+}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b"",
+        b"5",
+        b"[]",
+        b"{}",
+        b'{"events": []}',
+        b'{"events": 5, "last": 1}',
+        b'{"events": [5], "last": 1}',
+        b'{"events": [{}], "last": 1}',
+        b'{"events": {}, "last": 1}',
+        b'{"events": [], "last": "1"}',
+        b'{"events": [], "last": %b}' % (b"9" * 5000),
+        b'{"events": %b' % (b"[" * 200_000),
+        *(json.dumps({"events": [{**SHOWN, name: None}], "last": 1}).encode() for name in SHOWN),
+    ],
+    ids=range(19),
+)
+def test_tail_of_another_server(
+    body: bytes, raw_server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever another server answers, the command says that it is not an inspector."""
+
+    def answer(connection: Any, number: int, server: Any) -> None:
+        while server.read(connection):
+            connection.sendall(b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    assert 1 == main(["tail", "--url", raw_server(answer).url])
+    assert "it is not an inspector" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost", "localhost:8969", "ftp://h", "http://h:x", "http://"]
+)
+def test_tail_of_what_is_no_address(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address without its scheme is wrong usage, and the message names where it is from."""
+    assert 2 == main(["tail", "--url", url])
+    assert "--url: must be a URL that begins with http://" in capsys.readouterr().err
+
+    monkeypatch.setenv("POSTHOG_HOST", url)
+    assert 2 == main(["tail"])
+    assert "POSTHOG_HOST: must be a URL that begins with http://" in capsys.readouterr().err
+
+
 # import
 
 JOURNAL = """\
