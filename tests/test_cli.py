@@ -960,6 +960,20 @@ def test_import_wrong_usage(
     assert part in capsys.readouterr().err
 
 
+def test_import_of_what_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder, a pipe or a device is there, and the message says what to give instead."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for name, part in (
+        (tmp_path, "this is a folder; give the files in it"),
+        (pipe, "a pipe or a device has no place for the progress; save its lines in a file"),
+        (os.devnull, "a pipe or a device has no place for the progress; save its lines in a file"),
+    ):
+        words = ("--api-key", KEY, "--host", "http://127.0.0.1:9")
+        assert 2 == main(["import", str(name), *words])
+        assert f"{name}: {part}" in capsys.readouterr().err
+
+
 # doctor
 
 
