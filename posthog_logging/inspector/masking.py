@@ -49,7 +49,6 @@ _ESCAPE = re.compile(
 )
 _SHORTEST_BASE64 = 20  # characters of base64 that may hold a key
 _BASE64 = re.compile(rf"[A-Za-z0-9+/_-]{{{_SHORTEST_BASE64},}}")
-_HEX = "0123456789abcdef-"  # digits of uuids and hashes, which hold no key
 _STANDARD = str.maketrans("-_", "+/")
 # A key's header besides those whose names end like secrets': `X-Rudder-Key`, `X-Auth`.
 _HEADER_OF_A_KEY = re.compile(r"(?<!idempotency)[\W_]key$|^key$|auth$", re.IGNORECASE)
@@ -118,7 +117,7 @@ class Mask:
     def _base64(self, found: re.Match[str]) -> str:
         """Return what may be base64, masked if there is a key in it."""
         word = found[0]
-        if not word.strip(_HEX):
+        if word == word.lower():  # a uuid, a name, a path: base64 of a key has capitals
             return word
         # What stands before it may be of the same letters: it begins at one of four places.
         has_key = any(self._pattern.search(_decoded(word[start:])) for start in range(4))
