@@ -710,6 +710,64 @@ def test_tail_without_inspector(capsys: pytest.CaptureFixture[str]) -> None:
     assert "`posthog-logging serve`" in capsys.readouterr().err
 
 
+SHOWN = {
+    "event": "a",
+    "distinct_id": "u",
+    "timestamp": "",
+    "properties": {},
+    "dialect": "posthog",
+    "reason": "",
+}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b"",
+        b"5",
+        b"[]",
+        b"{}",
+        b'{"events": []}',
+        b'{"events": 5, "last": 1}',
+        b'{"events": [5], "last": 1}',
+        b'{"events": [{}], "last": 1}',
+        b'{"events": {}, "last": 1}',
+        b'{"events": [], "last": "1"}',
+        b'{"events": [], "last": %b}' % (b"9" * 5000),
+        b'{"events": %b' % (b"[" * 200_000),
+        *(json.dumps({"events": [{**SHOWN, name: None}], "last": 1}).encode() for name in SHOWN),
+    ],
+    ids=range(19),
+)
+def test_tail_of_another_server(
+    body: bytes, raw_server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever another server answers, the command says that it is not an inspector."""
+
+    def answer(connection: Any, number: int, server: Any) -> None:
+        while server.read(connection):
+            connection.sendall(b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    assert 1 == main(["tail", "--url", raw_server(answer).url])
+    assert "it is not an inspector" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost", "localhost:8969", "ftp://h", "http://h:x", "http://"]
+)
+def test_tail_of_what_is_no_address(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address without its scheme is wrong usage, and the message names where it is from."""
+    assert 2 == main(["tail", "--url", url])
+    assert "--url: must be a URL that begins with http://" in capsys.readouterr().err
+
+    monkeypatch.setenv("POSTHOG_HOST", url)
+    assert 2 == main(["tail"])
+    assert "POSTHOG_HOST: must be a URL that begins with http://" in capsys.readouterr().err
+
+
 # import
 
 JOURNAL = """\
@@ -900,6 +958,20 @@ def test_import_wrong_usage(
     """What cannot be imported at all is wrong usage."""
     assert 2 == main(["import", *words, "--api-key", KEY, "--host", "http://127.0.0.1:9"])
     assert part in capsys.readouterr().err
+
+
+def test_import_of_what_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder, a pipe or a device is there, and the message says what to give instead."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for name, part in (
+        (tmp_path, "this is a folder; give the files in it"),
+        (pipe, "a pipe or a device has no place for the progress; save its lines in a file"),
+        (os.devnull, "a pipe or a device has no place for the progress; save its lines in a file"),
+    ):
+        words = ("--api-key", KEY, "--host", "http://127.0.0.1:9")
+        assert 2 == main(["import", str(name), *words])
+        assert f"{name}: {part}" in capsys.readouterr().err
 
 
 # doctor
@@ -1556,6 +1628,35 @@ def test_serve_command_shows_events() -> None:
         assert any(part in line for line in lines), done.stderr
     assert "code.file.path" not in done.stderr
     assert "No event arrived" not in done.stderr
+
+
+SECRETS = """
+import os, requests
+
+key, write_key = "phc_0123456789abcdefghijklmnopqrstuvwxyz", "Wk3fT9qLx0Zb7sYp2RuV5nCd8"
+call = {
+    "type": "track",
+    "event": f"bought {write_key}",
+    "userId": f"of {key}",
+    "properties": {"note": f"key={key}", "password": "hunter2", "own": write_key},
+}
+bad = {**call, "type": f"odd {write_key}"}
+body = {"writeKey": write_key, "batch": [call, bad]}
+requests.post(os.environ["POSTHOG_HOST"] + "/v1/batch", json=body)
+"""
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["people", "json"])
+def test_serve_shows_no_keys(form: list[str]) -> None:
+    """What serve prints, event by event and in the counts, is masked as the page is."""
+    done = run("serve", "--port", "0", *form, "--", sys.executable, "-c", SECRETS)
+
+    assert "bought Wk3f…nCd8" in done.stderr
+    assert [] == [
+        secret
+        for secret in ("0123456789abc", "Wk3fT9qLx0Z", "hunter2")
+        if secret in done.stderr + done.stdout
+    ]
 
 
 def test_serve_command_without_events() -> None:

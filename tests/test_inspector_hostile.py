@@ -7,11 +7,12 @@ import dataclasses
 import gzip
 import http.client
 import json
+import re
 import socket
 import time
 import urllib.parse
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -38,6 +39,13 @@ V1_HEADERS = {
     "PostHog-Attempt": "1",
     "PostHog-Request-Id": NAME,
     "PostHog-Request-Timestamp": "2026-03-04T05:06:07Z",
+}
+V1_EVENT = {
+    "event": "a",
+    "distinct_id": "u",
+    "uuid": NAME,
+    "timestamp": V1_HEADERS["PostHog-Request-Timestamp"],
+    "properties": {},
 }
 
 
@@ -196,9 +204,11 @@ def test_chunks_and_trailers_are_bounded(inspector: Inspector) -> None:
     assert [b"[]", b""] == [one.body for one in inspector.requests]
 
 
-@pytest.mark.parametrize("digits", ["9" * 5000, "-" + "9" * 5000, "٣" * 30, "1_0", "+5", "0x5"])
+@pytest.mark.parametrize(
+    "digits", ["9" * 5000, "0" * 5000, "-" + "9" * 5000, "٣" * 30, "1_0", "+5", "0x5"]
+)
 def test_lengths_are_numbers(inspector: Inspector, digits: str) -> None:
-    """A length of any form is a 4xx, never an exception and no answer."""
+    """A length of any form is a 4xx (0 for a body without events), not an exception."""
     host, _, port = inspector.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), 10) as client:
         head = f"POST /batch/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {digits}\r\n\r\n"
@@ -218,6 +228,7 @@ def raw(inspector: Inspector, head: str) -> bytes:
 
 CHUNKED = "POST /batch/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 HEADS = {
+    "a last chunk of 900 zeros": CHUNKED + "0" * 900 + "\r\n\r\n",
     "huge chunk": CHUNKED + "f" * 1000 + "\r\n",
     "signed chunk": CHUNKED + "+5\r\nhello\r\n0\r\n\r\n",
     "chunk with an underscore": CHUNKED + "0_5\r\nhello\r\n0\r\n\r\n",
@@ -244,12 +255,15 @@ def test_an_attempt_is_a_32_bit_number(inspector: Inspector) -> None:
     """On V1 an attempt that is none is a 400; elsewhere the header means nothing."""
     event = {"event": "a", "distinct_id": "u", "api_key": KEY}
     body = json.dumps(event).encode()
-    for attempt in ("9" * 5000, "4294967296", "0", "-1", "1e3"):
+    for attempt in ("9" * 5000, "0" * 5000, "4294967296", "0", "-1", "1e3"):
         assert 200 == ask(inspector, "/e/", body, {"PostHog-Attempt": attempt})[0]
         assert 400 == ask(inspector, V1, body, {**V1_HEADERS, "PostHog-Attempt": attempt})[0]
 
-    assert len(inspector.events) == 5
-    assert 400 == ask(inspector, V1, b"x", {**V1_HEADERS, "PostHog-Attempt": "4294967295"})[0]
+    assert len(inspector.events) == 6
+    events = {"created_at": V1_HEADERS["PostHog-Request-Timestamp"], "batch": [V1_EVENT]}
+    for attempt in ("4294967295", "0" * 5000 + "1"):
+        headers = {**V1_HEADERS, "PostHog-Attempt": attempt}
+        assert 200 == ask(inspector, V1, json.dumps(events).encode(), headers)[0]
 
 
 @pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400, "1e400", "9" * 5000])
@@ -374,6 +388,74 @@ def test_keys_are_masked_in_any_dress(text: str) -> None:
     assert "wxyz" not in decoded or "…wxyz" in decoded
 
 
+def escaped(form: str, key: str) -> str:
+    """Return *key* with every character that is no letter or digit, and its first, in *form*."""
+    return re.sub(r"^.|[\W_]", lambda found: form.format(ord(found[0])), key)
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+DRESSES = {
+    "JSON": lambda key: escaped("\\u{:04x}", key),
+    "JSON in JSON": lambda key: escaped("\\\\u{:04X}", key),
+    "JSON in JSON in JSON": lambda key: json.dumps(json.dumps(escaped("\\u{:04x}", key))),
+    "Python": lambda key: escaped("\\x{:02x}", key),
+    "Python, 8 digits": lambda key: escaped("\\U{:08x}", key),
+    "JavaScript": lambda key: escaped("\\u{{{:x}}}", key),
+    "JavaScript's escape()": lambda key: escaped("%u{:04X}", key),
+    "HTML": lambda key: escaped("&#{};", key),
+    "HTML, hexadecimal": lambda key: escaped("&#x{:x};", key),
+    "HTML, leading zeros": lambda key: escaped("&#{:05};", key),
+    "HTML twice": lambda key: escaped("&amp;#{};", key),
+    "HTML by name": lambda key: key.replace("_", "&lowbar;").replace("W", "&#87;"),
+    "JSON in a query": lambda key: urllib.parse.quote(escaped("\\u{:04x}", key)),
+    "base64": encoded,
+    "base64 for Basic": lambda key: f"Basic {encoded(f'{key}:')}",
+    "base64 for URLs": lambda key: encoded(f"~~~?>>{key}").translate(str.maketrans("+/", "-_")),
+    "base64, 1 byte before": lambda key: encoded(f'"{key}"'),
+    "base64, 2 bytes before": lambda key: encoded(f'{{"{key}"}}'),
+    "base64 without its padding": lambda key: encoded(key).rstrip("="),
+    "base64 in a path": lambda key: f"/x/{encoded(key)}/y",
+    "base64 in a query": lambda key: urllib.parse.quote(f"?data={encoded(key)}&x=5"),
+}
+
+
+@pytest.mark.parametrize("key", [KEY, WRITE_KEY])
+@pytest.mark.parametrize("dress", DRESSES.values(), ids=DRESSES)
+def test_encoded_keys_are_masked(dress: Callable[[str], str], key: str) -> None:
+    """A key that is escaped or in base64 is masked, whether known by its form or its value."""
+    text = dress(key)
+    shown = Mask([WRITE_KEY]).text(f"a {text} b")
+
+    assert shown.startswith("a ")
+    assert shown.endswith(" b")
+    assert key not in text
+    most = 20  # the ends of a key, and what is around it
+    parts = [text[start : start + most] for start in range(len(text) - most + 1)]
+    assert [] == [part for part in parts if part in shown]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "&#" + "9" * 5000 + ";",
+        "&#x" + "0" * 5000 + ";",
+        "\\" * 500_000,
+        "&#0" * 100_000,
+        "A" * 1_000_000,
+        "\\u{" + "0" * 500_000,
+        "a-folder/of-a/very-long/path_of-words/A&B/\\x41",
+        "0195f2b1-6c1e-7d55-9d0e-2f1f5f0f4a11",
+    ],
+    ids=range(8),
+)
+def test_what_only_looks_encoded_is_shown(text: str) -> None:
+    """Escapes and base64 without a key in them are shown as they came, in linear time."""
+    assert text == Mask([WRITE_KEY]).text(text)
+
+
 @pytest.mark.parametrize(
     "text",
     ["graphs_per_week", "photo_album", "100% of 5 %", "paragraphs_created_at", "a%20b", "phc_"],
@@ -434,8 +516,36 @@ SENT_WITH = {
         {},
         {},
     ),
+    "basic and a password": (
+        {"authorization": "Basic " + base64.b64encode(f"{WRITE_KEY}:pw".encode()).decode()},
+        {},
+        {},
+    ),
+    "basic, as the password": (
+        {"authorization": "basic  " + base64.b64encode(f"user:{WRITE_KEY}".encode()).decode()},
+        {},
+        {},
+    ),
+    "basic for URLs, unpadded": (
+        {
+            "authorization": "Basic "
+            + base64.urlsafe_b64encode(f"{WRITE_KEY}:~~>?".encode()).decode().rstrip("=")
+        },
+        {},
+        {},
+    ),
     "bearer": ({"authorization": f"Bearer {WRITE_KEY}"}, {}, {}),
+    "bearer in a list": ({"authorization": f"Bearer {WRITE_KEY}, x"}, {}, {}),
+    "another scheme": ({"authorization": f"Token {WRITE_KEY}"}, {}, {}),
+    "a parameter": ({"authorization": f'Token token="{WRITE_KEY}", a=b'}, {}, {}),
+    "no scheme": ({"authorization": WRITE_KEY}, {}, {}),
+    "a proxy's": ({"proxy-authorization": f"Bearer {WRITE_KEY}"}, {}, {}),
     "header": ({"x-write-key": WRITE_KEY}, {}, {}),
+    "header with a scheme": ({"x-api-key": f"Key {WRITE_KEY}"}, {}, {}),
+    "header of another server": ({"x-rudder-key": WRITE_KEY}, {}, {}),
+    "header of few letters": ({"x-key": WRITE_KEY}, {}, {}),
+    "header of one word": ({"key": WRITE_KEY}, {}, {}),
+    "header of authentication": ({"x-auth": WRITE_KEY}, {}, {}),
     "query": ({}, {"writekey": WRITE_KEY}, {}),
     "body": ({}, {}, {"writeKey": WRITE_KEY}),
     "each call": ({}, {}, {"batch": [{"writeKey": WRITE_KEY}]}),
@@ -451,21 +561,42 @@ def test_a_key_without_a_form_is_masked_by_value(headers: Any, query: Any, paylo
     assert "a Wk3f…nCd8 b" == mask.text(f"a {WRITE_KEY} b")
 
 
+def test_a_header_of_many_words() -> None:
+    """No header teaches so many keys that those of other senders are forgotten."""
+    many = " ".join(f"word-{number}; a={number}," for number in range(1000))
+    headers = {"authorization": many, "cookie": many, "x-key": many}
+
+    assert len(list(keys_in(headers, {}, {}))) <= 4 * len(headers)
+
+
+def test_a_header_that_is_no_key_s() -> None:
+    """What identifies a request is not learned as a key."""
+    headers = {"idempotency-key": NAME, "x-idempotency-key": NAME, "x-request-id": NAME}
+
+    assert NAME == Mask(keys_in(headers, {}, {})).text(NAME)
+
+
 def test_headers_are_shown_by_permission() -> None:
     """What everybody sends is shown; the value of any other header may be its user's secret."""
     sent = {
         "content-type": "application/json",
         "user-agent": f"app/{KEY}",
         "posthog-attempt": "2",
+        "posthog-sdk-info": "app/1",
+        "x-posthog-session-id": NAME,
         "authorization": "Basic c2VjcmV0",
         "proxy-authorization": "Bearer hunter2",
         "cookie": "session=hunter2",
         "x-gateway": "hunter2",
         "cf-access-client-secret": "hunter2",
+        "x-posthog-key": "hunter2",
+        "posthog-token": "hunter2",
+        "x-posthog-anything": "hunter2",
     }
     shown = Mask().headers(sent)
 
-    assert ("application/json", "2") == (shown["content-type"], shown["posthog-attempt"])
+    harmless = ("content-type", "posthog-attempt", "posthog-sdk-info", "x-posthog-session-id")
+    assert [sent[name] for name in harmless] == [shown[name] for name in harmless]
     assert "Basic …" == shown["authorization"]
     assert sent.keys() == shown.keys()
     assert [] == [one for one in shown.values() if "hunter2" in one or KEY in one or "c2V" in one]
@@ -500,7 +631,12 @@ def test_an_event_shows_itself_without_keys() -> None:
     assert repr(event).startswith("Event('a', 'u', properties={'k': 'phc_…wxyz'}")
 
 
-@given(st.text(), st.sampled_from([KEY, WRITE_KEY]), st.text())
-def test_a_key_is_never_shown(before: str, key: str, after: str) -> None:
-    """Whatever stands around a key, it is not shown whole."""
-    assert key not in Mask([WRITE_KEY]).text(before + key + after)
+ANY_DRESS = st.sampled_from([str, urllib.parse.quote, encoded, DRESSES["JSON"], DRESSES["HTML"]])
+
+
+@given(st.text(), st.sampled_from([KEY, WRITE_KEY]), ANY_DRESS, st.text())
+def test_a_key_is_never_shown(
+    before: str, key: str, dress: Callable[[str], str], after: str
+) -> None:
+    """Whatever stands around a key, and however it is encoded, it is not shown whole."""
+    assert dress(key) not in Mask([WRITE_KEY]).text(before + dress(key) + after)

@@ -112,6 +112,10 @@ def test_key(headers: dict[str, str], query: dict[str, str], status: int) -> Non
         record(body={"stringValue": 5}),
         record(attributes={"a": 1}),
         record(attributes=[{"key": "a", "value": {"intValue": "x"}}]),
+        record(attributes=[{"key": "a", "value": {"arrayValue": {"values": 5}}}]),
+        record(attributes=[{"key": "a", "value": {"arrayValue": {"values": False}}}]),
+        record(body={"arrayValue": {"values": 1e308}}),
+        record(body={"kvlistValue": {"values": 0}}),
         record(traceId=5),
         record(flags="1"),
     ],
@@ -176,8 +180,13 @@ VALUES = st.recursive(
 )
 
 
+BODIES = st.sampled_from(["arrayValue", "kvlistValue"]).flatmap(
+    lambda kind: st.builds(lambda values: {"body": {kind: {"values": values}}}, VALUES)
+)
+
+
 @settings(max_examples=100)
-@given(st.dictionaries(NAMES, VALUES, max_size=6) | VALUES)
+@given(st.dictionaries(NAMES, VALUES, max_size=6) | BODIES | VALUES)
 def test_judge_is_total(said: Any) -> None:
     """Whatever a record is, it is good or bad, and the request is answered."""
     got = judged(envelope(said))

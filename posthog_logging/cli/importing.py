@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError("no file: give at least one")
     for name in options.words:
         if not os.path.isfile(name):
-            raise CommandError(f"{name}: there is no such file")
+            raise CommandError(f"{name}: {_not_a_file(name)}")
     output = Output(options.json)
     work = _Import(options, output)
     try:
@@ -128,6 +128,15 @@ def run(options: argparse.Namespace) -> int:
         if begun.lines == done.lines > 0:
             output.say(f"{name} was already imported; nothing was sent. --again imports it again.")
     return FAILED if any(done.bad for _, (_, done) in runs) else OK
+
+
+def _not_a_file(name: str) -> str:
+    """Return why *name* cannot be imported, and what to give instead."""
+    if os.path.isdir(name):
+        return "this is a folder; give the files in it"
+    if os.path.exists(name):
+        return "a pipe or a device has no place for the progress; save its lines in a file first"
+    return "there is no such file"
 
 
 def _row(name: str, begun: Done, done: Done) -> list[str]:

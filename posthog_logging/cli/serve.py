@@ -123,7 +123,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _conclude(output: Output, inspector: Inspector, more: Mapping[str, Any]) -> None:
     """Print how much arrived, and if nothing did, where to look for the cause."""
-    counts = inspector.counts()
+    latest = inspector.requests[-1:]  # its mask knows the keys that may be in an event's name
+    counts = latest[0].mask.value(inspector.counts()) if latest else inspector.counts()
     output.counts("arrived", counts)
     if counts.get("missing"):
         output.say(f"Planned, and never came: {', '.join(counts['missing'])}")

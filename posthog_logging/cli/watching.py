@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import attrgetter
 
-from ..inspector import Event, Inspector
+from ..inspector import Event, Inspector, views
 from . import rows
 from .output import Output
 
@@ -56,7 +55,7 @@ def _follow(inspector: Inspector, output: Output, ended: threading.Event) -> Non
         last = ended.wait(_EVERY)
         for event in _since(inspector, shown):
             shown = event.number
-            plain = {one.name: getattr(event, one.name) for one in dataclasses.fields(event)}
+            plain = views.event(event, event.mask)
             output.line(rows.cells(plain), rows.meaning(plain))
 
 

@@ -214,11 +214,15 @@ def _is_visible(text: str) -> bool:
     return text.isascii() and text.isprintable()
 
 
+def _is_attempt(text: str) -> bool:
+    """Return whether *text* is from 1 to 2**32 - 1; zeros at its beginning mean nothing."""
+    found = re.fullmatch(r"\+?0*([1-9]\d{0,9})", text, re.ASCII)
+    return found is not None and int(found[1]) < 2**32
+
+
 _HEADER_CHECKS: Mapping[str, Callable[[str], bool]] = {
     "posthog-request-id": lambda text: canonical(text) is not None,
-    "posthog-attempt": lambda text: (
-        re.fullmatch(r"\+?0*[1-9]\d{0,9}", text, re.ASCII) is not None and int(text) < 2**32
-    ),
+    "posthog-attempt": _is_attempt,
     "posthog-request-timestamp": lambda text: parse_strictly(text) is not None,
     "user-agent": _is_visible,
     "posthog-sdk-info": _is_visible,  # an empty one is taken: the events then have no `$lib`

@@ -2,8 +2,8 @@
 The HTTP server of the inspector: it reads requests, has them judged, and answers as scripted.
 
 The only module here that touches sockets. It listens on 127.0.0.1 only, and asks `visitors`
-which requests to let in. A number in a request's head may have 5,000 digits, for which Python
-raises an exception of its own: `_whole_number` bounds them first.
+which requests to let in. A number in a request's head may have 5,000 digits, zeros among them,
+for which Python raises an exception of its own: `_whole_number` bounds them first.
 """
 
 from __future__ import annotations
@@ -313,4 +313,5 @@ def _whole_number(text: str, base: int) -> int | None:
     digits = "0123456789abcdefABCDEF" if base == 16 else "0123456789"
     if not text or not set(text) <= set(digits):
         return None
-    return int(text, base) if len(text.lstrip("0")) < 16 else 2**63
+    significant = text.lstrip("0") or "0"
+    return int(significant, base) if len(significant) < 16 else 2**63

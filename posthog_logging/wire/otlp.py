@@ -384,7 +384,8 @@ def _plain(value: Any) -> Any:
         if kind == "intValue" and isinstance(inner, (str, int)):
             return int(inner)
         if kind in ("arrayValue", "kvlistValue") and isinstance(inner, dict):
-            values = inner.get("values") or []
+            given = inner.get("values")
+            values = [] if given is None else _listed(inner, "values")
             return _pairs(values) if kind == "kvlistValue" else [_plain(each) for each in values]
         if isinstance(inner, _SCALARS.get(kind, ())):
             return inner
