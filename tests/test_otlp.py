@@ -505,3 +505,11 @@ def test_messages_come_back_as_they_were(sent: Message) -> None:
     assert [sent] == dialect.decode(posted(dialect, line, compression="gzip"))
     assert sent.uuid == dialect.uuid_of(line)
     assert line == jsonable.encode(jsonable.decode(line))
+
+
+@pytest.mark.parametrize(("number", "unnamed"), [("3", 3), (3, 3), ("0", 0), (0, 0), ("x", 0)])
+def test_rejected_records_are_counted(number: Any, unnamed: int) -> None:
+    """``rejectedLogRecords`` says how many, as text or as a number, and not which."""
+    body = json.dumps({"partialSuccess": {"rejectedLogRecords": number}}).encode()
+
+    assert Results(unnamed=unnamed) == LOGS.results(Response(200, body=body))

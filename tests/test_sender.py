@@ -20,6 +20,7 @@ from posthog_logging.delivery.sender import DeliveryError, Sender, Settings
 from posthog_logging.delivery.spool import MemorySpool
 from posthog_logging.events.message import Message
 from posthog_logging.wire import Endpoint, Request, Response
+from posthog_logging.wire.otlp import LOGS
 from posthog_logging.wire.posthog import V0, V1
 from posthog_logging.wire.segment import SEGMENT
 
@@ -889,6 +890,17 @@ def test_abandoned_events_are_counted(rig: Any) -> None:
     assert {"accepted": 5, "shutdown": 5} == it.counts
     assert 5 == sum(len(events) for _, events in it.losses)
     assert 0 == it.sender.waiting
+
+
+@pytest.mark.parametrize("dialect", [V0, V1, SEGMENT, LOGS], ids=lambda one: one.name)
+def test_old_events_expire_in_every_dialect(dialect: Any, rig: Any) -> None:
+    """What was logged longer than ``max_age`` ago is not sent."""
+    it = rig(dialect, flush_at=1, max_age=60.0)
+    it.put(2, timestamp="2020-01-02T03:04:05.678000Z")
+    it.put(1, timestamp="2033-11-14T22:13:20.000000Z")
+    it.steps()
+
+    assert {"accepted": 3, "delivered": 1, "expired": 2} == it.counts
 
 
 def test_evicted_events_are_the_oldest(rig: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 
 from collections.abc import Callable, Iterable, Sequence
@@ -129,10 +130,16 @@ class Batcher:
         return [(list(part), lane) for lane, part in lanes]
 
 
+_NANOS = re.compile(rb'"timeUnixNano":"(\d{1,19})"')
+
+
 def _time_in(line: bytes) -> bytes:
     """Return the timestamp in a line of any dialect, without parsing the rest."""
     start = line.find(b'"timestamp":"') + 13
-    return line[start : line.index(b'"', start)] if start > 12 else b"9"
+    if start > 12:
+        return line[start : line.index(b'"', start)]
+    nanos = _NANOS.search(line)  # in OTLP's log records
+    return b"9" if nanos is None else rfc3339(int(nanos[1]) / 1e9).encode()
 
 
 def _timeless(line: bytes) -> bytes:

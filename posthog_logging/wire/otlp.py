@@ -172,7 +172,7 @@ class LogsDialect:
         digits = str(number)  # int64 is text in OTLP's JSON
         if not digits.isdecimal() or len(digits) > 18 or not int(digits):
             return Results()
-        return Results(notes={"rejected by the service": int(digits)})
+        return Results(unnamed=int(digits))
 
     def decode(self, request: Request) -> list[Message]:
         """Return the messages in *request*; raises ``ValueError`` if it is not OTLP."""
