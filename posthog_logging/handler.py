@@ -256,7 +256,8 @@ class PostHogHandler(DeliveryHandler):
         )
         #: Sends records to PostHog Logs; None unless *logs* is given.
         self.logs = _make_logs(logs, options, api_key, host)
-        # Whether records that are not events matter, too: as exceptions, steps or logs.
+        # Whether records that are not events matter, too: as exceptions, steps or logs, or because
+        # a filter may make events of them.
         self._sees_every_record = self.logs is not None or self.reporter.sees_every_record
         self._has_short_way = (
             options.send
@@ -485,6 +486,11 @@ class PostHogHandler(DeliveryHandler):
     def _drop(self, reason: str) -> None:
         """Count a held message that is dropped; a rollback is no loss to warn of."""
         self._ledger.refuse(reason, warn=reason != "rolled_back")
+
+    def addFilter(self, filter: Any) -> None:  # noqa: A002, N802 - the stdlib's
+        """Add a filter, which gets every record, and may make it an event."""
+        super().addFilter(filter)
+        self._sees_every_record = True
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the stdlib's
         """Set the formatter for the bodies of logs; events need none."""
