@@ -27,7 +27,7 @@ from .delivery.gate import Gate
 from .delivery.handler import DeliveryHandler
 from .delivery.ledger import Ledger
 from .delivery.options import EventOptions
-from .delivery.own_log import is_ours, logger, sending_threads
+from .delivery.own_log import foreign_names, is_ours, logger, sending_threads
 from .delivery.pipeline import Pipeline, is_configuring
 from .delivery.sender import DeliveryError, OnError
 from .delivery.spool import Spool
@@ -279,6 +279,7 @@ class PostHogHandler(DeliveryHandler):
             hooks.install()
             weakref.finalize(self, hooks.remove).atexit = False
         takers.add(self)
+        foreign_names.clear()  # so that `is_ours` sees whether a queue is before this handler
 
     def handle(self, record: logging.LogRecord) -> Any:
         """
@@ -292,7 +293,7 @@ class PostHogHandler(DeliveryHandler):
                 self.filters
                 or _observers
                 or self._opted_out
-                or (sending_threads and record.thread in sending_threads)
+                or (sending_threads and record.thread in sending_threads and is_ours(record))
             ):
                 draft = self._encoder.draft(record)
                 if draft is not None:
