@@ -50,6 +50,7 @@ from .events.records import (
     is_event,
     name_of,
 )
+from .events.reentry import Guard
 from .events.sampling import Rate
 from .events.scrub import Decide
 from .events.span import span_ids
@@ -73,6 +74,7 @@ Observer = Callable[[Message], None]
 _Result = TypeVar("_Result")
 
 _observers: tuple[Observer, ...] = ()
+_observing = Guard()
 
 
 @contextmanager
@@ -539,12 +541,17 @@ class PostHogHandler(DeliveryHandler):
 
     def _observed(self, message: Message) -> bool:
         """Show *message* to the observers; return whether it may be sent."""
-        for observer in _observers:
-            with suppress(Exception):  # an observer's error loses no event
-                observer(message)
+        if not _observing.is_inside():
+            _observing.run(_show, message)
         if self._silenced == "no_api_key":
             self._ledger.refuse("no_api_key", warn=False)
         return not self._opted_out
+
+
+def _show(message: Message) -> None:
+    for observer in _observers:
+        with suppress(Exception):  # an observer's error loses no event
+            observer(message)
 
 
 def _make_encoder(options: EventOptions, ledger: Ledger) -> Encoder:
