@@ -27,7 +27,7 @@ from .delivery.gate import Gate
 from .delivery.handler import DeliveryHandler
 from .delivery.ledger import Ledger
 from .delivery.options import EventOptions
-from .delivery.own_log import is_ours, logger, sending_threads
+from .delivery.own_log import foreign_names, is_ours, logger, sending_threads
 from .delivery.pipeline import Pipeline, is_configuring
 from .delivery.sender import DeliveryError, OnError
 from .delivery.spool import Spool
@@ -50,6 +50,7 @@ from .events.records import (
     is_event,
     name_of,
 )
+from .events.reentry import Guard
 from .events.sampling import Rate
 from .events.scrub import Decide
 from .events.span import span_ids
@@ -73,6 +74,7 @@ Observer = Callable[[Message], None]
 _Result = TypeVar("_Result")
 
 _observers: tuple[Observer, ...] = ()
+_observing = Guard()
 
 
 @contextmanager
@@ -256,7 +258,8 @@ class PostHogHandler(DeliveryHandler):
         )
         #: Sends records to PostHog Logs; None unless *logs* is given.
         self.logs = _make_logs(logs, options, api_key, host)
-        # Whether records that are not events matter, too: as exceptions, steps or logs.
+        # Whether records that are not events matter, too: as exceptions, steps or logs, or because
+        # a filter may make events of them.
         self._sees_every_record = self.logs is not None or self.reporter.sees_every_record
         self._has_short_way = (
             options.send
@@ -278,6 +281,7 @@ class PostHogHandler(DeliveryHandler):
             hooks.install()
             weakref.finalize(self, hooks.remove).atexit = False
         takers.add(self)
+        foreign_names.clear()  # so that `is_ours` sees whether a queue is before this handler
 
     def handle(self, record: logging.LogRecord) -> Any:
         """
@@ -291,7 +295,7 @@ class PostHogHandler(DeliveryHandler):
                 self.filters
                 or _observers
                 or self._opted_out
-                or (sending_threads and record.thread in sending_threads)
+                or (sending_threads and record.thread in sending_threads and is_ours(record))
             ):
                 draft = self._encoder.draft(record)
                 if draft is not None:
@@ -486,6 +490,11 @@ class PostHogHandler(DeliveryHandler):
         """Count a held message that is dropped; a rollback is no loss to warn of."""
         self._ledger.refuse(reason, warn=reason != "rolled_back")
 
+    def addFilter(self, filter: Any) -> None:  # noqa: A002, N802 - the stdlib's
+        """Add a filter, which gets every record, and may make it an event."""
+        super().addFilter(filter)
+        self._sees_every_record = True
+
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the stdlib's
         """Set the formatter for the bodies of logs; events need none."""
         super().setFormatter(fmt)
@@ -532,12 +541,17 @@ class PostHogHandler(DeliveryHandler):
 
     def _observed(self, message: Message) -> bool:
         """Show *message* to the observers; return whether it may be sent."""
-        for observer in _observers:
-            with suppress(Exception):  # an observer's error loses no event
-                observer(message)
+        if not _observing.is_inside():
+            _observing.run(_show, message)
         if self._silenced == "no_api_key":
             self._ledger.refuse("no_api_key", warn=False)
         return not self._opted_out
+
+
+def _show(message: Message) -> None:
+    for observer in _observers:
+        with suppress(Exception):  # an observer's error loses no event
+            observer(message)
 
 
 def _make_encoder(options: EventOptions, ledger: Ledger) -> Encoder:

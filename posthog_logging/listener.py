@@ -26,6 +26,7 @@ from .events.faults import faults
 from .events.identifiers import stamp
 from .events.levels import level_of
 from .events.records import bound_to, fields_of, is_event, text_of
+from .events.reentry import Guard
 from .events.timestamps import parse_timestamp
 from .events.typed import expand
 
@@ -53,6 +54,16 @@ class MessageHandler(QueueHandler):
     #: How many records a full queue, or a filter that raised, has lost.
     lost = 0
 
+    def __init__(self, queue: Any) -> None:
+        super().__init__(queue)
+        self._filtering, self._formatting = Guard(), Guard()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the formatted *record*; only its message if the formatter itself logged it."""
+        if self._formatting.is_inside():
+            return text_of(record)
+        return self._formatting.run(super().format, record)
+
     def prepare(self, record: logging.LogRecord) -> Any:
         """Return a copy of *record* that can be pickled, as `QueueHandler.prepare` does."""
         if not is_event(record):
@@ -66,8 +77,10 @@ class MessageHandler(QueueHandler):
 
     def filter(self, record: logging.LogRecord) -> Any:
         """Return what the filters make of *record*; if one raises, the record is dropped."""
+        if self._filtering.is_inside():  # a filter logged it
+            return record
         try:
-            return super().filter(record)
+            return self._filtering.run(super().filter, record)
         except faults() as error:
             self._lose(f"a filter raised {type(error).__name__}")
             return False

@@ -14,6 +14,7 @@ import traceback
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 from .context import Bound
@@ -37,6 +38,7 @@ from .events.levels import level_of
 from .events.message import Message, Refused
 from .events.pseudonyms import Key, Pseudonyms
 from .events.records import bound_to, is_basic_config
+from .events.reentry import Guard
 from .events.scrub import Decide, Scrubber
 from .events.span import active_span
 from .wire.otlp import LOGS, LogsDialect
@@ -139,6 +141,7 @@ class PostHogLogsHandler(DeliveryHandler):
         transport: Transport | None = None,
     ) -> None:
         self._hooks = checks.hooks("before_send", before_send)
+        self._hooking, self._formatting = Guard(), Guard()
         pseudonyms = Pseudonyms.of(pseudonymise, keep_secret)
         self._for_person = pseudonyms.for_person if pseudonyms is not None else None
         self._scrubber = Scrubber.of(scrub, pseudonyms.rule if pseudonyms is not None else None)
@@ -210,10 +213,10 @@ class PostHogLogsHandler(DeliveryHandler):
         }
 
     def _body(self, record: logging.LogRecord, message: Any) -> str:
-        if self.formatter is None:
+        if self.formatter is None or self._formatting.is_inside():
             return message if isinstance(message, str) else str(message)
         try:
-            return self.format(record)
+            return self._formatting.run(self.format, record)
         except faults() as error:
             name = type(error).__name__
             self._ledger.warn(
@@ -225,8 +228,8 @@ class PostHogLogsHandler(DeliveryHandler):
         """Return *log* after the hooks; raises `Refused` if it fails a check."""
         if not log["body"].strip():
             raise Refused("blank_log")
-        for hook in self._hooks:
-            log = self._hooked(hook, log)
+        if self._hooks and not self._hooking.is_inside():
+            log = self._hooking.run(reduce, self._hooked, self._hooks, log)
         number = self._bucket.take(monotonic()) if self._bucket else 0
         if number == 1:
             logger.warning(
@@ -251,7 +254,7 @@ class PostHogLogsHandler(DeliveryHandler):
             who = self._for_person(who)
         return {**log, "body": body, "attributes": attributes, "distinct_id": who}
 
-    def _hooked(self, hook: BeforeSend, log: dict[str, Any]) -> dict[str, Any]:
+    def _hooked(self, log: dict[str, Any], hook: BeforeSend) -> dict[str, Any]:
         """Return the result of *hook*, which gets a copy, as it may change it and then raise."""
         try:
             found = hook({**log, "attributes": dict(log["attributes"])})

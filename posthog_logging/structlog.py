@@ -19,6 +19,7 @@ from .delivery import checks
 from .events.faults import faults
 from .events.levels import number_of
 from .events.records import fields_in_entry
+from .events.reentry import Guard
 from .events.typed import declaration_of
 from .handler import PostHogHandler
 
@@ -73,6 +74,7 @@ class PostHogProcessor:
             raise ValueError(
                 "logs: the handler takes no logs; give PostHogHandler logs=True or a level"
             )
+        self._guard = Guard()
         self._logs = self._handler.logs if logs else None
 
     def __repr__(self) -> str:
@@ -99,10 +101,10 @@ class PostHogProcessor:
 
     def _selects(self, entry: Mapping[str, Any]) -> bool:
         """Return whether *entry* is an event."""
-        if self._select is None:
+        if self._select is None or self._guard.is_inside():
             return "distinct_id" in entry or declaration_of(entry.get("event")) is not None
         try:
-            return bool(self._select(entry))
+            return bool(self._guard.run(self._select, entry))
         except faults() as error:
             self._handler.refuse("select_failed", type(error).__name__)
             return False

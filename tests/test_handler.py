@@ -198,6 +198,27 @@ def test_filters_count(inspector: Any, make_handler: Any, make_log: Any) -> None
     assert ["yes"] == names(inspector)
 
 
+@pytest.mark.parametrize("options", [{}, {"exceptions": True}, {"logs": True}])
+@pytest.mark.parametrize("name", ["distinct_id", "event"])
+def test_a_filter_may_make_an_event(
+    name: str, options: Any, make_handler: Any, make_log: Any
+) -> None:
+    """What a filter adds to a record counts, as long as it is there, whatever else is on."""
+    handler = make_handler(**options)
+    log = make_log(handler)
+
+    def stamp(record: logging.LogRecord) -> bool:
+        setattr(record, name, "signed up")
+        return True
+
+    log.info("signed up")
+    handler.addFilter(stamp)
+    log.info("signed up")
+    handler.removeFilter(stamp)
+    log.info("signed up")
+    assert 1 == handler.counts["accepted"]
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="a filter may replace records since 3.12")
 def test_a_filter_may_replace(inspector: Any, make_handler: Any, make_log: Any) -> None:
     """From Python 3.12 on, what a filter returns is what is sent."""

@@ -19,6 +19,7 @@ import pytest
 
 from posthog_logging import context
 from posthog_logging.listener import Listener, MessageHandler
+from posthog_logging.wire import Request, Response
 
 
 SOON = 10.0
@@ -584,3 +585,69 @@ def test_stop_does_not_wait_for_a_thread_that_has_died() -> None:
         threading.excepthook = before
 
     assert not stopping.is_alive()
+
+
+# Behind a queue
+
+
+class Chatty:
+    """A transport that logs by the program's own logger, as urllib3 does by its own."""
+
+    def send(self, request: Request, timeout: float) -> Response:
+        logging.getLogger("tests.queued").debug("sending")
+        return Response(200, body=b'{"results":{}}')
+
+    def close(self) -> None:
+        pass
+
+
+PAIRS = {
+    "ours": (MessageHandler, Listener),
+    "the standard library's": (logging.handlers.QueueHandler, logging.handlers.QueueListener),
+}
+
+
+@pytest.fixture(name="stamped")
+def _stamped() -> Iterator[None]:
+    """Every record has an id, as where a factory puts the user on it."""
+    factory = logging.getLogRecordFactory()
+
+    def stamp(*args: Any, **more: Any) -> logging.LogRecord:
+        record = factory(*args, **more)
+        record.distinct_id = "user-1"
+        return record
+
+    logging.setLogRecordFactory(stamp)
+    yield
+    logging.setLogRecordFactory(factory)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("make", [queue.SimpleQueue, multiprocessing.Queue])
+@pytest.mark.parametrize("options", [{}, {"sync_mode": True}, {"transport": Chatty()}])
+@pytest.mark.usefixtures("stamped")
+def test_requests_are_no_events(
+    pair: str, make: Any, options: Any, make_handler: Any, make_log: Any
+) -> None:
+    """What a thread logs while it sends is no event, however late; what it logs later is one."""
+    handler = make_handler(**options)
+    door, kind = PAIRS[pair]
+    waiting = make()
+    listener = kind(waiting, handler)
+    log, root = logging.getLogger("tests.queued"), logging.getLogger()
+    gate = door(waiting)
+    root.addHandler(gate)
+    root.setLevel(logging.DEBUG)
+    try:
+        for _ in range(3):
+            log.info("hello")
+            listener.start()
+            listener.stop()
+            assert handler.flush(SOON)  # this thread sends, and logs
+        log.info("goodbye")
+        listener.start()
+        listener.stop()
+    finally:
+        root.removeHandler(gate)
+        root.setLevel(logging.WARNING)
+    assert 4 == handler.counts["accepted"]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from posthog_logging import PostHogHandler
+from posthog_logging import PostHogHandler, context
 
 
 NAME = "reconfigured"
@@ -335,6 +335,42 @@ def test_a_value_that_logs_itself(make_handler: Any, inspector: Any) -> None:
 
     assert len(calls) <= 3
     assert len(calls) + 1 == len(arrived(inspector)) == handler.counts["accepted"]
+
+
+@pytest.mark.parametrize("where", ["context", "groups", "list", "key"])
+def test_a_value_that_logs_another_event(
+    where: str, make_handler: Any, make_log: Any, inspector: Any
+) -> None:
+    """Only the value whose text does not end is left out, and each event stays whole."""
+    calls = []
+
+    class Loud:
+        def __str__(self) -> str:
+            calls.append(1)
+            report("inner")
+            return "loud"
+
+    def report(name: str) -> None:
+        given = {
+            "context": {},
+            "groups": {"groups": {"team": loud}},
+            "list": {"properties": {"many": [1, {"deep": loud}]}},
+            "key": {"properties": {loud: 2}},
+        }
+        log.info(name, extra={"distinct_id": "u", "kept": 1.5, **given[where]})
+
+    loud, handler = Loud(), make_handler()
+    log = make_log(handler)
+    with context.identity("u", **({"plan": loud} if where == "context" else {})):
+        report("outer")
+    assert handler.flush(10)
+
+    assert len(calls) <= 3
+    found = arrived(inspector)
+    assert [] == inspector.bad
+    assert len(calls) + 1 == len(found) == handler.counts["accepted"]
+    assert {("u", 1.5)} == {(one.distinct_id, one.properties["kept"]) for one in found}
+    assert "[cut: recursion]" in repr([one.properties for one in found])
 
 
 def test_every_record_bears_an_id(run_script: Any, inspector: Any) -> None:

@@ -213,7 +213,7 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         """Take turns until the relay stops, whatever goes wrong."""
         while not self._stop_asked.is_set():
-            sending_threads.add(threading.get_ident())  # no record of this thread is an event
+            sending_threads[threading.get_ident()] = 0.0  # no record of this thread is an event
             try:
                 self._turn()
                 self._failures = 0
@@ -222,7 +222,7 @@ class _Worker(threading.Thread):
             except Exception as error:  # of a client library; its text may quote the URL
                 self._reconnect(type(error).__name__)
         self._finish()
-        sending_threads.discard(threading.get_ident())  # another thread may get this number
+        sending_threads.pop(threading.get_ident(), None)  # another thread may get this number
 
     def _turn(self) -> None:
         self.turned_at = monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from ..events.timestamps import rfc3339
 from ..wire import Batch, Dialect, Endpoint, Response, Results
 from ..wire.posthog_protocol import Protocol
 from .ledger import Ledger
-from .own_log import sending_threads
+from .own_log import note_send, sending_threads
 from .parcel import Parcel
 from .policy import parse_retry_after
 from .spool import lines_of
@@ -88,9 +89,9 @@ class Attempts:
 
     def _send(self, parcel: Parcel, dialect: Dialect, limit: float) -> Response:
         """Encode and send; what a user's dialect or transport raises becomes an answer."""
-        me = threading.get_ident()
+        me, began = threading.get_ident(), time.time()
         try:
-            sending_threads.add(me)
+            sending_threads[me] = began
             created = rfc3339(parcel.created)
             lines = _fitted(parcel, dialect)
             batch = Batch(lines, parcel.request_id, created, parcel.attempts)
@@ -109,7 +110,8 @@ class Attempts:
             self._ledger.warn("broken part", f"dialect or transport raised {type(error).__name__}")
             return Response(None, error=type(error).__name__)
         finally:
-            sending_threads.discard(me)
+            sending_threads.pop(me, None)
+            note_send(began)
 
 
 def _fitted(parcel: Parcel, dialect: Dialect) -> list[bytes]:

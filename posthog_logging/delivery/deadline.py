@@ -16,6 +16,7 @@ import os
 import socket
 import sys
 import threading
+import time
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -29,7 +30,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from .clock import monotonic
-from .own_log import sending_threads
+from .own_log import note_send, sending_threads
 
 
 __all__ = ["BoundedAdapter", "aside", "time_left", "until"]
@@ -67,14 +68,15 @@ def aside(work: Callable[[], _Result]) -> Future[_Result]:
     future: Future[_Result] = Future()
 
     def run() -> None:
-        me = threading.get_ident()
+        me, began = threading.get_ident(), time.time()
         try:
-            sending_threads.add(me)
+            sending_threads[me] = began
             future.set_result(work())
         except BaseException as error:
             future.set_exception(error)
         finally:
-            sending_threads.discard(me)
+            sending_threads.pop(me, None)
+            note_send(began)
 
     try:
         threading.Thread(target=run, name="posthog-logging-aside", daemon=True).start()

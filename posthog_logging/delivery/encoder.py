@@ -10,12 +10,9 @@ line before the log call returns. Both ways make the same line; a test compares 
 from __future__ import annotations
 
 import logging
-import sys
-import threading
 import time
 
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
 from typing import Any
 
 from ..context import Bound, current
@@ -25,6 +22,7 @@ from ..events.identifiers import Warn, are_plain, is_plain, stamp
 from ..events.jsonable import is_flat, snapshot, within_limits
 from ..events.message import IDENTITY_EVENTS, Message, Refused, assemble
 from ..events.records import STANDARD, text_of
+from ..events.reentry import Guard
 from ..events.typed import RATE, expand
 from ..wire import Dialect
 from .gate import Gate
@@ -83,7 +81,7 @@ class Encoder:
         self._flat = flat
         self._any_id = bool(getattr(dialect, "any_id", False))
         self._hooks = hooks
-        self._caller = threading.local()  # its `frame` is that of the hooks, while they run
+        self._guard = Guard()
         self._is_known = self._gate.is_known
         takes_all = not hooks and not self._gate.wants_messages
         constants = {**defaults, **owned}
@@ -134,27 +132,12 @@ class Encoder:
             any_id=self._any_id,
             warn=warn,
         )
-        if self._hooks and not self._is_in_hook():  # a hook that logs would call itself
-            message = self._hooked(message, warn)
+        if self._hooks and not self._guard.is_inside():
+            message = self._guard.run(self._hooked, message, warn)
         return self._gate.passed(message, warn, count, rate)
-
-    def _is_in_hook(self) -> bool:
-        """Return whether a hook is the caller, by its frame: a flag could be left set."""
-        outer = getattr(self._caller, "frame", None)
-        frame: FrameType | None = sys._getframe() if outer is not None else None
-        while frame is not None and frame is not outer:
-            frame = frame.f_back
-        return frame is not None
 
     def _hooked(self, message: Message, warn: Warn) -> Message:
         """Run ``before_send``; one that raises or returns no event drops the event."""
-        self._caller.frame = sys._getframe()
-        try:
-            return self._after_hooks(message, warn)
-        finally:
-            self._caller.frame = None
-
-    def _after_hooks(self, message: Message, warn: Warn) -> Message:
         event: Any = message._asdict()
         for hook in self._hooks:
             try:

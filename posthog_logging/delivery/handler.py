@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..events.faults import faults
+from ..events.reentry import Guard
 from ..wire import Dialect, family_of
 from . import checks
 from .exits import close_together
@@ -96,6 +97,7 @@ class DeliveryHandler(logging.Handler):
         #: Why nothing is taken, whatever `opt_in` says; "" where something is.
         self._silenced = _why_silent(options)
         self._opted_out = bool(self._silenced)
+        self._filtering = Guard()
         # Last, as `logging` flushes and closes every handler that it knows.
         super().__init__(lowest)
         # A handler that nothing refers to any more closes: it has a thread, files and connections.
@@ -208,8 +210,10 @@ class DeliveryHandler(logging.Handler):
 
     def _passes(self, record: logging.LogRecord) -> logging.LogRecord | None:
         """Return *record*, or what a filter made of it; None if a filter stops it."""
+        if self._filtering.is_inside():  # a filter logged it
+            return record
         try:
-            passed: Any = self.filter(record)
+            passed: Any = self._filtering.run(self.filter, record)
         except faults() as error:
             self.refuse("filter_failed", type(error).__name__)
             return None

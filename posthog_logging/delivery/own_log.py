@@ -11,17 +11,26 @@ The library's records, and those of its requests, are never events.
 from __future__ import annotations
 
 import logging
+import math
+import os
 import sys
 import threading
+import time
 
 from contextlib import suppress
 from types import FrameType
 
 
-__all__ = ["enable_debug", "foreign_names", "is_ours", "logger", "sending_threads"]
+__all__ = ["enable_debug", "foreign_names", "is_ours", "logger", "note_send", "sending_threads"]
 
-#: The identifiers of the threads that send at this moment.
-sending_threads: set[int] = set()
+#: When each thread that sends at this moment began to, in epoch seconds, by its identifier. Once a
+#: queue is known of, threads that have sent stay, with `_ENDED`.
+sending_threads: dict[int, float] = {}
+_ENDED = math.inf
+
+# The last sends, by their ends: a thread's identifier, the begin and the end.
+_sends: list[tuple[int, float, float]] = []
+_MOST_SENDS = 1000
 
 #: Names of loggers that are not the library's: a cache, which the encoder reads, too.
 foreign_names: set[str] = set()
@@ -63,24 +72,81 @@ def enable_debug() -> None:
     _last_resort.setLevel(logging.DEBUG)
 
 
+def note_send(began: float) -> None:
+    """Note that this thread has sent since *began*: a queue may still hold what it logged."""
+    me = threading.get_ident()
+    _sends.append((me, began, time.time()))
+    del _sends[:-_MOST_SENDS]
+    if _has_queue:
+        sending_threads.setdefault(me, _ENDED)
+
+
+_has_queue = False
+
+
+def _expect_queue() -> None:
+    """From now on look at the records of all threads that have sent."""
+    global _has_queue
+    _has_queue = True
+    for thread, _, _ in _sends:
+        sending_threads.setdefault(thread, _ENDED)
+
+
 def is_ours(record: logging.LogRecord) -> bool:
     """
-    Return whether *record* is the library's own, or was logged while it sends.
+    Return whether *record* is the library's own, or was logged by a thread while that sent.
 
     Without this, where something stamps an id on every record, each request would be an event.
     """
     name = f"{record.name}"
-    if name not in foreign_names:
-        if name == "posthog_logging" or name.startswith("posthog_logging."):
+    if name in foreign_names:
+        return bool(sending_threads) and _is_senders(record)
+    if name == "posthog_logging" or name.startswith("posthog_logging."):
+        return True
+    if getattr(record, "thread", None) not in (None, threading.get_ident()):
+        _expect_queue()
+    if _is_senders(record):
+        return True
+    # urllib3's name is never cached, as our requests may come from a queue later on.
+    if len(foreign_names) < _MOST_FOREIGN and not _is_urllib3(name):
+        foreign_names.add(name)
+    return False
+
+
+def _is_senders(record: logging.LogRecord) -> bool:
+    """Return whether a thread logged *record* while it sent, which may be a while ago."""
+    if sending_threads.get(threading.get_ident(), _ENDED) != _ENDED:
+        return not _is_finalising()
+    try:
+        thread = record.thread
+        if thread not in sending_threads or record.process not in (None, os.getpid()):
+            return False
+        if _is_within(record, sending_threads[thread], math.inf):
             return True
-        if len(foreign_names) < _MOST_FOREIGN:
-            foreign_names.add(name)
-    return threading.get_ident() in sending_threads and not _is_finalising()
+        for sender, began, ended in reversed(_sends):
+            if ended < record.created:
+                break
+            if sender == thread and _is_within(record, began, ended):
+                return True
+    except Exception:  # a hand-made record without a thread or a time
+        pass
+    return False
+
+
+def _is_within(record: logging.LogRecord, began: float, ended: float) -> bool:
+    """Return whether *record* is from a send; where the clock is too coarse, by its logger."""
+    if began < record.created < ended:
+        return True
+    return began <= record.created <= ended and _is_urllib3(record.name)
+
+
+def _is_urllib3(name: str) -> bool:
+    return name.startswith("urllib3")
 
 
 def _is_finalising() -> bool:
     """Return whether a finaliser logs: garbage is collected in any thread, the sending one too."""
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_name != "__del__":
         frame = frame.f_back
     return frame is not None

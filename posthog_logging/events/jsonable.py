@@ -103,7 +103,7 @@ def jsonable(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
     """
     depth = getattr(_nested, "depth", 0)
     if depth > 1:  # the value's ``__str__`` logs the value again
-        return "[cut: recursion]"
+        return _PlainWalk(limits).visit(value, 0)
     _nested.depth = depth + 1
     try:
         return _Walk(limits).visit(value, 0)
@@ -199,7 +199,19 @@ class _Walk:
         return text
 
 
+class _PlainWalk(_Walk):
+    """A pass that runs no value's own code."""
+
+    def visit(self, value: Any, depth: int) -> Any:
+        return super().visit(value, depth) if type(value) in _PLAIN else "[cut: recursion]"
+
+    def _key(self, key: Any) -> str:
+        return super()._key(key) if type(key) in _SCALARS else "[cut: recursion]"
+
+
 _NUMBERS = frozenset({int, float, bool})
+_SCALARS = _NUMBERS | {str, type(None)}
+_PLAIN = _SCALARS | {dict, list, tuple}
 
 
 def _count_of_others(members: Mapping[Any, Any], kept: int) -> int | str:

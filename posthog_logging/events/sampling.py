@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .message import IDENTITY_EVENTS
+from .reentry import Guard
 from .typed import rate
 
 
@@ -51,6 +52,7 @@ class Sampler:
     def __init__(self, rates: Mapping[str, float], find: Rate | None = None) -> None:
         self._rates = rates
         self._find = find
+        self._guard = Guard()
 
     def rate_of(self, event: dict[str, Any], warn: Callable[[str, str], None]) -> float | None:
         """
@@ -61,10 +63,10 @@ class Sampler:
         """
         if is_exempt(event["event"]):
             return None
-        if self._find is None:
+        if self._find is None or self._guard.is_inside():
             return self._rates.get(event["event"])
         try:
-            found = self._find(event)
+            found = self._guard.run(self._find, event)
             return None if found is None else rate("sample", float(found))
         except Exception as error:
             warn("sample", f"sample failed with {type(error).__name__}; the event is kept")

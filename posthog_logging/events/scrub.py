@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote, unquote, unquote_plus
 
 from . import jsonable
+from .reentry import Guard
 
 
 __all__ = [
@@ -175,6 +176,7 @@ class Scrubber:
         self._patterns = [_BUILT_IN] if built_in else []
         self._patterns += [_pattern(filter(None, further))] if further else []
         self._decide = decide
+        self._guard = Guard()
         self._rules = rules
         self._urls = built_in
         self._found: dict[str, Replace | None] = {}
@@ -271,6 +273,8 @@ class Scrubber:
         try:
             return self._found[key]
         except KeyError:
+            if self._guard.is_inside():  # *decide* logs: what it has not judged stays here
+                return _hide
             found = self._judge(key)
             if len(key) <= _LONGEST_KEY:
                 self._remember(key, found)
@@ -303,7 +307,7 @@ class Scrubber:
 
     def _ask(self, key: str) -> bool | None:
         try:
-            decided = self._decide(key) if self._decide is not None else None
+            decided = self._guard.run(self._decide, key) if self._decide is not None else None
         except Exception:
             return True
         return decided if decided is None or isinstance(decided, bool) else True
