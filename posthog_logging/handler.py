@@ -26,6 +26,7 @@ from .delivery.encoder import BeforeSend, Draft, Encoder
 from .delivery.gate import Gate
 from .delivery.handler import DeliveryHandler
 from .delivery.ledger import Ledger
+from .delivery.losses import bound_of
 from .delivery.options import EventOptions
 from .delivery.own_log import foreign_names, is_ours, logger, sending_threads
 from .delivery.pipeline import Pipeline, is_configuring
@@ -295,7 +296,7 @@ class PostHogHandler(DeliveryHandler):
                 self.filters
                 or _observers
                 or self._opted_out
-                or (sending_threads and record.thread in sending_threads and is_ours(record))
+                or (sending_threads and record.thread in sending_threads)
             ):
                 draft = self._encoder.draft(record)
                 if draft is not None:
@@ -343,7 +344,7 @@ class PostHogHandler(DeliveryHandler):
         fields = fields_of(record)
         name = fields.get("event")
         name = name_of(record) if name is None else ""
-        self._take(fields, record.created, bound_to(record), name)
+        self._take(fields, record.created, bound_of(record), name)
 
     def preview(self, record: logging.LogRecord, warn: Warn) -> Message | None:
         """
@@ -535,7 +536,7 @@ class PostHogHandler(DeliveryHandler):
         try:
             found = fields_in_message(record)
             if found is not None:
-                self._take(found.fields, record.created, bound_to(record), found.name)
+                self._take(found.fields, record.created, bound_of(record), found.name)
         except faults() as error:
             self.refuse("internal_error", type(error).__name__)
 

@@ -22,6 +22,7 @@ from .delivery import checks
 from .delivery.clock import monotonic
 from .delivery.handler import DeliveryHandler
 from .delivery.ledger import Ledger
+from .delivery.losses import bound_of
 from .delivery.options import Options
 from .delivery.own_log import is_ours, logger
 from .delivery.sender import OnError
@@ -37,7 +38,7 @@ from .events.identifiers import clean_id, stamp
 from .events.levels import level_of
 from .events.message import Message, Refused
 from .events.pseudonyms import Key, Pseudonyms
-from .events.records import bound_to, is_basic_config
+from .events.records import is_basic_config
 from .events.reentry import Guard
 from .events.scrub import Decide, Scrubber
 from .events.span import active_span
@@ -202,7 +203,7 @@ class PostHogLogsHandler(DeliveryHandler):
     def _read(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return *record* as the dict that ``before_send`` gets."""
         fields, message = fields_and_message(record)
-        bound = bound_to(record)
+        bound = bound_of(record)
         given = fields.get("distinct_id")
         who = bound.distinct_id if given is None else given
         return {

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import queue
 import random
 import re
 import time
 
 from collections import Counter
 from collections.abc import Callable
+from logging.handlers import QueueHandler
 from typing import Any
 
 import pytest
 
 from test_sender import Rig, body, flat, verdicts
 
-from posthog_logging import PostHogHandler
+from posthog_logging import MessageHandler, PostHogHandler
 from posthog_logging.delivery.ledger import NOT_LOSSES
 from posthog_logging.delivery.spool import MemorySpool
 from posthog_logging.wire import Request, Response
@@ -656,6 +658,32 @@ def test_a_hook_that_logs_through_the_same_handler(transport: Any, make_log: Any
 
     assert 1 == len(calls)
     assert len(transport.requests) <= 6
+    assert 2 == handler.counts["rejected"]
+
+
+@pytest.mark.parametrize("by", [QueueHandler, MessageHandler])
+def test_a_hook_that_logs_through_a_queue(by: Any, transport: Any, make_log: Any) -> None:
+    """Where a queue stands between, the thread and the time of the record tell whose it is."""
+    transport.default = Response(400, body=b'{"error":"invalid_batch"}')
+    calls = []
+    waiting: Any = queue.SimpleQueue()
+
+    def hook(error: Exception, events: list[dict[str, Any]]) -> None:
+        calls.append(error)
+        log.error("lost", extra={"distinct_id": "user-1"})
+
+    handler = PostHogHandler(
+        "phc_test", "http://h.test", transport=transport, on_error=hook, logs=True
+    )
+    log = make_log(by(waiting))
+    log.info("played", extra={"distinct_id": "user-1"})
+    for _ in range(6):
+        while not waiting.empty():
+            handler.handle(waiting.get())
+        handler.flush(10.0)
+    handler.close()
+
+    assert 1 == len(calls)
     assert 2 == handler.counts["rejected"]
 
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..context import identity
+from ..context import Bound, identity
 from ..events import jsonable
 from ..events.faults import faults
+from ..events.records import bound_to
 from ..wire import Response
 from .ledger import REPORTED, Ledger
+from .own_log import hook_runs, is_of_hook, sending_threads
 from .reasons import LOSSES
 from .spool import Entry, Spool, lines_of
 from .wording import summary
 
 
-__all__ = ["DeliveryError", "Losses", "OnError"]
+__all__ = ["DeliveryError", "Losses", "OnError", "bound_of"]
 
 _REPORTED = b'"%b"' % REPORTED.encode()
 
@@ -67,7 +70,8 @@ class Losses:
 
     An event that ``on_error`` itself logs is sent like any other. It has the property
     ``$on_error``, and if it is lost, too, the hook is not called: a server that refuses
-    everything and a hook that logs would feed each other for ever.
+    everything and a hook that logs would feed each other for ever. That holds for all that the
+    hook logs in its own thread, also through a queue.
 
     Events that were never accepted, as there was no room for them, are only counted, by the
     ledger. `catch_up` tells the hook how many there were.
@@ -148,12 +152,20 @@ class Losses:
         if self._on_error is None:
             return
         try:
-            with identity(**{REPORTED: True}):
+            with hook_runs(), identity(**{REPORTED: True}):
                 self._on_error(error, [jsonable.decode(line) for line in lines])
         except BaseException as raised:
             if _may_be_of_a_signal(raised):
                 raise
             self._ledger.warn("on_error", f"on_error raised {type(raised).__name__}")
+
+
+def bound_of(record: logging.LogRecord) -> Bound:
+    """Return what is bound to *record*, and that ``on_error`` logged it, if it did."""
+    bound = bound_to(record)
+    if sending_threads and is_of_hook(record):
+        return bound._replace(properties={**bound.properties, REPORTED: True})
+    return bound
 
 
 def _may_be_of_a_signal(raised: BaseException) -> bool:

@@ -17,11 +17,22 @@ import sys
 import threading
 import time
 
-from contextlib import suppress
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
-__all__ = ["enable_debug", "foreign_names", "is_ours", "logger", "note_send", "sending_threads"]
+__all__ = [
+    "enable_debug",
+    "foreign_names",
+    "hook_runs",
+    "is_of_hook",
+    "is_ours",
+    "logger",
+    "note_send",
+    "sending_threads",
+]
 
 #: When each thread that sends at this moment began to, in epoch seconds, by its identifier. Once a
 #: queue is known of, threads that have sent stay, with `_ENDED`.
@@ -31,6 +42,9 @@ _ENDED = math.inf
 # The last sends, by their ends: a thread's identifier, the begin and the end.
 _sends: list[tuple[int, float, float]] = []
 _MOST_SENDS = 1000
+
+# The last calls of ``on_error``, in the same form.
+_hooks: deque[list[float]] = deque(maxlen=_MOST_SENDS)
 
 #: Names of loggers that are not the library's: a cache, which the encoder reads, too.
 foreign_names: set[str] = set()
@@ -90,6 +104,30 @@ def _expect_queue() -> None:
     _has_queue = True
     for thread, _, _ in _sends:
         sending_threads.setdefault(thread, _ENDED)
+
+
+@contextmanager
+def hook_runs() -> Iterator[None]:
+    """Note, for a ``with``, that this thread calls a hook: a queue may bring what that logs."""
+    _expect_queue()
+    call = [threading.get_ident(), time.time(), _ENDED]
+    _hooks.append(call)
+    sending_threads.setdefault(threading.get_ident(), _ENDED)
+    try:
+        yield
+    finally:
+        call[2] = time.time()
+
+
+def is_of_hook(record: logging.LogRecord) -> bool:
+    """Return whether a hook that a thread of this library called has logged *record*."""
+    try:
+        return record.process in (None, os.getpid()) and any(
+            thread == record.thread and began <= record.created <= ended
+            for thread, began, ended in tuple(_hooks)
+        )
+    except Exception:  # a hand-made record without a thread or a time
+        return False
 
 
 def is_ours(record: logging.LogRecord) -> bool:
