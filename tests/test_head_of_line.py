@@ -687,6 +687,20 @@ def test_a_hook_that_logs_through_a_queue(by: Any, transport: Any, make_log: Any
     assert 2 == handler.counts["rejected"]
 
 
+def test_what_each_loss_leads_to_is_lost_ever_more_slowly(rig: Any) -> None:
+    """A hook that logs from a thread of its own cannot keep a server that refuses all busy."""
+    it = rig(flush_at=1, on_error=lambda error, events: bool(it.put(1)))
+    it.transport.default = 400
+    it.put(1)
+    run(it, 3600.0)
+    assert 100 < len(it.transport.requests) < 200
+
+    it.transport.default = GOOD
+    run(it, 60.0)
+    assert 1 == it.counts["delivered"]
+    assert 0 == it.sender.waiting
+
+
 class DeadLetters(MemorySpool):
     """A spool that hears of what is lost before it forgets it."""
 

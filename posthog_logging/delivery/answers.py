@@ -38,6 +38,9 @@ _LAST_STRIKE = 100
 _LAST_REFUSAL = 3
 # After so many refusals in a row, with nothing delivered between, it is not one event's fault.
 _REFUSALS = 3
+# The same of batches that are rejected as a whole, before requests become fewer: ``on_error`` may
+# log of each one, in a thread of its own.
+_REJECTIONS = 20
 # How often isolated batches may fail in a row without a wait: halves need not wait for halves.
 _FREE_FAILURES = 8
 # How often a batch is sent again whose 2xx could not be read.
@@ -111,6 +114,7 @@ class AnswerHandler:
         self.in_trouble = False
         self._largest = 0  # how many events got through at once since the last failure
         self._refusals = 0  # how many requests were refused since the last success
+        self._rejections = 0  # how many batches were rejected as a whole since then
         self._isolated_failures = 0  # how often isolated batches failed since then
         self._notes: set[str] = set()
 
@@ -205,7 +209,7 @@ class AnswerHandler:
     def _succeed(self, parcel: Parcel, count: int) -> list[Parcel]:
         """Note that *count* events were delivered; return what a probe had withheld."""
         self.successes += 1
-        self._refusals = self._isolated_failures = 0
+        self._refusals = self._rejections = self._isolated_failures = 0
         self.in_trouble = False
         self._largest = max(self._largest, count)
         if self.schedule.failures or self.schedule.pauses:
@@ -420,6 +424,10 @@ class AnswerHandler:
 
     def _give_up(self, parcel: Parcel, reason: str, answer: Answer) -> list[Parcel]:
         self._losses.lose(parcel.entries, reason, answer.response)
+        self._rejections += not parcel.isolated
+        if self._rejections > _REJECTIONS:
+            rules = answer.dialect.rules
+            self.schedule = self.schedule.failed(self._clock(), rules, uniform=self._uniform)
         return _remainder(parcel)
 
 
