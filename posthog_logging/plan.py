@@ -110,6 +110,11 @@ class Plan:
             return cls.read(name)
         try:
             importlib.import_module(name)
+        except SystemExit as end:
+            raise PlanError(
+                f"{name}: ended while it was imported (SystemExit: {end.code}). Put what it does "
+                "under `if __name__ == '__main__':`"
+            ) from end
         except Exception as error:  # the module's own code may raise anything
             raise PlanError(
                 f"{name}: cannot be imported: {type(error).__name__}: {error}. Give the dotted "

@@ -255,12 +255,22 @@ def test_what_is_not_a_plan(given_plan: Any, text: str) -> None:
         Plan.of(given_plan)
 
 
-def test_a_module_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("1 / 0", "cannot be imported: ZeroDivisionError"),
+        ("import sys; sys.exit(0)", r"ended while it was imported \(SystemExit: 0\). Put what"),
+        ("raise SystemExit", r"ended while it was imported \(SystemExit: None\)"),
+    ],
+)
+def test_a_module_that_fails(
+    source: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever a module does while it is imported, it is no plan."""
-    (tmp_path / "fails_at_import.py").write_text("1 / 0")
+    (tmp_path / "fails_at_import.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
 
-    with pytest.raises(PlanError, match="cannot be imported: ZeroDivisionError"):
+    with pytest.raises(PlanError, match=text):
         Plan.of("fails_at_import")
 
 
