@@ -11,6 +11,7 @@ import pytest
 
 from posthog_logging import PostHogHandler
 from posthog_logging.delivery import checks
+from posthog_logging.delivery.transport import MemoryTransport
 from posthog_logging.wire.posthog import V0, V1
 
 
@@ -114,6 +115,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], Any, type[Exception], str]] = {
     "api_key: personal": (call("api_key"), f"phx_{SECRET}", ValueError, "the project's"),
     "host: number": (call("host", "d"), 7, TypeError, "host"),
     "host: no default": (call("host", ""), None, ValueError, "host"),
+    "having: a class": (call("having", "send"), MemoryTransport, TypeError, "with send"),
     "host: no scheme": (call("host", "d"), "example.org", ValueError, "http"),
     "host: another scheme": (call("host", "d"), "ftp://example.org", ValueError, "http"),
     "host: nothing in it": (call("host", "d"), "https://", ValueError, "host"),

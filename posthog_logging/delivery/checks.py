@@ -166,10 +166,12 @@ def trust(name: str, value: Any) -> bool | str | None:
     return str(os.fspath(value))
 
 
-def having(name: str, value: Any, verb: str) -> Any:
-    """Return *value* if it is None or has the method *verb*."""
-    if value is not None and not callable(getattr(value, verb, None)):
-        raise TypeError(f"{name}: must be an object with {verb}(), not {_kind(value)}")
+def having(name: str, value: Any, *verbs: str) -> Any:
+    """Return *value* if it is None or has the methods *verbs*."""
+    has_all = all(callable(getattr(value, verb, None)) for verb in verbs)
+    if value is not None and (isinstance(value, type) or not has_all):
+        wanted = " and ".join(f"{verb}()" for verb in verbs)
+        raise TypeError(f"{name}: must be an object with {wanted}, not {_kind(value)}")
     return value
 
 
