@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,8 @@ RIGHT: dict[str, tuple[Callable[[Any], Any], Any, Any]] = {
     "headers": (call("headers"), {"X-Team": "a b"}, {"X-Team": "a b"}),
     "no proxies": (call("proxies"), None, None),
     "proxies": (call("proxies"), {"http": None, "https": "h:1"}, {"http": None, "https": "h:1"}),
+    "trust": (call("trust"), Path(__file__), __file__),
+    "certificate": (call("certificate"), [__file__, Path(__file__)], (__file__, __file__)),
     "no hook": (call("hooks"), None, ()),
     "hook": (call("hooks"), print, (print,)),
     "hooks": (call("hooks"), [print, len], (print, len)),
@@ -115,6 +118,15 @@ WRONG: dict[str, tuple[Callable[[Any], Any], Any, type[Exception], str]] = {
     "api_key: personal": (call("api_key"), f"phx_{SECRET}", ValueError, "the project's"),
     "host: number": (call("host", "d"), 7, TypeError, "host"),
     "host: no default": (call("host", ""), None, ValueError, "host"),
+    "trust: no such file": (call("trust"), "/nowhere.pem", ValueError, "'/nowhere.pem'"),
+    "trust: empty": (call("trust"), "", ValueError, "no file ''"),
+    "certificate: no such file": (call("certificate"), "/nowhere.pem", ValueError, "nowhere"),
+    "certificate: no such key": (
+        call("certificate"),
+        (__file__, "/nowhere.pem"),
+        ValueError,
+        "nowhere",
+    ),
     "having: a class": (call("having", "send"), MemoryTransport, TypeError, "with send"),
     "host: no scheme": (call("host", "d"), "example.org", ValueError, "http"),
     "host: another scheme": (call("host", "d"), "ftp://example.org", ValueError, "http"),

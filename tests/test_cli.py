@@ -1891,6 +1891,28 @@ def test_doctor_says_why_no_answer_comes(
     assert took < 5.0
 
 
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("path", ["/nowhere.pem", __file__], ids=["missing", "no bundle"])
+def test_doctor_names_a_wrong_bundle(
+    variable: str,
+    path: str,
+    raw_server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No server is to blame for a bundle that is not there, or is none."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, path)
+    host = raw_server(_greet).url.replace("http", "https", 1)
+    main(["doctor", "--json", "--host", host, "--api-key", KEY, "--timeout", "1"])
+    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    (wrong,) = (one for one in lines if one["verdict"] != "ok")
+
+    assert f"{variable} names no bundle of certificates" in wrong["found"]
+    assert f"correct {variable}, or unset it" == wrong["remedy"]
+
+
 def test_doctor_goes_where_a_handler_goes(capsys: pytest.CaptureFixture[str]) -> None:
     """A redirect that a handler follows is nothing wrong: a proxy that moves a slash."""
     with Inspector(play="next-proxy") as inspector:

@@ -151,10 +151,10 @@ def proxies(name: str, value: Any) -> dict[str, str] | None:
 def certificate(name: str, value: Any) -> str | tuple[str, str] | None:
     """Return *value* if it is a path, or the paths of a certificate and its key."""
     if isinstance(value, (list, tuple)) and len(value) == 2:
-        return str(os.fspath(value[0])), str(os.fspath(value[1]))
+        return _existing(name, value[0]), _existing(name, value[1])
     if value is not None and not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name}: must be a path, or two of them, not {_kind(value)}")
-    return None if value is None else str(os.fspath(value))
+    return None if value is None else _existing(name, value)
 
 
 def trust(name: str, value: Any) -> bool | str | None:
@@ -163,7 +163,14 @@ def trust(name: str, value: Any) -> bool | str | None:
         return value
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name}: must be True, False or a path, not {_kind(value)}")
-    return str(os.fspath(value))
+    return _existing(name, value)
+
+
+def _existing(name: str, value: Any) -> str:
+    path = str(os.fspath(value))
+    if not os.path.exists(path):  # `requests` would fail at each attempt, with an OSError
+        raise ValueError(f"{name}: there is no file {path!r} that this program can see")
+    return path
 
 
 def having(name: str, value: Any, *verbs: str) -> Any:
