@@ -165,7 +165,7 @@ class PostHogHandler(DeliveryHandler):
         exception_messages: whether log calls without ``exc_info`` are reported, too, from the
             level of *exceptions* on, or from ERROR on if *exceptions* is True.
         exception_steps: how many of the last log records (INFO and above) and events of the
-            same context are sent along with an exception.
+            same context are sent along with an exception, up to 100,000.
         exception_variables: whether the project's own frames carry their local variables, as
             `repr` shows them: 1 KiB of each and 64 KiB in all, scrubbed.
         in_app_include: modules, with those inside them, whose frames are the project's own; if

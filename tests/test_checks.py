@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 from collections.abc import Callable
@@ -29,6 +30,7 @@ def call(name: str, *more: Any) -> Callable[[Any], Any]:
 
 RIGHT: dict[str, tuple[Callable[[Any], Any], Any, Any]] = {
     "whole": (call("whole", 1), 1, 1),
+    "rate": (call("rate"), [5, 10**9], (5, 1e9)),
     "no seconds": (call("seconds"), 0, 0.0),
     "seconds": (call("seconds"), 2, 2.0),
     "longest wait": (call("seconds"), threading.TIMEOUT_MAX, threading.TIMEOUT_MAX),
@@ -73,6 +75,12 @@ WRONG: dict[str, tuple[Callable[[Any], Any], Any, type[Exception], str]] = {
     "whole: bool": (call("whole", 0), True, TypeError, "whole"),
     "whole: text": (call("whole", 1), "1", TypeError, "whole"),
     "whole: None": (call("whole", 1), None, TypeError, "None"),
+    "whole: large": (call("whole", 1, 9), 10, ValueError, "at most 9"),
+    "rate: negative": (call("rate"), (1, -1), ValueError, "from 0 to 1000000000 a second"),
+    "rate: large": (call("rate"), (5, 1e15), ValueError, "from 0 to 1000000000 a second"),
+    "rate: huge": (call("rate"), (5, 10**400), ValueError, "a second"),
+    "rate: no number": (call("rate"), (5, math.nan), ValueError, "a second"),
+    "rate: text": (call("rate"), (5, "1"), TypeError, "how many a second must be a number"),
     "whole: small": (call("whole", 1), 0, ValueError, "at least 1, not 0"),
     "seconds: text": (call("seconds"), "1", TypeError, "seconds"),
     "seconds: bool": (call("seconds"), True, TypeError, "seconds"),

@@ -7,6 +7,7 @@ Values are never quoted where they may be secret: a key, a header, a host with a
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import threading
@@ -46,15 +47,18 @@ __all__ = [
     "whole",
 ]
 
+_MOST_A_SECOND = 1_000_000_000
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110, 5.6.2
 
 
-def whole(name: str, value: Any, least: int) -> int:
-    """Return *value* if it is a whole number of at least *least*."""
+def whole(name: str, value: Any, least: int, most: float = math.inf) -> int:
+    """Return *value* if it is a whole number from *least* to *most*."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: must be a whole number, not {_kind(value)}")
     if value < least:
         raise ValueError(f"{name}: must be at least {least}, not {value}")
+    if value > most:
+        raise ValueError(f"{name}: must be at most {most}")
     return value
 
 
@@ -102,7 +106,12 @@ def rate(name: str, value: Any) -> tuple[int, float] | None:
         raise TypeError(
             f"{name}: must be how many at once and how many a second, not {_kind(value)}"
         )
-    return whole(name, value[0], 1), seconds(name, value[1])
+    burst, refill = value
+    if isinstance(refill, bool) or not isinstance(refill, (int, float)):
+        raise TypeError(f"{name}: how many a second must be a number, not {_kind(refill)}")
+    if not 0 <= refill <= _MOST_A_SECOND:  # also not a number
+        raise ValueError(f"{name}: must be from 0 to {_MOST_A_SECOND} a second")
+    return whole(name, burst, 1), float(refill)
 
 
 def boolean(name: str, value: Any) -> bool:
