@@ -1175,6 +1175,11 @@ def in_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "logging.json").write_text(json.dumps(CONFIG), encoding="utf-8")
     (tmp_path / "logging.yaml").write_text(json.dumps(CONFIG), encoding="utf-8")  # JSON is YAML
     (tmp_path / "wrong.json").write_text('{"version": 2}', encoding="utf-8")
+    (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
+    (tmp_path / "empty.yml").touch()
+    (tmp_path / "logging.ini").write_text("[loggers]\nkeys=root\n", encoding="utf-8")
+    (tmp_path / "latin.json").write_text('"é"', encoding="latin-1")
+    (tmp_path / "broken.yaml").write_text("handlers: [", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -1276,6 +1281,16 @@ def test_doctor_finds_no_handler(in_service: Path) -> None:
         (["--app", "service:needs_a_file"], "or directory: 'settings.ini'"),
         (["--config", "nowhere.json"], "nowhere.json: there is no such file in /"),
         (["--config", "wrong.json"], "Unsupported version: 2"),
+        (["--config", "list.json"], "list.json: must hold one mapping for dictConfig, not a list"),
+        (["--config", "empty.yml"], "empty.yml: must hold one mapping for dictConfig"),
+        (["--config", "logging.ini"], "logging.ini is not JSON: Expecting value: line 1"),
+        (["--config", "logging.ini"], "--config takes JSON, or YAML in a file that ends with"),
+        (["--config", "latin.json"], "latin.json is not JSON: 'utf-8' codec"),
+        (["--config", "broken.yaml"], "broken.yaml is not YAML: while parsing"),
+        (["--app", "./service.py"], "--app: './service.py' does not begin with the dotted name"),
+        (["--app", "."], "--app: '.' does not begin with the dotted name of a module"),
+        (["--app", ""], "--app: '' does not begin with the dotted name of a module"),
+        (["--app", ":configure"], "--app: ':configure' does not begin with"),
         (["--explain", "films"], "--explain needs a program"),
         (["--app", "service", "--host", "https://h"], "the program has its own"),
         (
