@@ -245,9 +245,10 @@ class PostHogHandler(DeliveryHandler):
         transport: Transport | None = None,
         broker: str | None = None,
     ) -> None:
+        name = "broker"
         if broker is not None or (host is None and transport is None):
-            broker = checks.broker("broker", broker)
-        options = EventOptions.of(locals(), **_to_broker(broker, timeout))
+            name, broker = checks.broker(name, broker)
+        options = EventOptions.of(locals(), **_to_broker(name, broker, timeout))
         ledger = Ledger()
         self._trace = options.trace
         self._holder: Holder | None = None
@@ -634,13 +635,13 @@ def _weakly(method: Callable[..., _Result]) -> Callable[..., _Result | None]:
     return call
 
 
-def _to_broker(url: str | None, timeout: float) -> dict[str, Any]:
-    """Return the options that send to the broker at *url*; none without a broker."""
+def _to_broker(name: str, url: str | None, timeout: float) -> dict[str, Any]:
+    """Return the options that send to the broker at *url*, given as *name*; none without one."""
     if url is None:
         return {}
     from .broker.transport import broker_transport  # only needed with a broker
 
-    transport = broker_transport(url, checks.seconds("timeout", timeout))
+    transport = broker_transport(url, checks.seconds("timeout", timeout), name)
     dialect = transport.dialect
     return {
         "transport": transport,

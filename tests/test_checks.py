@@ -174,6 +174,39 @@ def test_the_environment_speaks_where_nobody_else_does(monkeypatch: pytest.Monke
     assert "https://given" == checks.host("https://given", "https://default")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("POSTHOG_HOST", "eu.i.posthog.com", r"host \(from POSTHOG_HOST\): must be a URL"),
+        ("POSTHOG_HOST", "https://u:s3cret@h", r"host \(from POSTHOG_HOST\): must be a URL with"),
+        ("POSTHOG_API_KEY", "phx_s3cret", r"api_key \(from POSTHOG_API_KEY\): a personal key"),
+        ("POSTHOG_PROJECT_TOKEN", "phx_s3cret", r"api_key \(from POSTHOG_PROJECT_TOKEN\): a per"),
+        ("POSTHOG_PROJECT_TOKEN", "phc_é", r"api_key \(from POSTHOG_PROJECT_TOKEN\): must have"),
+        ("POSTHOG_BROKER", "localhost:5672", r"broker \(from POSTHOG_BROKER\): must be a URL"),
+        ("POSTHOG_BROKER", "redis://h/s3cret@x", r"broker \(from POSTHOG_BROKER\): special"),
+        ("POSTHOG_BROKER", "redis://h?queue=%00", r"broker \(from POSTHOG_BROKER\): a queue's"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_traced(
+    variable: str, value: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error names the variable that a wrong value came from, and does not quote the value."""
+    monkeypatch.setenv("POSTHOG_API_KEY", "phc_good")
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(ValueError, match=f"^{text}") as raised:
+        PostHogHandler()
+    assert SECRET not in str(raised.value)
+
+
+def test_a_blank_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer name that is blank leaves the older one in force."""
+    monkeypatch.setenv("POSTHOG_PROJECT_TOKEN", " ")
+    monkeypatch.setenv("POSTHOG_API_KEY", "phc_env")
+
+    assert "phc_env" == checks.api_key(None)
+
+
 def test_what_is_given_is_copied() -> None:
     """Headers that the caller changes later stay what they were."""
     given = {"X": "a"}

@@ -1958,6 +1958,17 @@ def test_doctor_advises_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "To do: start the server, or correct the host and port" in shown
 
 
+def test_doctor_checks_a_host_in_the_environment() -> None:
+    """A wrong ``POSTHOG_HOST`` is a finding beside the others: it is what doctor is asked for."""
+    done = run("doctor", "--json", POSTHOG_HOST="localhost", POSTHOG_API_KEY=KEY)
+    found = {one["checked"]: one for one in printed(done)}
+
+    assert (1, ["installed", "key", "host"]) == (done.returncode, [*found])
+    assert ("ok", "WRONG") == (found["key"]["verdict"], found["host"]["verdict"])
+    assert "host (from POSTHOG_HOST): must be a URL" in found["host"]["found"]
+    assert "set POSTHOG_HOST to the server's URL" == found["host"]["remedy"]
+
+
 def test_doctor_names_the_source_of_the_key(inspector: Inspector) -> None:
     """PostHog's newer name for the key wins over the older one, and the finding says so."""
     both = {"POSTHOG_PROJECT_TOKEN": KEY, "POSTHOG_API_KEY": "phc_older"}

@@ -172,7 +172,6 @@ def _broker(options: argparse.Namespace) -> Iterator[Finding]:
 def _destination(options: argparse.Namespace) -> Iterator[Finding]:
     try:
         dialect = find_dialect(options.dialect)
-        given = checks.host(options.host, dialect.default_host)
     except (ImportError, ValueError) as error:
         raise CommandError(str(error)) from None
     if is_disabled():
@@ -180,6 +179,13 @@ def _destination(options: argparse.Namespace) -> Iterator[Finding]:
         yield Finding(WRONG, "switch", found, remedy)
     key, finding = _key(options.api_key)
     yield finding
+    try:
+        given = checks.host(options.host, dialect.default_host)
+    except ValueError as error:
+        if options.host is not None:
+            raise CommandError(str(error)) from None
+        yield Finding(WRONG, "host", str(error), "set POSTHOG_HOST to the server's URL")
+        return
     host = dialect.ingestion_host(given, key)
     yield from _reached(given, host, dialect, key, options.timeout)
 
@@ -207,7 +213,6 @@ def _key(given: str | None) -> tuple[str, Finding]:
         key = checks.api_key(given)
     except ValueError as error:
         return "", Finding(WRONG, "key", str(error), _COPY)
-    source = "--api-key" if given is not None else _variable()
     if not key:
         return "", Finding(
             WRONG,
@@ -215,17 +220,12 @@ def _key(given: str | None) -> tuple[str, Finding]:
             "there is no key, so nothing would be sent",
             "set POSTHOG_API_KEY to the key in the project's settings, or give --api-key",
         )
+    source = "--api-key" if given is not None else checks.set_among(*checks.KEY_VARIABLES)[0]
     text = f"from {source}, {len(key)} characters"
     fault = "it has a blank within it" if " " in key else key_fault(key)
     if fault:
         return key, Finding(WRONG, "key", f"{text}: {fault}", _COPY)
     return key, Finding(WELL, "key", text)
-
-
-def _variable() -> str:
-    """Return the environment variable that the key is taken from."""
-    name = "POSTHOG_PROJECT_TOKEN"
-    return name if os.environ.get(name) else "POSTHOG_API_KEY"
 
 
 _COPY = "copy the project's key again, from the project's settings"

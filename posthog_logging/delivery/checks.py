@@ -22,11 +22,13 @@ from .spool import Spool
 
 
 __all__ = [
+    "KEY_VARIABLES",
     "api_key",
     "boolean",
     "broker",
     "certificate",
     "coding",
+    "given",
     "having",
     "headers",
     "hook",
@@ -41,11 +43,15 @@ __all__ = [
     "proxies",
     "rate",
     "seconds",
+    "set_among",
     "spool",
     "threshold",
     "trust",
     "whole",
 ]
+
+#: Where a project's key is looked for: the name that official clients have, then ours.
+KEY_VARIABLES = ("POSTHOG_PROJECT_TOKEN", "POSTHOG_API_KEY")
 
 _MOST_A_SECOND = 1_000_000_000
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110, 5.6.2
@@ -239,6 +245,18 @@ def hooks(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
     return found
 
 
+def given(name: str, value: Any, *variables: str) -> tuple[str, Any]:
+    """Return *name* and *value*; if it is None, both from the first of *variables* that is set."""
+    for variable in set_among(*variables) if value is None else ():
+        return f"{name} (from {variable})", os.environ[variable]
+    return name, value
+
+
+def set_among(*variables: str) -> list[str]:
+    """Return those of *variables* that are neither missing nor blank."""
+    return [variable for variable in variables if os.environ.get(variable, "").strip()]
+
+
 def api_key(value: Any) -> str:
     """
     Return the key, trimmed; "" where there is none.
@@ -246,27 +264,25 @@ def api_key(value: Any) -> str:
     Where *value* is None it is ``POSTHOG_PROJECT_TOKEN``, as official clients have it, else
     ``POSTHOG_API_KEY``.
     """
-    if value is None:
-        value = os.environ.get("POSTHOG_PROJECT_TOKEN") or os.environ.get("POSTHOG_API_KEY", "")
-    if not isinstance(value, str):
-        raise TypeError(f"api_key: must be a string, not {_kind(value)}")
-    key = value.strip()
+    name, value = given("api_key", value, *KEY_VARIABLES)
+    if not isinstance(value, (str, type(None))):
+        raise TypeError(f"{name}: must be a string, not {_kind(value)}")
+    key = (value or "").strip()
     if not key.isascii() or not key.isprintable():
-        raise ValueError("api_key: must have only printable ASCII characters")
+        raise ValueError(f"{name}: must have only printable ASCII characters")
     if key.startswith("phx_"):
         raise ValueError(
-            "api_key: a personal key (phx_…) cannot send events; give the project's (phc_…)"
+            f"{name}: a personal key (phx_…) cannot send events; give the project's (phc_…)"
         )
     return key
 
 
 def host(value: Any, default: str, name: str = "host") -> str:
     """Return the base URL without a slash at its end; the environment's, else *default*."""
-    if value is None:
-        value = os.environ.get("POSTHOG_HOST", "")
-    if not isinstance(value, str):
+    name, value = given(name, value, "POSTHOG_HOST")
+    if not isinstance(value, (str, type(None))):
         raise TypeError(f"{name}: must be a URL, not {_kind(value)}")
-    url = value.strip().rstrip("/") or default
+    url = (value or "").strip().rstrip("/") or default
     if not url:
         raise ValueError(f"{name}: this dialect has no default; give a URL")
     try:
@@ -284,13 +300,12 @@ def host(value: Any, default: str, name: str = "host") -> str:
     return url
 
 
-def broker(name: str, value: Any) -> str | None:
-    """Return a broker's URL, ``POSTHOG_BROKER`` where *value* is None; None for no broker."""
-    if value is None:
-        value = os.environ.get("POSTHOG_BROKER", "")
-    if not isinstance(value, str):
+def broker(name: str, value: Any) -> tuple[str, str | None]:
+    """Return *name* and a broker's URL, as `given` does; None for no broker."""
+    name, value = given(name, value, "POSTHOG_BROKER")
+    if not isinstance(value, (str, type(None))):
         raise TypeError(f"{name}: must be a URL, not {_kind(value)}")
-    return value.strip() or None
+    return name, (value or "").strip() or None
 
 
 def coding(value: Any, dialect: Dialect) -> str | None:
