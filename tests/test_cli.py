@@ -1090,8 +1090,14 @@ def test_doctor_looks_into_a_spool(
         ("phc_" + "x" * 61, "longer than 64"),
         ("phc_one two", "a blank within it"),
         ("phc_one\ntwo", "printable ASCII"),
+        ('"phc_one"', "a quote, a bracket or"),
+        ("<ph_project_api_key>", "a quote, a bracket or"),
+        ("${POSTHOG_API_KEY}", "a quote, a bracket or"),
+        ("phc_one,", "a quote, a bracket or"),
+        ("phs_secret", "it begins with phs_, and a project's key with phc_"),
+        ("pha_token", "it begins with pha_"),
     ],
-    ids=["personal", "long", "blank", "newline"],
+    ids="personal long blank newline quotes brackets variable comma secret token".split(),
 )
 def test_doctor_looks_at_the_keys_shape(
     key: str, part: str, inspector: Inspector, capsys: pytest.CaptureFixture[str]
@@ -1102,6 +1108,20 @@ def test_doctor_looks_at_the_keys_shape(
     assert (1, "WRONG") == (status, found["key"][0])
     assert part in found["key"][1]
     assert key not in str(found)
+
+
+@pytest.mark.parametrize("key", ["POSTHOG_API_KEY", "phc_", "ph_old", "sTMFPsFhdP1Ssg"])
+def test_doctor_doubts_a_key(
+    key: str, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Old projects of PostHog have keys without ``phc_``, and other servers all kinds of keys."""
+    words = ("--host", inspector.url, "--api-key", key, "--dialect")
+
+    _, found = examine(capsys, *words, "posthog-v0")
+    _, elsewhere = examine(capsys, *words, "segment")
+
+    assert ("note", "ok") == (found["key"][0], elsewhere["key"][0])
+    assert "most projects' keys begin with phc_" in found["key"][1]
 
 
 @pytest.mark.parametrize(

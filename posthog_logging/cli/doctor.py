@@ -18,6 +18,7 @@ import datetime as dt
 import functools
 import logging
 import os
+import re
 import textwrap
 import time
 import uuid
@@ -177,7 +178,7 @@ def _destination(options: argparse.Namespace) -> Iterator[Finding]:
     if is_disabled():
         found, remedy = "POSTHOG_DISABLED is set, so nothing is sent", "unset POSTHOG_DISABLED"
         yield Finding(WRONG, "switch", found, remedy)
-    key, finding = _key(options.api_key)
+    key, finding = _key(options.api_key, dialect)
     yield finding
     try:
         given = checks.host(options.host, dialect.default_host)
@@ -207,7 +208,7 @@ def _reached(
     yield from _connection(host, dialect, key, timeout)
 
 
-def _key(given: str | None) -> tuple[str, Finding]:
+def _key(given: str | None, dialect: Dialect) -> tuple[str, Finding]:
     """Return the key, and a finding without it."""
     try:
         key = checks.api_key(given)
@@ -222,10 +223,24 @@ def _key(given: str | None) -> tuple[str, Finding]:
         )
     source = "--api-key" if given is not None else checks.set_among(*checks.KEY_VARIABLES)[0]
     text = f"from {source}, {len(key)} characters"
-    fault = "it has a blank within it" if " " in key else key_fault(key)
+    fault = _fault(key)
     if fault:
         return key, Finding(WRONG, "key", f"{text}: {fault}", _COPY)
+    if dialect.name.startswith("posthog") and not re.match("phc_.", key):
+        doubt = f"{text}: most projects' keys begin with phc_"
+        return key, Finding(NOTE, "key", doubt, f"nothing, if this is one; else {_COPY}")
     return key, Finding(WELL, "key", text)
+
+
+def _fault(key: str) -> str:
+    """Return what no project's key has, and this one has; "" if there is nothing."""
+    if " " in key:
+        return "it has a blank within it"
+    if re.search(r"[\"'`<>(){}$,;]", key):
+        return "it has a quote, a bracket or a sign of that kind, which is no part of a key"
+    if re.match("ph[abd-wyz]_", key):
+        return f"it begins with {key[:4]}, and a project's key with phc_"
+    return key_fault(key)
 
 
 _COPY = "copy the project's key again, from the project's settings"
