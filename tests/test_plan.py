@@ -530,6 +530,17 @@ def test_export_and_diff(program: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert change.items() <= json.loads(capsys.readouterr().out).items()
 
 
+def test_what_a_module_prints(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no part of an export."""
+    source = (program / "cinema_plan.py").read_text()
+    (program / "loud_plan.py").write_text(f"{source}\nprint('this is no JSON')\n")
+
+    assert 0 == main(["plan", "export", "loud_plan"])
+    shown = capsys.readouterr()
+    assert "loud_plan" == json.loads(shown.out)["title"]
+    assert "this is no JSON" in shown.err
+
+
 def test_diff_of_events(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Events that come and go, are deprecated, or are sampled otherwise."""
     main(["plan", "export", "cinema_plan", "old.json"])
