@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast
 
 from . import extras
+from .delivery.encoder import BeforeSend
+from .delivery.sender import OnError
+from .delivery.spool import Spool
+from .delivery.transport import Transport
 from .errors.exception_list import MANUAL, Boundary
 from .events.faults import faults
 from .events.kinds import mapping_in, properties_in
 from .events.proxies import unwrapped
+from .events.pseudonyms import Key
+from .events.sampling import Rate
+from .events.scrub import Decide
 from .handler import PostHogHandler
+from .wire import Dialect
 
 
-__all__ = ["Analytics"]
+__all__ = ["Analytics", "Options"]
 
 _Call = TypeVar("_Call", bound=Callable[..., "str | None"])
 
@@ -60,6 +69,60 @@ _INSTEAD = {
 _FLAGS = "feature flags stay with the package posthog: use it beside this library"
 
 
+class Options(TypedDict, total=False):
+    """The options of a `PostHogHandler` by name, which its docstring explains."""
+
+    dialect: str | Dialect
+    level: int | str
+    flush_at: int
+    flush_interval: float
+    max_queue_size: int
+    max_queue_bytes: int
+    overflow: str
+    block_timeout: float
+    spool: str | os.PathLike[str] | Spool | None
+    max_spool_bytes: int
+    fsync: str
+    max_retries: int | None
+    max_age: float | None
+    timeout: float
+    shutdown_timeout: float
+    compression: str | None
+    bisect: bool
+    before_send: BeforeSend | Iterable[BeforeSend] | None
+    on_error: OnError | None
+    properties: Mapping[str, Any] | None
+    flat: bool
+    scrub: bool | Iterable[str] | Decide
+    pseudonymise: Mapping[str, Key] | tuple[Iterable[str], Key] | None
+    sample: Mapping[str, float] | Rate | None
+    person_rate: tuple[int, float] | None
+    plan: str | None
+    disable_geoip: bool
+    historical_migration: bool
+    headers: Mapping[str, str] | None
+    proxies: dict[str, str] | None
+    verify: bool | str | None
+    cert: str | tuple[str, str] | None
+    auth: Any
+    session: Any
+    exceptions: bool | int | str
+    exception_rate: tuple[int, float] | None
+    exception_hooks: bool
+    exception_messages: bool
+    exception_steps: int
+    exception_variables: bool
+    in_app_include: Iterable[str]
+    in_app_exclude: Iterable[str]
+    trace: bool
+    logs: bool | int | str | Mapping[str, Any]
+    sync_mode: bool
+    send: bool
+    debug: bool
+    transport: Transport | None
+    broker: str | None
+
+
 class Analytics:
     """
     Send events without a log record, by the calls of other clients.
@@ -75,7 +138,7 @@ class Analytics:
     Args:
         handler_or_key: an existing `PostHogHandler`, or the project's key for a new one; None:
             the key in the environment.
-        host: as in `PostHogHandler`; so are all *options*.
+        host: as in `PostHogHandler`; so are all *options*, which are `Options`.
         gzip: other clients' name for ``compression="gzip"``; False: for None.
 
     Raises:
@@ -89,7 +152,7 @@ class Analytics:
         host: str | None = None,
         *,
         gzip: bool | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         if gzip is not None:
             options.setdefault("compression", "gzip" if gzip else None)

@@ -165,7 +165,7 @@ class PostHogHandler(DeliveryHandler):
         exception_messages: whether log calls without ``exc_info`` are reported, too, from the
             level of *exceptions* on, or from ERROR on if *exceptions* is True.
         exception_steps: how many of the last log records (INFO and above) and events of the
-            same context are sent along with an exception.
+            same context are sent along with an exception, up to 100,000.
         exception_variables: whether the project's own frames carry their local variables, as
             `repr` shows them: 1 KiB of each and 64 KiB in all, scrubbed.
         in_app_include: modules, with those inside them, whose frames are the project's own; if
@@ -245,9 +245,10 @@ class PostHogHandler(DeliveryHandler):
         transport: Transport | None = None,
         broker: str | None = None,
     ) -> None:
+        name = "broker"
         if broker is not None or (host is None and transport is None):
-            broker = checks.broker("broker", broker)
-        options = EventOptions.of(locals(), **_to_broker(broker, timeout))
+            name, broker = checks.broker(name, broker)
+        options = EventOptions.of(locals(), **_to_broker(name, broker, timeout))
         ledger = Ledger()
         self._trace = options.trace
         self._holder: Holder | None = None
@@ -634,13 +635,13 @@ def _weakly(method: Callable[..., _Result]) -> Callable[..., _Result | None]:
     return call
 
 
-def _to_broker(url: str | None, timeout: float) -> dict[str, Any]:
-    """Return the options that send to the broker at *url*; none without a broker."""
+def _to_broker(name: str, url: str | None, timeout: float) -> dict[str, Any]:
+    """Return the options that send to the broker at *url*, given as *name*; none without one."""
     if url is None:
         return {}
     from .broker.transport import broker_transport  # only needed with a broker
 
-    transport = broker_transport(url, checks.seconds("timeout", timeout))
+    transport = broker_transport(url, checks.seconds("timeout", timeout), name)
     dialect = transport.dialect
     return {
         "transport": transport,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import traceback
 
 from collections.abc import Callable, Iterable, Mapping
@@ -148,7 +149,7 @@ class PostHogLogsHandler(DeliveryHandler):
         self._scrubber = Scrubber.of(scrub, pseudonyms.rule if pseudonyms is not None else None)
         self._fails_open = checks.boolean("fail_open", fail_open)
         self._rate_cap = checks.whole("rate_cap", rate_cap, -(2**63))
-        self._rate_window = checks.number("rate_window", rate_window)
+        self._rate_window = min(checks.number("rate_window", rate_window), threading.TIMEOUT_MAX)
         capped = self._rate_cap > 0 and self._rate_window > 0
         self._bucket = (
             Bucket(self._rate_cap, self._rate_window, self._rate_cap) if capped else None

@@ -29,6 +29,7 @@ from .events.typed_schema import schema_of
 __all__ = ["DistinctId", "Finding", "Plan", "PlanError", "PlannedEvent", "Watch", "event"]
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_GIVE = "Give the dotted name of a module that Python finds, or a file that ends with .json"
 _MOST_NAMES = 1_000
 _MOST_HINTS, _LONGEST_HINT = 200, 200
 
@@ -94,8 +95,8 @@ class Plan:
         Return the plan for *given*: a module, the dotted name of one, or a path to a JSON file.
 
         The plan of a module has every event that it and its submodules declare. A string is a
-        path if it ends with ``.json`` or has a path separator. Raises `PlanError` for anything
-        else, and for a module that cannot be imported.
+        path if it ends with ``.json``, or has a path separator and is not a ``.py`` file's.
+        Raises `PlanError` for anything else, and for a module that cannot be imported.
         """
         if isinstance(given, Plan):
             return given
@@ -106,14 +107,20 @@ class Plan:
                 f"plan: must be a module or a file, not a value of type {type(given).__name__}"
             )
         name = os.fspath(given)
-        if name.endswith(".json") or os.sep in name:
+        if name.endswith(".json") or (os.sep in name and not name.endswith(".py")):
             return cls.read(name)
+        if "" in name.split("."):  # `import_module` would speak of relative imports
+            raise PlanError(f"{name!r} is not the name of a module. {_GIVE}")
         try:
             importlib.import_module(name)
+        except SystemExit as end:
+            raise PlanError(
+                f"{name}: ended while it was imported (SystemExit: {end.code}). Put what it does "
+                "under `if __name__ == '__main__':`"
+            ) from end
         except Exception as error:  # the module's own code may raise anything
             raise PlanError(
-                f"{name}: cannot be imported: {type(error).__name__}: {error}. Give the dotted "
-                "name of a module that Python finds, or a file that ends with .json"
+                f"{name}: cannot be imported: {type(error).__name__}: {error}. {_GIVE}"
             ) from error
         return cls._of_module(name)
 

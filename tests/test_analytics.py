@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from posthog_logging import Analytics, PostHogHandler
+from posthog_logging.analytics import Options
 from posthog_logging.events.message import Message
 from posthog_logging.wire import Request, Response, find_dialect
 
@@ -311,6 +313,16 @@ def test_host_and_options_are_the_handlers(make: Any, recorder: Recorder) -> Non
 
     assert "https://example.org/i/v1/analytics/events" == recorder.requests[0].url
     assert 1 == recorder.messages("posthog-v1")[0].properties["p"]
+
+
+def test_options_are_typed() -> None:
+    """A type checker knows each option of the handler, as its own signature has it."""
+    own = inspect.signature(PostHogHandler).parameters.values()
+    expected = {one.name: one.annotation for one in own if one.kind is one.KEYWORD_ONLY}
+
+    assert expected == {
+        name: kind.__forward_arg__ for name, kind in Options.__annotations__.items()
+    }
 
 
 def test_a_handler_may_be_shared(make: Any, recorder: Recorder) -> None:

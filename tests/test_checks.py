@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from posthog_logging import PostHogHandler
 from posthog_logging.delivery import checks
+from posthog_logging.delivery.transport import MemoryTransport
 from posthog_logging.wire.posthog import V0, V1
 
 
@@ -27,6 +30,7 @@ def call(name: str, *more: Any) -> Callable[[Any], Any]:
 
 RIGHT: dict[str, tuple[Callable[[Any], Any], Any, Any]] = {
     "whole": (call("whole", 1), 1, 1),
+    "rate": (call("rate"), [5, 10**9], (5, 1e9)),
     "no seconds": (call("seconds"), 0, 0.0),
     "seconds": (call("seconds"), 2, 2.0),
     "longest wait": (call("seconds"), threading.TIMEOUT_MAX, threading.TIMEOUT_MAX),
@@ -42,6 +46,8 @@ RIGHT: dict[str, tuple[Callable[[Any], Any], Any, Any]] = {
     "headers": (call("headers"), {"X-Team": "a b"}, {"X-Team": "a b"}),
     "no proxies": (call("proxies"), None, None),
     "proxies": (call("proxies"), {"http": None, "https": "h:1"}, {"http": None, "https": "h:1"}),
+    "trust": (call("trust"), Path(__file__), __file__),
+    "certificate": (call("certificate"), [__file__, Path(__file__)], (__file__, __file__)),
     "no hook": (call("hooks"), None, ()),
     "hook": (call("hooks"), print, (print,)),
     "hooks": (call("hooks"), [print, len], (print, len)),
@@ -69,6 +75,12 @@ WRONG: dict[str, tuple[Callable[[Any], Any], Any, type[Exception], str]] = {
     "whole: bool": (call("whole", 0), True, TypeError, "whole"),
     "whole: text": (call("whole", 1), "1", TypeError, "whole"),
     "whole: None": (call("whole", 1), None, TypeError, "None"),
+    "whole: large": (call("whole", 1, 9), 10, ValueError, "at most 9"),
+    "rate: negative": (call("rate"), (1, -1), ValueError, "from 0 to 1000000000 a second"),
+    "rate: large": (call("rate"), (5, 1e15), ValueError, "from 0 to 1000000000 a second"),
+    "rate: huge": (call("rate"), (5, 10**400), ValueError, "a second"),
+    "rate: no number": (call("rate"), (5, math.nan), ValueError, "a second"),
+    "rate: text": (call("rate"), (5, "1"), TypeError, "how many a second must be a number"),
     "whole: small": (call("whole", 1), 0, ValueError, "at least 1, not 0"),
     "seconds: text": (call("seconds"), "1", TypeError, "seconds"),
     "seconds: bool": (call("seconds"), True, TypeError, "seconds"),
@@ -114,6 +126,16 @@ WRONG: dict[str, tuple[Callable[[Any], Any], Any, type[Exception], str]] = {
     "api_key: personal": (call("api_key"), f"phx_{SECRET}", ValueError, "the project's"),
     "host: number": (call("host", "d"), 7, TypeError, "host"),
     "host: no default": (call("host", ""), None, ValueError, "host"),
+    "trust: no such file": (call("trust"), "/nowhere.pem", ValueError, "'/nowhere.pem'"),
+    "trust: empty": (call("trust"), "", ValueError, "no file ''"),
+    "certificate: no such file": (call("certificate"), "/nowhere.pem", ValueError, "nowhere"),
+    "certificate: no such key": (
+        call("certificate"),
+        (__file__, "/nowhere.pem"),
+        ValueError,
+        "nowhere",
+    ),
+    "having: a class": (call("having", "send"), MemoryTransport, TypeError, "with send"),
     "host: no scheme": (call("host", "d"), "example.org", ValueError, "http"),
     "host: another scheme": (call("host", "d"), "ftp://example.org", ValueError, "http"),
     "host: nothing in it": (call("host", "d"), "https://", ValueError, "host"),
@@ -150,6 +172,39 @@ def test_the_environment_speaks_where_nobody_else_does(monkeypatch: pytest.Monke
     assert ("phc_env", "phc_key") == (checks.api_key(None), checks.api_key("phc_key"))
     assert "https://env.example" == checks.host(None, "https://default")
     assert "https://given" == checks.host("https://given", "https://default")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("POSTHOG_HOST", "eu.i.posthog.com", r"host \(from POSTHOG_HOST\): must be a URL"),
+        ("POSTHOG_HOST", "https://u:s3cret@h", r"host \(from POSTHOG_HOST\): must be a URL with"),
+        ("POSTHOG_API_KEY", "phx_s3cret", r"api_key \(from POSTHOG_API_KEY\): a personal key"),
+        ("POSTHOG_PROJECT_TOKEN", "phx_s3cret", r"api_key \(from POSTHOG_PROJECT_TOKEN\): a per"),
+        ("POSTHOG_PROJECT_TOKEN", "phc_é", r"api_key \(from POSTHOG_PROJECT_TOKEN\): must have"),
+        ("POSTHOG_BROKER", "localhost:5672", r"broker \(from POSTHOG_BROKER\): must be a URL"),
+        ("POSTHOG_BROKER", "redis://h/s3cret@x", r"broker \(from POSTHOG_BROKER\): special"),
+        ("POSTHOG_BROKER", "redis://h?queue=%00", r"broker \(from POSTHOG_BROKER\): a queue's"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_traced(
+    variable: str, value: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error names the variable that a wrong value came from, and does not quote the value."""
+    monkeypatch.setenv("POSTHOG_API_KEY", "phc_good")
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(ValueError, match=f"^{text}") as raised:
+        PostHogHandler()
+    assert SECRET not in str(raised.value)
+
+
+def test_a_blank_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer name that is blank leaves the older one in force."""
+    monkeypatch.setenv("POSTHOG_PROJECT_TOKEN", " ")
+    monkeypatch.setenv("POSTHOG_API_KEY", "phc_env")
+
+    assert "phc_env" == checks.api_key(None)
 
 
 def test_what_is_given_is_copied() -> None:

@@ -1090,8 +1090,14 @@ def test_doctor_looks_into_a_spool(
         ("phc_" + "x" * 61, "longer than 64"),
         ("phc_one two", "a blank within it"),
         ("phc_one\ntwo", "printable ASCII"),
+        ('"phc_one"', "a quote, a bracket or"),
+        ("<ph_project_api_key>", "a quote, a bracket or"),
+        ("${POSTHOG_API_KEY}", "a quote, a bracket or"),
+        ("phc_one,", "a quote, a bracket or"),
+        ("phs_secret", "it begins with phs_, and a project's key with phc_"),
+        ("pha_token", "it begins with pha_"),
     ],
-    ids=["personal", "long", "blank", "newline"],
+    ids="personal long blank newline quotes brackets variable comma secret token".split(),
 )
 def test_doctor_looks_at_the_keys_shape(
     key: str, part: str, inspector: Inspector, capsys: pytest.CaptureFixture[str]
@@ -1102,6 +1108,20 @@ def test_doctor_looks_at_the_keys_shape(
     assert (1, "WRONG") == (status, found["key"][0])
     assert part in found["key"][1]
     assert key not in str(found)
+
+
+@pytest.mark.parametrize("key", ["POSTHOG_API_KEY", "phc_", "ph_old", "sTMFPsFhdP1Ssg"])
+def test_doctor_doubts_a_key(
+    key: str, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Old projects of PostHog have keys without ``phc_``, and other servers all kinds of keys."""
+    words = ("--host", inspector.url, "--api-key", key, "--dialect")
+
+    _, found = examine(capsys, *words, "posthog-v0")
+    _, elsewhere = examine(capsys, *words, "segment")
+
+    assert ("note", "ok") == (found["key"][0], elsewhere["key"][0])
+    assert "most projects' keys begin with phc_" in found["key"][1]
 
 
 @pytest.mark.parametrize(
@@ -1175,6 +1195,11 @@ def in_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "logging.json").write_text(json.dumps(CONFIG), encoding="utf-8")
     (tmp_path / "logging.yaml").write_text(json.dumps(CONFIG), encoding="utf-8")  # JSON is YAML
     (tmp_path / "wrong.json").write_text('{"version": 2}', encoding="utf-8")
+    (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
+    (tmp_path / "empty.yml").touch()
+    (tmp_path / "logging.ini").write_text("[loggers]\nkeys=root\n", encoding="utf-8")
+    (tmp_path / "latin.json").write_text('"é"', encoding="latin-1")
+    (tmp_path / "broken.yaml").write_text("handlers: [", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -1276,6 +1301,16 @@ def test_doctor_finds_no_handler(in_service: Path) -> None:
         (["--app", "service:needs_a_file"], "or directory: 'settings.ini'"),
         (["--config", "nowhere.json"], "nowhere.json: there is no such file in /"),
         (["--config", "wrong.json"], "Unsupported version: 2"),
+        (["--config", "list.json"], "list.json: must hold one mapping for dictConfig, not a list"),
+        (["--config", "empty.yml"], "empty.yml: must hold one mapping for dictConfig"),
+        (["--config", "logging.ini"], "logging.ini is not JSON: Expecting value: line 1"),
+        (["--config", "logging.ini"], "--config takes JSON, or YAML in a file that ends with"),
+        (["--config", "latin.json"], "latin.json is not JSON: 'utf-8' codec"),
+        (["--config", "broken.yaml"], "broken.yaml is not YAML: while parsing"),
+        (["--app", "./service.py"], "--app: './service.py' does not begin with the dotted name"),
+        (["--app", "."], "--app: '.' does not begin with the dotted name of a module"),
+        (["--app", ""], "--app: '' does not begin with the dotted name of a module"),
+        (["--app", ":configure"], "--app: ':configure' does not begin with"),
         (["--explain", "films"], "--explain needs a program"),
         (["--app", "service", "--host", "https://h"], "the program has its own"),
         (
@@ -1891,6 +1926,28 @@ def test_doctor_says_why_no_answer_comes(
     assert took < 5.0
 
 
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("path", ["/nowhere.pem", __file__], ids=["missing", "no bundle"])
+def test_doctor_names_a_wrong_bundle(
+    variable: str,
+    path: str,
+    raw_server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No server is to blame for a bundle that is not there, or is none."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, path)
+    host = raw_server(_greet).url.replace("http", "https", 1)
+    main(["doctor", "--json", "--host", host, "--api-key", KEY, "--timeout", "1"])
+    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    (wrong,) = (one for one in lines if one["verdict"] != "ok")
+
+    assert f"{variable} names no bundle of certificates" in wrong["found"]
+    assert f"correct {variable}, or unset it" == wrong["remedy"]
+
+
 def test_doctor_goes_where_a_handler_goes(capsys: pytest.CaptureFixture[str]) -> None:
     """A redirect that a handler follows is nothing wrong: a proxy that moves a slash."""
     with Inspector(play="next-proxy") as inspector:
@@ -1919,6 +1976,17 @@ def test_doctor_advises_people(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert "To do: set POSTHOG_API_KEY" in shown
     assert "To do: start the server, or correct the host and port" in shown
+
+
+def test_doctor_checks_a_host_in_the_environment() -> None:
+    """A wrong ``POSTHOG_HOST`` is a finding beside the others: it is what doctor is asked for."""
+    done = run("doctor", "--json", POSTHOG_HOST="localhost", POSTHOG_API_KEY=KEY)
+    found = {one["checked"]: one for one in printed(done)}
+
+    assert (1, ["installed", "key", "host"]) == (done.returncode, [*found])
+    assert ("ok", "WRONG") == (found["key"]["verdict"], found["host"]["verdict"])
+    assert "host (from POSTHOG_HOST): must be a URL" in found["host"]["found"]
+    assert "set POSTHOG_HOST to the server's URL" == found["host"]["remedy"]
 
 
 def test_doctor_names_the_source_of_the_key(inspector: Inspector) -> None:

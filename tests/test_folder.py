@@ -499,6 +499,21 @@ def test_an_empty_path_is_refused(make: Any) -> None:
         make("")
 
 
+@pytest.mark.parametrize("path", ["a\0b", "a\ud800b", Path("a\0b")], ids=ascii)
+def test_an_impossible_path_is_refused(path: Any, make: Any) -> None:
+    """A name that no file system can have is a wrong option, not a failed disk."""
+    with pytest.raises(ValueError, match="spool: no folder can have this name"):
+        make(path)
+
+
+def test_a_path_of_any_bytes(folder: Path, make: Any) -> None:
+    """A name that is no UTF-8 is the name of a folder."""
+    path = folder / os.fsdecode(b"caf\xe9")
+    make(path).admit(b"{}")
+
+    assert 1 == len(segments_in(path))
+
+
 def test_a_fake_file_system(folder: Path, make: Any, log: Log) -> None:
     """A map would pierce a test's file system and overwrite real files: memory, and say so."""
     fake = pytest.importorskip("pyfakefs.fake_filesystem_unittest")

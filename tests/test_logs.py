@@ -613,9 +613,11 @@ def test_rate_cap(make_logs: MakeLogs, make_log: MakeLog, inspector: Inspector) 
     assert "more than 500 log records in 3600 seconds" in told[0]
 
 
-@pytest.mark.parametrize(("most", "window"), [(0, 10.0), (-1, 10.0), (5, 0), (5, -1.0)])
+@pytest.mark.parametrize(
+    ("most", "window"), [(0, 10.0), (-1, 10.0), (5, 0), (5, -1.0), (10**400, 10**400)]
+)
 def test_no_rate_cap(most: int, window: float, make_logs: MakeLogs, make_log: MakeLog) -> None:
-    """A number or a window that is not positive means that there is none."""
+    """A number or a window that is not positive means that there is none; nor is a huge one."""
     handler = make_logs(rate_cap=most, rate_window=window, flush_interval=60.0)
     log = make_log(handler)
     for number in range(100):

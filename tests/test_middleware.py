@@ -15,6 +15,7 @@ import wsgiref.util
 import wsgiref.validate
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,10 +23,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posthog_logging import context
+from posthog_logging import Analytics, PostHogHandler, context
 from posthog_logging.context import Bound
 from posthog_logging.errors import steps
 from posthog_logging.errors.exception_list import TASK, middleware
+from posthog_logging.inspector import Inspector
 from posthog_logging.middleware import asgi, request, wsgi
 
 
@@ -44,6 +46,9 @@ class Reports:
         self.seen.append((str(error), boundary, bound and bound.distinct_id))
         if self._failing:
             raise RuntimeError
+
+    def flush(self) -> bool:
+        return True
 
 
 class Looks:
@@ -235,10 +240,40 @@ def test_wsgi_exceptions(application: Any, text: str, failing: bool) -> None:
 
 
 def test_wsgi_without_a_reporter() -> None:
-    """A handler that reports no exceptions, or none at all, changes nothing about raising."""
-    for handler in (None, logging.NullHandler()):
-        with pytest.raises(ValueError, match="at once"):
-            wsgi.PostHogMiddleware(failing_at_once, handler=handler)(environ_of(), lambda *_: None)
+    """No handler changes nothing about raising."""
+    with pytest.raises(ValueError, match="at once"):
+        wsgi.PostHogMiddleware(failing_at_once, handler=None)(environ_of(), lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    "handler", ["phc_abc", logging.NullHandler(), Reports, PostHogHandler, True], ids=str
+)
+def test_what_is_no_reporter(handler: Any) -> None:
+    """What can report no exception, as a key or a class, is refused where it is given."""
+    celery = pytest.importorskip("posthog_logging.middleware.celery")
+    pytest.importorskip("celery")
+    text = r"^handler: must be an object with capture_exception\(\) and flush\(\), not a value"
+    for give in (
+        partial(wsgi.PostHogMiddleware, failing_at_once),
+        partial(asgi.PostHogMiddleware, failing_at_once),
+        celery.connect,
+    ):
+        with pytest.raises(TypeError, match=text):
+            give(handler=handler)
+
+
+def test_analytics_report(inspector: Inspector) -> None:
+    """An `Analytics` reports an exception as its handler does."""
+    analytics = Analytics("phc_test", inspector.url)
+    with pytest.raises(ValueError, match="at once"):
+        wsgi.PostHogMiddleware(failing_at_once, handler=analytics)(
+            environ_of(x_posthog_distinct_id="user-1"), lambda *_: None
+        )
+    analytics.close()
+
+    (event,) = inspector.events
+    assert "user-1" == event.distinct_id
+    assert "wsgi.middleware" == event.properties["$exception_source"]
 
 
 async def late_user(request: Any) -> str:

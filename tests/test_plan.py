@@ -245,6 +245,10 @@ def test_the_plan_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("nothing.like.this", "nothing.like.this: cannot be imported: ModuleNotFoundError"),
         ("json", "json: declares no events"),
         ("missing.json", "missing.json: cannot be read: No such file"),
+        ("./events.py", "'./events.py' is not the name of a module. Give the dotted name"),
+        ("folder/events.py", "folder/events.py: cannot be imported: .* Give the dotted name"),
+        ("..", "is not the name of a module"),
+        ("", "'' is not the name of a module"),
         (5, "plan: must be a module or a file, not a value of type int"),
         (None, "plan: must be a module or a file, not a value of type NoneType"),
     ],
@@ -255,12 +259,22 @@ def test_what_is_not_a_plan(given_plan: Any, text: str) -> None:
         Plan.of(given_plan)
 
 
-def test_a_module_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("1 / 0", "cannot be imported: ZeroDivisionError"),
+        ("import sys; sys.exit(0)", r"ended while it was imported \(SystemExit: 0\). Put what"),
+        ("raise SystemExit", r"ended while it was imported \(SystemExit: None\)"),
+    ],
+)
+def test_a_module_that_fails(
+    source: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever a module does while it is imported, it is no plan."""
-    (tmp_path / "fails_at_import.py").write_text("1 / 0")
+    (tmp_path / "fails_at_import.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
 
-    with pytest.raises(PlanError, match="cannot be imported: ZeroDivisionError"):
+    with pytest.raises(PlanError, match=text):
         Plan.of("fails_at_import")
 
 
@@ -514,6 +528,17 @@ def test_export_and_diff(program: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert 1 == main(["plan", "--json", "diff", "old.json", "new.json"])
     change = {"event": "door opened", "breaks": True}
     assert change.items() <= json.loads(capsys.readouterr().out).items()
+
+
+def test_what_a_module_prints(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no part of an export."""
+    source = (program / "cinema_plan.py").read_text()
+    (program / "loud_plan.py").write_text(f"{source}\nprint('this is no JSON')\n")
+
+    assert 0 == main(["plan", "export", "loud_plan"])
+    shown = capsys.readouterr()
+    assert "loud_plan" == json.loads(shown.out)["title"]
+    assert "this is no JSON" in shown.err
 
 
 def test_diff_of_events(program: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import logging
 import time
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -386,7 +387,9 @@ def test_filter(make_handler: MakeHandler, inspector: Inspector) -> None:
         {"trust_headers": "no"},
         {"http_log": 1},
         {"http_log": True},
-        {"http_log": True, "handler": logging.NullHandler()},
+        {"http_log": True, "handler": SimpleNamespace(capture_exception=print, flush=print)},
+        {"is_asset": 5},
+        {"handler": logging.NullHandler()},
     ],
     ids=str,
 )
@@ -495,16 +498,16 @@ def test_http_log_of_asgi(make_handler: MakeHandler, inspector: Inspector) -> No
 
 
 def test_own_assets(make_handler: MakeHandler, inspector: Inspector) -> None:
-    """Which paths are assets may be your own rule; one that raises skips nothing."""
+    """Which paths are assets may be your own rule; None and one that raises skip nothing."""
     handler = make_handler()
-    for rule in (lambda path: path == "/play", raising):
+    for rule in (lambda path: path == "/play", raising, None):
         served = wsgi.PostHogMiddleware(App(), handler=handler, http_log=True, is_asset=rule)
         for path in ("/play", "/app.js"):
             served(environ_of(path), lambda *_: None)
 
     paths = [one.properties["$pathname"] for one in logged(handler, inspector)]
 
-    assert ["/app.js", "/play", "/app.js"] == paths
+    assert ["/app.js", *["/play", "/app.js"] * 2] == paths
 
 
 @pytest.mark.parametrize(

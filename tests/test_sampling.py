@@ -203,3 +203,4 @@ def test_no_ceiling() -> None:
     """None is no limit."""
     assert Ceiling.of(None) is None
     assert Ceiling.of([5, 1]) is not None
+    assert Ceiling.of((10**400, 1)) is not None

@@ -371,6 +371,13 @@ def test_ten_thousand_steps(
     assert len(list(steps._newest_first(trail))) <= 20_000
 
 
+@pytest.mark.parametrize("most", [100_001, 10**39])
+def test_too_many_steps(most: int) -> None:
+    """More than can ever be sent is refused, as it would hold memory for nothing."""
+    with pytest.raises(ValueError, match="exception_steps: must be at most 100000"):
+        PostHogHandler("phc_test", exception_steps=most)
+
+
 class Unsayable:
     """A value that cannot be told."""
 

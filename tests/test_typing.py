@@ -20,6 +20,8 @@ from posthog_logging.compat import posthog
 
 handler: PostHogHandler = PostHogHandler("phc_test")
 posthog.capture("user-1", "movie played")
+Analytics("phc_test", "http://h", flush_at=1, gzip=True, spool=None, before_send=lambda e: e)
+Analytics(handler)
 version: str = __version__
 """
 WRONG = [
@@ -28,6 +30,9 @@ WRONG = [
     "from posthog_logging.compat.posthog import captrue",
     "from posthog_logging.compat.segment import trakc",
     "from posthog_logging.compat.posthog import Posthog\n\nPosthog('phc_test').captrue('a')",
+    "from posthog_logging import Analytics\n\nAnalytics('phc_test', flushat=1)",
+    "from posthog_logging import Analytics\n\nAnalytics('phc_test', flush_at='1')",
+    "from posthog_logging import Analytics\n\nAnalytics(handler='phc_test')",
 ]
 
 CHECKERS = {

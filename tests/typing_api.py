@@ -92,6 +92,8 @@ def say() -> None:
 
 def call(handler: PostHogHandler) -> str | None:
     """Make the calls of the vendors' libraries."""
+    Analytics("phc_key", apikey="phc_key")  # type: ignore[call-arg]
+    Analytics("phc_key", flush_at="1")  # type: ignore[arg-type]
     analytics = Analytics(handler)
     name: str | None = analytics.capture("user-1", "movie played", {"movie_id": "123"})
     analytics.track("user-1", "movie played", integrations={"All": True})

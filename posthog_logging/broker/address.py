@@ -73,24 +73,26 @@ class Address:
         return dataclasses.replace(self, url=urlunsplit(parts._replace(netloc=netloc)))
 
 
-def address(url: str, queue: str | None = None) -> Address:
+def address(url: str, queue: str | None = None, name: str = "broker") -> Address:
     """
     Return the address in *url*; raises ``ValueError`` if it is not a broker's URL.
 
     Args:
         queue: the queue, stream or topic; if None the URL's ``queue=``, else ``analytics``.
+        name: what the URL was given as, for errors.
     """
-    parts = _split(url.strip())
+    parts = _split(url.strip(), name)
     settings = dict(parse_qsl(parts.query, keep_blank_values=True))
     named, path = settings.pop("queue", None), parts.path.rstrip("/")
     if parts.scheme == "kafka":
         named, path = named or unquote(path.strip("/")), ""
     server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
     url = urlunsplit(parts._replace(query=urlencode(settings)))
-    return Address(parts.scheme, server, _queue(queue or named or DEFAULT_QUEUE), url, settings)
+    queue = _queue(queue or named or DEFAULT_QUEUE, name)
+    return Address(parts.scheme, server, queue, url, settings)
 
 
-def _split(url: str) -> SplitResult:
+def _split(url: str, name: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         is_valid = url.isprintable() and " " not in url and bool(parts.netloc)
@@ -100,18 +102,18 @@ def _split(url: str) -> SplitResult:
         is_valid = False
     if not is_valid or parts.scheme not in SCHEMES:
         raise ValueError(
-            f"broker: must be a URL such as {FORMS}, without blanks: it begins with one of "
-            f"{', '.join(f'{name}://' for name in SCHEMES)} and has a host"
+            f"{name}: must be a URL such as {FORMS}, without blanks: it begins with one of "
+            f"{', '.join(f'{scheme}://' for scheme in SCHEMES)} and has a host"
         )
     # A "/", "?" or "#" in a password ends the part of user and host: the rest would be shown.
     if "@" in f"{parts.path}{parts.query}" or parts.fragment:
         raise ValueError(
-            "broker: special characters of the user or password must be percent-encoded"
+            f"{name}: special characters of the user or password must be percent-encoded"
         )
     return parts
 
 
-def _queue(name: str) -> str:
-    if not name.isprintable() or not 0 < len(name.encode()) <= 200:
-        raise ValueError("broker: a queue's name must have 1 to 200 bytes, all of them printable")
-    return name
+def _queue(queue: str, name: str) -> str:
+    if not queue.isprintable() or not 0 < len(queue.encode()) <= 200:
+        raise ValueError(f"{name}: a queue's name must have 1 to 200 bytes, all of them printable")
+    return queue

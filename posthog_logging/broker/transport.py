@@ -18,13 +18,14 @@ from .envelope import CONTENT_TYPE, Envelope, envelopes, uuid_of
 __all__ = ["BrokerTransport", "broker_transport"]
 
 
-def broker_transport(url: str, timeout: float = 15.0) -> BrokerTransport:
+def broker_transport(url: str, timeout: float = 15.0, name: str = "broker") -> BrokerTransport:
     """
     Return a transport to the broker at *url*: ``amqp://``, ``redis://``, ``kafka://``, …
 
-    Raises ``ValueError`` if it is not such a URL or the client library is not installed.
+    Raises ``ValueError``, which begins with *name*, if it is not such a URL or the client library
+    is not installed.
     """
-    where = address(url)
+    where = address(url, name=name)
     keep_secret(where.credentials()[1], urlsplit(where.url).password or "")  # and as it is written
     return BrokerTransport(where, timeout=timeout)
 

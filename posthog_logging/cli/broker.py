@@ -36,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def address_of(options: argparse.Namespace) -> Address:
     """Return the address in *options*; raises `CommandError` if there is none or it is wrong."""
     try:
-        url = checks.broker("--broker", options.broker or None)
+        name, url = checks.broker("--broker", options.broker or None)
         if url is None:
             raise CommandError(f"no broker: give --broker or set POSTHOG_BROKER, as {FORMS}")
-        where = address(url, options.queue)
+        where = address(url, options.queue, name)
     except ValueError as error:
         raise CommandError(str(error)) from None
     password = secret_in(options.broker_password_file)

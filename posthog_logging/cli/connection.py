@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from http.client import HTTPException, RemoteDisconnected
@@ -19,8 +20,12 @@ from .protocols import OK, WRONG, Answer, Judgement
 
 __all__ = ["get", "judge_error", "look_up", "post"]
 
-# OpenSSL's reasons if the other end speaks plain HTTP.
+# OpenSSL's reasons if the other end speaks plain HTTP, or if a bundle holds nothing.
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})
+_NO_CERTIFICATES = "NO_CERTIFICATE_OR_CRL_FOUND"
+
+# Where `requests` takes a bundle from.
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 def get(url: str, timeout: float) -> Answer:
@@ -66,6 +71,9 @@ def judge_error(error: BaseException, timeout: float) -> Judgement:
 
 
 def _meaning(error: BaseException, root: BaseException, timeout: float) -> tuple[str, str]:
+    bundle = next(filter(os.environ.get, _BUNDLES), "")
+    if bundle and (_is_missing(bundle, root) or getattr(root, "reason", "") == _NO_CERTIFICATES):
+        return f"{bundle} names no bundle of certificates", f"correct {bundle}, or unset it"
     # The order matters: a ConnectTimeout is also a Timeout, an SSLError a ConnectionError.
     if isinstance(error, requests.exceptions.SSLError):
         no_tls = isinstance(root, SSLError) and str(root.reason) in _NO_TLS
@@ -81,6 +89,11 @@ def _meaning(error: BaseException, root: BaseException, timeout: float) -> tuple
     if isinstance(root, (RemoteDisconnected, ConnectionError)):
         return _CLOSED
     return _NO_HTTP if isinstance(root, HTTPException) else _UNKNOWN
+
+
+def _is_missing(bundle: str, root: BaseException) -> bool:
+    """Return whether the path in *bundle* is missing, and `requests` raised *root* for that."""
+    return type(root) is OSError and root.errno is None and not os.path.exists(os.environ[bundle])
 
 
 _PLAIN = (

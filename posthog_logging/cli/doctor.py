@@ -18,6 +18,7 @@ import datetime as dt
 import functools
 import logging
 import os
+import re
 import textwrap
 import time
 import uuid
@@ -172,14 +173,20 @@ def _broker(options: argparse.Namespace) -> Iterator[Finding]:
 def _destination(options: argparse.Namespace) -> Iterator[Finding]:
     try:
         dialect = find_dialect(options.dialect)
-        given = checks.host(options.host, dialect.default_host)
     except (ImportError, ValueError) as error:
         raise CommandError(str(error)) from None
     if is_disabled():
         found, remedy = "POSTHOG_DISABLED is set, so nothing is sent", "unset POSTHOG_DISABLED"
         yield Finding(WRONG, "switch", found, remedy)
-    key, finding = _key(options.api_key)
+    key, finding = _key(options.api_key, dialect)
     yield finding
+    try:
+        given = checks.host(options.host, dialect.default_host)
+    except ValueError as error:
+        if options.host is not None:
+            raise CommandError(str(error)) from None
+        yield Finding(WRONG, "host", str(error), "set POSTHOG_HOST to the server's URL")
+        return
     host = dialect.ingestion_host(given, key)
     yield from _reached(given, host, dialect, key, options.timeout)
 
@@ -201,13 +208,12 @@ def _reached(
     yield from _connection(host, dialect, key, timeout)
 
 
-def _key(given: str | None) -> tuple[str, Finding]:
+def _key(given: str | None, dialect: Dialect) -> tuple[str, Finding]:
     """Return the key, and a finding without it."""
     try:
         key = checks.api_key(given)
     except ValueError as error:
         return "", Finding(WRONG, "key", str(error), _COPY)
-    source = "--api-key" if given is not None else _variable()
     if not key:
         return "", Finding(
             WRONG,
@@ -215,17 +221,26 @@ def _key(given: str | None) -> tuple[str, Finding]:
             "there is no key, so nothing would be sent",
             "set POSTHOG_API_KEY to the key in the project's settings, or give --api-key",
         )
+    source = "--api-key" if given is not None else checks.set_among(*checks.KEY_VARIABLES)[0]
     text = f"from {source}, {len(key)} characters"
-    fault = "it has a blank within it" if " " in key else key_fault(key)
+    fault = _fault(key)
     if fault:
         return key, Finding(WRONG, "key", f"{text}: {fault}", _COPY)
+    if dialect.name.startswith("posthog") and not re.match("phc_.", key):
+        doubt = f"{text}: most projects' keys begin with phc_"
+        return key, Finding(NOTE, "key", doubt, f"nothing, if this is one; else {_COPY}")
     return key, Finding(WELL, "key", text)
 
 
-def _variable() -> str:
-    """Return the environment variable that the key is taken from."""
-    name = "POSTHOG_PROJECT_TOKEN"
-    return name if os.environ.get(name) else "POSTHOG_API_KEY"
+def _fault(key: str) -> str:
+    """Return what no project's key has, and this one has; "" if there is nothing."""
+    if " " in key:
+        return "it has a blank within it"
+    if re.search(r"[\"'`<>(){}$,;]", key):
+        return "it has a quote, a bracket or a sign of that kind, which is no part of a key"
+    if re.match("ph[abd-wyz]_", key):
+        return f"it begins with {key[:4]}, and a project's key with phc_"
+    return key_fault(key)
 
 
 _COPY = "copy the project's key again, from the project's settings"

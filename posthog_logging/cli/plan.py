@@ -8,6 +8,7 @@ has written. Modules in the working directory are found, too.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -71,7 +72,8 @@ def load(name: str) -> Plan:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        return Plan.of(name)
+        with contextlib.redirect_stdout(sys.stderr):  # what the module prints is no plan
+            return Plan.of(name)
     except PlanError as error:
         raise CommandError(str(error)) from None
 

@@ -120,21 +120,42 @@ def _run(step: Callable[[str], None], name: str) -> None:
 
 def _configure(name: str) -> None:
     try:
-        text = Path(name).read_text(encoding="utf-8")
+        text = Path(name).read_bytes()
     except FileNotFoundError:
         raise CommandError(
             f"{name}: there is no such file in {os.getcwd()}. Run doctor in the folder in which "
             "the program runs, or give the whole path"
         ) from None
+    found = _parsed(name, text)
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise CommandError(f"{name}: must hold one mapping for dictConfig, not a {kind}")
+    logging.config.dictConfig(found)
+
+
+def _parsed(name: str, text: bytes) -> Any:
+    kind, parse = "JSON", json.loads
     if name.endswith((".yaml", ".yml")):
-        yaml: Any = import_module("yaml")
-        logging.config.dictConfig(yaml.safe_load(text))
-    else:
-        logging.config.dictConfig(json.loads(text))
+        try:
+            kind, parse = "YAML", import_module("yaml").safe_load
+        except ModuleNotFoundError:
+            raise CommandError(f"{name}: needs PyYAML to be read: pip install pyyaml") from None
+    try:
+        return parse(text)
+    except Exception as error:  # YAML's errors are no ValueErrors
+        raise CommandError(
+            f"{name} is not {kind}: {error}. --config takes JSON, or YAML in a file that ends "
+            "with .yaml; for any other form let --app name the function that sets up logging"
+        ) from None
 
 
 def _import(name: str) -> None:
     module, _, path = name.partition(":")
+    if "" in module.split("."):  # `import_module` would speak of relative imports
+        raise CommandError(
+            f"--app: {name!r} does not begin with the dotted name of a module, as "
+            "service.logs:configure does"
+        )
     found: Any = import_module(module)
     for part in path.split(".") if path else ():
         found = getattr(found, part)

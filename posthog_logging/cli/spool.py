@@ -187,8 +187,8 @@ def _handler(
 def _to_broker(options: argparse.Namespace, folder: str, shown: str) -> PostHogHandler:
     """Return a handler for the broker whose address, without credentials, is *shown*."""
     try:
-        url = checks.broker("POSTHOG_BROKER", None)
-        if url is None or address(url).public != shown:
+        name, url = checks.broker("broker", None)
+        if url is None or address(url, name=name).public != shown:
             raise CommandError("set POSTHOG_BROKER to the broker's URL, with user and password")
         limits = {"timeout": options.timeout, "shutdown_timeout": options.timeout}
         return PostHogHandler(broker=url, spool=folder, **limits)

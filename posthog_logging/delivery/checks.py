@@ -7,6 +7,7 @@ Values are never quoted where they may be secret: a key, a header, a host with a
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import threading
@@ -21,11 +22,13 @@ from .spool import Spool
 
 
 __all__ = [
+    "KEY_VARIABLES",
     "api_key",
     "boolean",
     "broker",
     "certificate",
     "coding",
+    "given",
     "having",
     "headers",
     "hook",
@@ -40,21 +43,28 @@ __all__ = [
     "proxies",
     "rate",
     "seconds",
+    "set_among",
     "spool",
     "threshold",
     "trust",
     "whole",
 ]
 
+#: Where a project's key is looked for: the name that official clients have, then ours.
+KEY_VARIABLES = ("POSTHOG_PROJECT_TOKEN", "POSTHOG_API_KEY")
+
+_MOST_A_SECOND = 1_000_000_000
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110, 5.6.2
 
 
-def whole(name: str, value: Any, least: int) -> int:
-    """Return *value* if it is a whole number of at least *least*."""
+def whole(name: str, value: Any, least: int, most: float = math.inf) -> int:
+    """Return *value* if it is a whole number from *least* to *most*."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: must be a whole number, not {_kind(value)}")
     if value < least:
         raise ValueError(f"{name}: must be at least {least}, not {value}")
+    if value > most:
+        raise ValueError(f"{name}: must be at most {most}")
     return value
 
 
@@ -102,7 +112,12 @@ def rate(name: str, value: Any) -> tuple[int, float] | None:
         raise TypeError(
             f"{name}: must be how many at once and how many a second, not {_kind(value)}"
         )
-    return whole(name, value[0], 1), seconds(name, value[1])
+    burst, refill = value
+    if isinstance(refill, bool) or not isinstance(refill, (int, float)):
+        raise TypeError(f"{name}: how many a second must be a number, not {_kind(refill)}")
+    if not 0 <= refill <= _MOST_A_SECOND:  # also not a number
+        raise ValueError(f"{name}: must be from 0 to {_MOST_A_SECOND} a second")
+    return whole(name, burst, 1), float(refill)
 
 
 def boolean(name: str, value: Any) -> bool:
@@ -151,10 +166,10 @@ def proxies(name: str, value: Any) -> dict[str, str] | None:
 def certificate(name: str, value: Any) -> str | tuple[str, str] | None:
     """Return *value* if it is a path, or the paths of a certificate and its key."""
     if isinstance(value, (list, tuple)) and len(value) == 2:
-        return str(os.fspath(value[0])), str(os.fspath(value[1]))
+        return _existing(name, value[0]), _existing(name, value[1])
     if value is not None and not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name}: must be a path, or two of them, not {_kind(value)}")
-    return None if value is None else str(os.fspath(value))
+    return None if value is None else _existing(name, value)
 
 
 def trust(name: str, value: Any) -> bool | str | None:
@@ -163,13 +178,22 @@ def trust(name: str, value: Any) -> bool | str | None:
         return value
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name}: must be True, False or a path, not {_kind(value)}")
-    return str(os.fspath(value))
+    return _existing(name, value)
 
 
-def having(name: str, value: Any, verb: str) -> Any:
-    """Return *value* if it is None or has the method *verb*."""
-    if value is not None and not callable(getattr(value, verb, None)):
-        raise TypeError(f"{name}: must be an object with {verb}(), not {_kind(value)}")
+def _existing(name: str, value: Any) -> str:
+    path = str(os.fspath(value))
+    if not os.path.exists(path):  # `requests` would fail at each attempt, with an OSError
+        raise ValueError(f"{name}: there is no file {path!r} that this program can see")
+    return path
+
+
+def having(name: str, value: Any, *verbs: str) -> Any:
+    """Return *value* if it is None or has the methods *verbs*."""
+    has_all = all(callable(getattr(value, verb, None)) for verb in verbs)
+    if value is not None and (isinstance(value, type) or not has_all):
+        wanted = " and ".join(f"{verb}()" for verb in verbs)
+        raise TypeError(f"{name}: must be an object with {wanted}, not {_kind(value)}")
     return value
 
 
@@ -221,6 +245,18 @@ def hooks(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
     return found
 
 
+def given(name: str, value: Any, *variables: str) -> tuple[str, Any]:
+    """Return *name* and *value*; if it is None, both from the first of *variables* that is set."""
+    for variable in set_among(*variables) if value is None else ():
+        return f"{name} (from {variable})", os.environ[variable]
+    return name, value
+
+
+def set_among(*variables: str) -> list[str]:
+    """Return those of *variables* that are neither missing nor blank."""
+    return [variable for variable in variables if os.environ.get(variable, "").strip()]
+
+
 def api_key(value: Any) -> str:
     """
     Return the key, trimmed; "" where there is none.
@@ -228,27 +264,25 @@ def api_key(value: Any) -> str:
     Where *value* is None it is ``POSTHOG_PROJECT_TOKEN``, as official clients have it, else
     ``POSTHOG_API_KEY``.
     """
-    if value is None:
-        value = os.environ.get("POSTHOG_PROJECT_TOKEN") or os.environ.get("POSTHOG_API_KEY", "")
-    if not isinstance(value, str):
-        raise TypeError(f"api_key: must be a string, not {_kind(value)}")
-    key = value.strip()
+    name, value = given("api_key", value, *KEY_VARIABLES)
+    if not isinstance(value, (str, type(None))):
+        raise TypeError(f"{name}: must be a string, not {_kind(value)}")
+    key = (value or "").strip()
     if not key.isascii() or not key.isprintable():
-        raise ValueError("api_key: must have only printable ASCII characters")
+        raise ValueError(f"{name}: must have only printable ASCII characters")
     if key.startswith("phx_"):
         raise ValueError(
-            "api_key: a personal key (phx_…) cannot send events; give the project's (phc_…)"
+            f"{name}: a personal key (phx_…) cannot send events; give the project's (phc_…)"
         )
     return key
 
 
 def host(value: Any, default: str, name: str = "host") -> str:
     """Return the base URL without a slash at its end; the environment's, else *default*."""
-    if value is None:
-        value = os.environ.get("POSTHOG_HOST", "")
-    if not isinstance(value, str):
+    name, value = given(name, value, "POSTHOG_HOST")
+    if not isinstance(value, (str, type(None))):
         raise TypeError(f"{name}: must be a URL, not {_kind(value)}")
-    url = value.strip().rstrip("/") or default
+    url = (value or "").strip().rstrip("/") or default
     if not url:
         raise ValueError(f"{name}: this dialect has no default; give a URL")
     try:
@@ -266,13 +300,12 @@ def host(value: Any, default: str, name: str = "host") -> str:
     return url
 
 
-def broker(name: str, value: Any) -> str | None:
-    """Return a broker's URL, ``POSTHOG_BROKER`` where *value* is None; None for no broker."""
-    if value is None:
-        value = os.environ.get("POSTHOG_BROKER", "")
-    if not isinstance(value, str):
+def broker(name: str, value: Any) -> tuple[str, str | None]:
+    """Return *name* and a broker's URL, as `given` does; None for no broker."""
+    name, value = given(name, value, "POSTHOG_BROKER")
+    if not isinstance(value, (str, type(None))):
         raise TypeError(f"{name}: must be a URL, not {_kind(value)}")
-    return value.strip() or None
+    return name, (value or "").strip() or None
 
 
 def coding(value: Any, dialect: Dialect) -> str | None:

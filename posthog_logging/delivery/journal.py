@@ -88,6 +88,8 @@ class JournalSpool:
     ) -> None:
         if not os.fspath(path):
             raise ValueError("spool: an empty path; give the path of a folder")
+        if not _is_possible(path):
+            raise ValueError("spool: no folder can have this name: it has a NUL or a surrogate")
         self._folder = Folder(path)
         self._first_line = header_line({"posthog_logging": 1, "dialect": dialect, "host": host})
         self._max_bytes = max_bytes
@@ -540,6 +542,14 @@ class JournalSpool:
 def _writes_are_one_step() -> bool:
     """Return whether a write into a map is atomic, as it always is under the GIL."""
     return has_gil() or sys.version_info >= (3, 14)
+
+
+def _is_possible(path: str | os.PathLike[str]) -> bool:
+    """Return whether the file system could have *path*."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def _nowhere(text: bytes) -> int:

@@ -161,7 +161,7 @@ class EventOptions(Options):
     exception_hooks: bool = _checked(checks.boolean)
     exception_messages: bool = _checked(checks.boolean)
     exception_variables: bool = _checked(checks.boolean)
-    exception_steps: int = _checked(checks.whole, 0)
+    exception_steps: int = _checked(checks.whole, 0, 100_000)
     in_app_include: tuple[str, ...] = _checked(checks.names)
     in_app_exclude: tuple[str, ...] = _checked(checks.names)
     trace: bool = _checked(checks.boolean)

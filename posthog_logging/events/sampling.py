@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -163,4 +164,4 @@ class Ceiling:
                 "person_rate: must be at least 1 at once and more than 0 a second,"
                 f" not {burst} and {per_second}"
             )
-        return cls(burst, per_second)
+        return cls(min(burst, sys.maxsize), per_second)

@@ -18,6 +18,7 @@ from ..context import Bound
 from ..errors import steps
 from ..errors.exception_list import TASK
 from ..events import jsonable
+from .front import Reporter, reporter
 
 
 __all__ = ["HEADER", "connect"]
@@ -29,7 +30,7 @@ _LONGEST = 32_000  # characters of the header
 _RUNNING = "_posthog_logging_identity"
 
 
-def connect(handler: Any = None) -> None:
+def connect(handler: Reporter | None = None) -> None:
     """
     Bind in each task the identity and properties bound where it was sent.
 
@@ -37,12 +38,16 @@ def connect(handler: Any = None) -> None:
     *handler*.
 
     Args:
-        handler: a `PostHogHandler` that reports the exceptions of tasks, and delivers its queue
-            before a process of the pool ends. If it is on the root logger, it is added again
-            after a worker removes the root logger's handlers.
+        handler: a `PostHogHandler` or `Analytics` that reports the exceptions of tasks, and
+            delivers its queue before a process of the pool ends. If it is a handler on the root
+            logger, it is added again after a worker removes the root logger's handlers.
+
+    Raises:
+        TypeError: *handler* is something else.
     """
     from celery import signals
 
+    reporter(handler)
     place = _RootPlace(handler)
     receivers = {
         signals.before_task_publish: _send,
@@ -113,9 +118,8 @@ def _received(request: Any) -> Bound:
 
 
 def _report(handler: Any, exception: Any = None, **_: Any) -> None:
-    capture = getattr(handler, "capture_exception", None)
-    if capture is not None:
-        capture(exception, TASK)
+    if handler is not None:
+        handler.capture_exception(exception, boundary=TASK)
 
 
 def _deliver(handler: Any, **_: Any) -> None:

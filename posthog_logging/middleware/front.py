@@ -12,7 +12,7 @@ import time
 
 from collections.abc import Callable, Mapping
 from contextvars import Token
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from .. import context
 from ..context import Bound, Holder
@@ -23,7 +23,7 @@ from ..errors.exception_list import middleware
 from .request import STATUS, Identities, Request, describe
 
 
-__all__ = ["Front", "Options", "Served", "is_asset", "known"]
+__all__ = ["Front", "Options", "Reporter", "Served", "is_asset", "known", "reporter"]
 
 _ASSETS = frozenset(
     """avif bmp css eot gif ico jpeg jpg js map mjs mp3 mp4 ogg otf png svg ttf wasm webm
@@ -37,6 +37,23 @@ def is_asset(path: str) -> bool:
     return bool(name and dot) and ending.lower() in _ASSETS
 
 
+class Reporter(Protocol):
+    """Something that reports exceptions: a `PostHogHandler`, or an `Analytics`."""
+
+    def capture_exception(self, error: Any, /, *, boundary: Any) -> Any:
+        """Report *error*, which was caught at *boundary*."""
+        ...
+
+    def flush(self) -> Any:
+        """Deliver what waits."""
+        ...
+
+
+def reporter(handler: Any) -> Any:
+    """Return *handler* if it is None or a `Reporter`; raises TypeError for anything else."""
+    return checks.having("handler", handler, "capture_exception", "flush")
+
+
 class Options(TypedDict, total=False):
     """
     The options of every middleware.
@@ -46,7 +63,8 @@ class Options(TypedDict, total=False):
     *user* and *properties* may be ``async``.
 
     Keys:
-        handler: a `PostHogHandler` that reports exceptions which escape the application.
+        handler: a `PostHogHandler` or `Analytics` that reports exceptions which escape the
+            application.
         user: returns the authenticated user's id, or None; it wins over header and cookie.
         trust_headers: False ignores the identity and session in headers. Default True.
         cookie: True reads identity and session from the cookie of posthog-js if no header has
@@ -59,10 +77,11 @@ class Options(TypedDict, total=False):
         http_log: True sends PostHog's ``$http_log`` event for each request through the
             *handler*: without a person, under a hash of address, host and user agent. Default
             False.
-        is_asset: called with the path; returns True if the request is not to be logged.
+        is_asset: called with the path; returns True if the request is not to be logged. None
+            logs every request.
     """
 
-    handler: Any
+    handler: Reporter | None
     user: Callable[[Any], Any] | None
     trust_headers: bool
     cookie: bool | str
@@ -70,7 +89,7 @@ class Options(TypedDict, total=False):
     properties: Callable[[Any], Any] | None
     filter: Callable[[Any], Any] | None
     http_log: bool
-    is_asset: Callable[[str], Any]
+    is_asset: Callable[[str], Any] | None
 
 
 def known(options: Options, middleware: type) -> Options:
@@ -118,17 +137,18 @@ class Front:
         properties: Callable[[Any], Any] | None = None,
         filter: Callable[[Any], Any] | None = None,  # noqa: A002 - the stdlib's word
         http_log: bool = False,
-        is_asset: Callable[[str], Any] = is_asset,
+        is_asset: Callable[[str], Any] | None = is_asset,
         holder: Holder | None = None,
     ) -> None:
-        self.handler = handler
+        self.handler = reporter(handler)
         self._boundary = middleware(source)
         self._read = read
-        self._user = _callable("user", user)
-        self._properties = _callable("properties", properties)
-        self._filter = _callable("filter", filter)
-        self._is_asset = _callable("is_asset", is_asset) if http_log else None
-        if checks.boolean("http_log", http_log) and not hasattr(handler, "accept"):
+        self._user = checks.hook("user", user)
+        self._properties = checks.hook("properties", properties)
+        self._filter = checks.hook("filter", filter)
+        self._is_asset = checks.hook("is_asset", is_asset)
+        self._logs = checks.boolean("http_log", http_log)
+        if http_log and not hasattr(handler, "accept"):
             raise ValueError("http_log: needs a handler, which sends the events")
         self._identities = Identities(
             checks.boolean("trust_headers", trust_headers),
@@ -155,13 +175,13 @@ class Front:
 
     def report(self, error: BaseException) -> None:
         """Report an exception that escaped the application, if there is a handler."""
-        capture = getattr(self.handler, "capture_exception", None)
-        if capture is not None:
-            self._call("report", capture, error, self._boundary)
+        if self.handler is not None:
+            capture = self.handler.capture_exception
+            self._call("report", capture, error, boundary=self._boundary)
 
     def log(self, seen: Bound, path: str, status: int | None, duration: float) -> None:
         """Send ``$http_log`` for a request that ended, unless it was for an asset."""
-        if self._is_asset is None or self._call("is_asset", self._is_asset, path):
+        if not self._logs or (self._is_asset and self._call("is_asset", self._is_asset, path)):
             return
         kept = {key: seen.properties[key] for key in _LOGGED if key in seen.properties}
         client = ":".join(str(kept.get(key, "")) for key in ("$ip", "$host", "$raw_user_agent"))
@@ -213,10 +233,10 @@ class Front:
             self._warn(what, failure)
             return None
 
-    def _call(self, what: str, call: Callable[..., Any], *args: Any) -> Any:
+    def _call(self, what: str, call: Callable[..., Any], *args: Any, **more: Any) -> Any:
         """Return the result of *call*; if it raises, log that once and return None."""
         try:
-            return call(*args)
+            return call(*args, **more)
         except Exception as failure:
             self._warn(what, failure)
             return None
@@ -275,9 +295,3 @@ class Served:
         steps.end(self._trail)
         path = self._seen.properties.get("$pathname", "")
         self._front.log(self._seen, path, self._status, duration)
-
-
-def _callable(name: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise TypeError(f"{name}: must be a callable, not a value of type {type(value).__name__}")
-    return value
