@@ -765,7 +765,7 @@ def test_tail_of_what_is_no_address(
 
     monkeypatch.setenv("POSTHOG_HOST", url)
     assert 2 == main(["tail"])
-    assert "POSTHOG_HOST: must be a URL that begins with http://" in capsys.readouterr().err
+    assert "(from POSTHOG_HOST): must be a URL that begins with" in capsys.readouterr().err
 
 
 # import

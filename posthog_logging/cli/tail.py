@@ -84,7 +84,7 @@ def _events(options: argparse.Namespace) -> Iterator[Mapping[str, Any]]:
 def _base(given: str | None) -> str:
     """Return the inspector's address; a wrong one is wrong usage."""
     try:
-        return checks.host(given, _DEFAULT, "POSTHOG_HOST" if given is None else "--url")
+        return checks.host(given, _DEFAULT, "--url")
     except ValueError as error:
         raise CommandError(str(error)) from None
 

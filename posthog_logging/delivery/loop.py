@@ -136,6 +136,7 @@ class DeliveryLoop:
         tries = max(one.tries for one in self._serving)
         closes = any(one.closes for one in self._serving)
         done = self._deliver(max(one.deadline for one in self._serving), tries, bounded, closes)
+        self._note_room()  # before the answer: who has flushed finds the queue empty
         for one in self._serving:
             one.result = done
         if closes:
