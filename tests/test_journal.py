@@ -596,6 +596,44 @@ def test_the_folder_is_deleted(folder: Path, make: Any, told: Told) -> None:
     assert [] == told.lost == told.texts
 
 
+OUT_OF_REACH = """
+import os, sys
+from posthog_logging.delivery.journal import JournalSpool
+if os.getuid() == 0:  # root reaches everything
+    os.setgid(65534)
+    os.setuid(65534)
+told = []
+folder = sys.argv[1] + "/spool"
+spool = JournalSpool(
+    folder, dialect="posthog", host="http://x", warn=lambda topic, text: told.append(text)
+)
+assert spool.admit(b'{"uuid":"1"}') is True
+os.chmod(folder, 0)
+spool.append([])
+item = spool.admit(b'{"uuid":"2"}')
+spool.append([item])
+print(item, len(spool), told)
+os.chmod(folder, 0o700)
+spool.append([])
+print([line for _ in range(2) for _, line in spool.take(99, 9999)])
+spool.close()
+"""
+
+
+def test_the_folder_is_out_of_reach(run_script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is raised and nothing lost: what was written is there, what comes is in memory."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE")]:
+        monkeypatch.delenv(name)  # nobody may write its file either
+    with tempfile.TemporaryDirectory() as name:  # below `tmp_path`, nobody else may look
+        Path(name).chmod(0o777)
+        done = run_script(OUT_OF_REACH, name)
+
+    assert "" == done.stderr
+    first, second = done.stdout.splitlines()
+    assert """b'{"uuid":"2"}' 2 ['no spool (Permission denied); events wait in memory']""" == first
+    assert """[b'{"uuid":"1"}', b'{"uuid":"2"}']""" == second
+
+
 def test_a_segment_is_cut_by_somebody(folder: Path, make: Any, told: Told) -> None:
     """Lines that were cut off below us are counted as lost, and nothing hangs."""
     path = left_behind(folder, lines_from(0, 10))

@@ -523,7 +523,9 @@ class JournalSpool:
         with self._lock:
             here = list(self._segments)
             for segment in (self._active, self._next):
-                if segment is not None and not segment.path.exists():  # another program deleted it
+                # Another program may have deleted it, or its folder cannot be reached any more.
+                # `Path.exists` may raise.
+                if segment is not None and not os.path.exists(segment.path):
                     self._active = self._next = None
                     self._write = _nowhere
         known = {segment.path for segment in here}

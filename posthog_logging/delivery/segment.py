@@ -137,7 +137,8 @@ class Segment:
         except BaseException:
             self.abandon()
             raise
-        if not is_orphan or not self.path.exists():  # its owner deleted it between the two calls
+        # Its owner may have deleted it between the two calls. `Path.exists` may raise.
+        if not is_orphan or not os.path.exists(self.path):
             self.abandon()
             return False
         return True
