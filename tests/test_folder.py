@@ -280,6 +280,36 @@ def test_a_damaged_header(folder: Path, make: Any) -> None:
     assert [path.with_suffix(".damaged")] == files(folder)
 
 
+HEADERS: dict[str, Callable[[bytes], bytes]] = {
+    "another key": lambda content: content.replace(b'"acked"', b'"ackeX"'),
+    "another version": lambda content: content.replace(b":1,", b":3,", 1),
+    "no comma": lambda content: content.replace(b'x","acked', b'x"}"acked'),
+    "no end": lambda content: content.replace(b"}\n", b"}\v", 1),
+    "two lines": lambda content: content.replace(b"_", b"\n", 1),
+    "line ends of Windows": lambda content: content.replace(b"\n", b"\r\n"),
+    "spaces": lambda content: content.replace(b'":', b'": ', 4).replace(b',"', b', "', 3),
+}
+
+
+@pytest.mark.parametrize("change", HEADERS.values(), ids=HEADERS)
+def test_a_changed_header(change: Callable[[bytes], bytes], folder: Path, make: Any) -> None:
+    """While it names the destination, its lines are delivered, and nothing is written into it."""
+    lines = lines_from(0, 20)
+    path = left_behind(folder, lines)
+    content = change(path.read_bytes())
+    path.write_bytes(content)
+    first = make()
+    first.append([])
+    first.ack(first.take(5, ALL))
+    first.close()
+    (info,) = segments_in(folder)
+
+    assert content == path.read_bytes()
+    assert ("posthog", HOST, 20) == (info.dialect, info.host, info.events)
+    assert lines == [line.rstrip() for line in take_all(make())]
+    assert [path.with_suffix(".damaged")] == files(folder)
+
+
 def test_damage_is_no_gap_after_a_rewind(folder: Path, make: Any, log: Log) -> None:
     """What is damaged is counted once, however often the rest is handed out."""
     lines = lines_from(0, 10)
