@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -1406,6 +1407,33 @@ def test_spool_drain_skips_and_reports(
     assert f"home-made to {inspector.url}: skipped, dialect:" in shown
     assert "posthog to no address: skipped, host:" in shown
     assert "3 events still waiting." in shown
+
+
+def test_spool_names_what_it_cannot_read(
+    tmp_path: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No verb passes over a file that may hold events: what names no address can be imported."""
+    folder = tmp_path / "spool"
+    orphans(folder, 2, inspector.url)
+    damaged, nameless = sorted(folder.iterdir())
+    damaged.write_bytes(damaged.read_bytes().replace(b":1,", b":3,", 1))
+    nameless.write_bytes(bytes(50) + nameless.read_bytes()[50:])
+
+    with nameless.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as a program does that still delivers it
+        assert 0 == main(["spool", "show", str(folder)])
+        assert str(nameless) not in capsys.readouterr().out
+    verbs = [*_VERBS, "drain"]
+    statuses = [main(["spool", verb, str(folder), "--api-key", KEY]) for verb in verbs]
+    shown = capsys.readouterr().out
+
+    assert [0, 1, 1, 1] == statuses
+    assert "1 event waits." in shown
+    assert "damaged in its first line: no event is lost, all wait" in shown
+    told = f"{nameless.name}: unreadable: its first line is damaged, or somebody else's. To do: "
+    assert 3 == shown.count(f"{told}`posthog-logging import {nameless}`")
+    assert 2 == shown.count("Nothing else waits.")
+    assert 1 == len(inspector.events)
 
 
 def test_spool_drain_of_nothing_needs_no_key(
