@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -1434,6 +1435,44 @@ def test_spool_names_what_it_cannot_read(
     assert 3 == shown.count(f"{told}`posthog-logging import {nameless}`")
     assert 2 == shown.count("Nothing else waits.")
     assert 1 == len(inspector.events)
+
+
+HIDDEN = """
+import os, sys
+from posthog_logging.cli import main
+from posthog_logging.delivery.journal import JournalSpool
+verbs = ["show", "check", "drain"]
+for verb in verbs:  # imports what they need
+    main(["spool", verb, sys.argv[1]])
+if os.getuid() == 0:  # root reads everything
+    os.setgid(65534)
+    os.setuid(65534)
+folder = sys.argv[1] + "/spool"
+journal = JournalSpool(folder, dialect="posthog", host="http://x")
+journal.admit(b"{}")
+journal.close()
+(name,) = os.listdir(folder)
+os.chmod(folder + "/" + name, 0)
+first = [main(["spool", verb, folder]) for verb in verbs]
+os.chmod(folder, 0)
+print(first, [main(["spool", verb, folder]) for verb in verbs])
+os.chmod(folder, 0o700)
+"""
+
+
+def test_spool_that_one_may_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is hidden from the user is no empty spool: every verb says so."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE")]:
+        monkeypatch.delenv(name)  # nobody may write its file either
+    with tempfile.TemporaryDirectory() as folder:  # below `tmp_path`, nobody else may look
+        Path(folder).chmod(0o777)
+        done = run(folder, program=(sys.executable, "-c", HIDDEN))
+
+    assert [f"posthog-logging spool: {folder}/spool: Permission denied"] * 3 == (
+        done.stderr.splitlines()
+    )
+    assert 3 == done.stdout.count("cannot be opened (Permission denied)")
+    assert "[0, 1, 1] [2, 2, 2]" == done.stdout.splitlines()[-1]
 
 
 def test_spool_drain_of_nothing_needs_no_key(

@@ -69,6 +69,10 @@ def run(options: argparse.Namespace) -> int:
     (folder,) = folders
     if not os.path.isdir(folder):
         raise CommandError(f"{folder}: there is no such folder")
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        raise CommandError(f"{folder}: {error.strerror}") from None
     return _VERBS[verb](options, folder)
 
 
