@@ -1075,14 +1075,17 @@ def test_doctor_hides_the_proxys_password(inspector: Inspector) -> None:
 def test_doctor_looks_into_a_spool(
     tmp_path: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What waits in a spool is counted; a folder that is not there is wrong."""
+    """What waits in a spool is counted; a folder or a file that cannot be read is wrong."""
     words = ("--host", inspector.url, "--api-key", KEY, "--spool")
 
     empty, found = examine(capsys, *words, str(tmp_path))
     missing, not_found = examine(capsys, *words, str(tmp_path / "none"))
+    (tmp_path / "1-1-1.ndjson").write_bytes(bytes(100))
+    damaged, unreadable = examine(capsys, *words, str(tmp_path))
 
     assert (0, "ok") == (empty, found["spool"][0])
     assert (1, "WRONG") == (missing, not_found["spool"][0])
+    assert (1, "WRONG") == (damaged, unreadable["spool"][0])
 
 
 @pytest.mark.parametrize(
