@@ -596,6 +596,28 @@ def test_the_folder_is_deleted(folder: Path, make: Any, told: Told) -> None:
     assert [] == told.lost == told.texts
 
 
+def test_the_folder_is_replaced(folder: Path, make: Any, told: Told) -> None:
+    """Where a backup is put back, soon a new segment takes what comes; all is sent once."""
+    spool = make()
+    lines = lines_from(0, 30)
+    for line in lines[:10]:
+        spool.admit(line)
+    shutil.copytree(folder, folder.with_name("backup"))
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("backup"), folder)
+    for line in lines[10:20]:
+        spool.admit(line)
+    spool.append([])
+    for line in lines[20:]:
+        spool.admit(line)
+
+    on_disk = b"".join(path.read_bytes() for path in files(folder))
+    assert [*lines[:10], *lines[20:]] == [line for line in lines if line in on_disk]
+    assert lines == take_all(spool)
+    spool.close()
+    assert [] == files(folder) == told.lost == told.texts
+
+
 OUT_OF_REACH = """
 import os, sys
 from posthog_logging.delivery.journal import JournalSpool

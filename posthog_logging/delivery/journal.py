@@ -523,9 +523,7 @@ class JournalSpool:
         with self._lock:
             here = list(self._segments)
             for segment in (self._active, self._next):
-                # Another program may have deleted it, or its folder cannot be reached any more.
-                # `Path.exists` may raise.
-                if segment is not None and not os.path.exists(segment.path):
+                if segment is not None and not segment.is_in_place():
                     self._active = self._next = None
                     self._write = _nowhere
         known = {segment.path for segment in here}

@@ -141,11 +141,17 @@ class Segment:
         except BaseException:
             self.abandon()
             raise
-        # Its owner may have deleted it between the two calls. `Path.exists` may raise.
-        if not is_orphan or not os.path.exists(self.path):
+        if not is_orphan or not self.is_in_place():  # deleted by its owner between the two calls
             self.abandon()
             return False
         return True
+
+    def is_in_place(self) -> bool:
+        """Return whether the file is still in its folder, and not another one, such as a copy."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.fd))
+        except OSError:
+            return False
 
     def read(self, start: int, stop: int) -> bytes:
         """Return the bytes from *start* to *stop*, fewer if the file is shorter."""
