@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import posthog_logging
 
 from posthog_logging.delivery import segment
+from posthog_logging.delivery.folder import Folder
 from posthog_logging.delivery.journal import JournalSpool, segments_in
 from posthog_logging.delivery.spool import RECEIPT
 
@@ -348,6 +349,17 @@ def test_little_is_kept_aside(folder: Path, make: Any) -> None:
 
     assert not list(folder.glob("*.damaged"))
     assert size_of(folder) <= 40_000
+
+
+def test_a_clock_before_1970(folder: Path, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test's clock says, the names of files have this library's form."""
+    monkeypatch.setattr(time, "time_ns", lambda: -(10**18))
+    spool = make()
+    spool.admit(b"{}")
+
+    (path,) = files(folder)
+    assert Folder(folder).owns(path)
+    assert size_of(folder) == Folder(folder).size()
 
 
 # Files of others

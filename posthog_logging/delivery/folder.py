@@ -65,7 +65,8 @@ class Folder:
     def new_path(self) -> Path:
         """Return a path for a new segment, after making the folder if need be."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return self.path / f"{os.getpid()}-{time.time_ns():x}-{next(_serial)}{SUFFIX}"
+        now = abs(time.time_ns())  # a test's clock may stand before 1970
+        return self.path / f"{os.getpid()}-{now:x}-{next(_serial)}{SUFFIX}"
 
     def segments(self) -> list[Path]:
         """Return the files that may be segments, oldest first."""
