@@ -508,6 +508,27 @@ def test_crashes_in_an_outage_take_little(folder: Path, make: Any) -> None:
     assert {b'{"uuid":"%d"}' % number for number in range(40)} == set(take_all(small))
 
 
+SHORT = """
+import os, sys
+from posthog_logging.delivery.journal import JournalSpool
+for number in range(int(sys.argv[2])):
+    if os.fork() == 0:
+        spool = JournalSpool(
+            sys.argv[1], dialect="posthog", host="http://x", max_bytes=int(sys.argv[3])
+        )
+        os._exit(spool.admit(b'{"uuid":"%d"}' % number) is not True)
+    assert os.wait()[1] == 0, number
+"""
+
+
+def test_short_lives_share_the_room(folder: Path, make: Any) -> None:
+    """What killed processes reserved, and did not use, is room for those that come after."""
+    done = run(SHORT, folder, 40, 100_000)
+
+    assert "" == done.stderr
+    assert 40 == len(take_all(make()))
+
+
 def test_a_segment_takes_what_it_needs(folder: Path, make: Any) -> None:
     """The first segment is small, those of a busy process are large."""
     spool = make()
