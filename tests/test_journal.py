@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -576,6 +577,23 @@ def test_a_full_disk(small_disk: Path, make: Any, told: Told) -> None:
     assert ["no spool (No space left on device); events wait in memory"] == told.texts
     assert lines == take_all(spool)
     assert [] == told.lost
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_disk_that_reserves_nothing(
+    number: int, make: Any, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the C library does not help out, as musl does not, a segment is written full."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    spool = make()
+
+    assert spool.admit(b"{}") is RECEIPT
+    assert [b"{}"] == take_all(spool)
+    assert [] == told.texts
 
 
 def test_the_folder_is_deleted(folder: Path, make: Any, told: Told) -> None:

@@ -50,6 +50,8 @@ NEW = ".new"  # until the segment is locked and has its header
 DAMAGED = ".damaged"  # read as far as possible, and kept for people to look at
 
 _HEAD = 64 * 1024
+# Of file systems that cannot reserve blocks, where the C library does not write zeros instead.
+_NO_FALLOCATE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 _MARK = b'"acked":'
 _DIGITS = 12
 _FROM_END = _DIGITS + len("}\n")  # where the number begins, from the end of the header line
@@ -480,8 +482,13 @@ def _header_in(data: bytes) -> tuple[dict[str, Any], int] | None:
 def _allocate(fd: int, size: int) -> None:
     """Reserve the blocks: on a full disk, a store into the map would be a SIGBUS."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, size)
-    elif os.pwrite(fd, b"\0" * size, 0) < size:
+        try:
+            os.posix_fallocate(fd, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in _NO_FALLOCATE:
+                raise
+    if os.pwrite(fd, b"\0" * size, 0) < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
