@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -1073,14 +1075,17 @@ def test_doctor_hides_the_proxys_password(inspector: Inspector) -> None:
 def test_doctor_looks_into_a_spool(
     tmp_path: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What waits in a spool is counted; a folder that is not there is wrong."""
+    """What waits in a spool is counted; a folder or a file that cannot be read is wrong."""
     words = ("--host", inspector.url, "--api-key", KEY, "--spool")
 
     empty, found = examine(capsys, *words, str(tmp_path))
     missing, not_found = examine(capsys, *words, str(tmp_path / "none"))
+    (tmp_path / "1-1-1.ndjson").write_bytes(bytes(100))
+    damaged, unreadable = examine(capsys, *words, str(tmp_path))
 
     assert (0, "ok") == (empty, found["spool"][0])
     assert (1, "WRONG") == (missing, not_found["spool"][0])
+    assert (1, "WRONG") == (damaged, unreadable["spool"][0])
 
 
 @pytest.mark.parametrize(
@@ -1441,6 +1446,71 @@ def test_spool_drain_skips_and_reports(
     assert f"home-made to {inspector.url}: skipped, dialect:" in shown
     assert "posthog to no address: skipped, host:" in shown
     assert "3 events still waiting." in shown
+
+
+def test_spool_names_what_it_cannot_read(
+    tmp_path: Path, inspector: Inspector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No verb passes over a file that may hold events: what names no address can be imported."""
+    folder = tmp_path / "spool"
+    orphans(folder, 2, inspector.url)
+    damaged, nameless = sorted(folder.iterdir())
+    damaged.write_bytes(damaged.read_bytes().replace(b":1,", b":3,", 1))
+    nameless.write_bytes(bytes(50) + nameless.read_bytes()[50:])
+
+    with nameless.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as a program does that still delivers it
+        assert 0 == main(["spool", "show", str(folder)])
+        assert str(nameless) not in capsys.readouterr().out
+    verbs = [*_VERBS, "drain"]
+    statuses = [main(["spool", verb, str(folder), "--api-key", KEY]) for verb in verbs]
+    shown = capsys.readouterr().out
+
+    assert [0, 1, 1, 1] == statuses
+    assert "1 event waits." in shown
+    assert "damaged in its first line: no event is lost, all wait" in shown
+    told = f"{nameless.name}: unreadable: its first line is damaged, or somebody else's. To do: "
+    assert 3 == shown.count(f"{told}`posthog-logging import {nameless}`")
+    assert 2 == shown.count("Nothing else waits.")
+    assert 1 == len(inspector.events)
+
+
+HIDDEN = """
+import os, sys
+from posthog_logging.cli import main
+from posthog_logging.delivery.journal import JournalSpool
+verbs = ["show", "check", "drain"]
+for verb in verbs:  # imports what they need
+    main(["spool", verb, sys.argv[1]])
+if os.getuid() == 0:  # root reads everything
+    os.setgid(65534)
+    os.setuid(65534)
+folder = sys.argv[1] + "/spool"
+journal = JournalSpool(folder, dialect="posthog", host="http://x")
+journal.admit(b"{}")
+journal.close()
+(name,) = os.listdir(folder)
+os.chmod(folder + "/" + name, 0)
+first = [main(["spool", verb, folder]) for verb in verbs]
+os.chmod(folder, 0)
+print(first, [main(["spool", verb, folder]) for verb in verbs])
+os.chmod(folder, 0o700)
+"""
+
+
+def test_spool_that_one_may_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is hidden from the user is no empty spool: every verb says so."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE")]:
+        monkeypatch.delenv(name)  # nobody may write its file either
+    with tempfile.TemporaryDirectory() as folder:  # below `tmp_path`, nobody else may look
+        Path(folder).chmod(0o777)
+        done = run(folder, program=(sys.executable, "-c", HIDDEN))
+
+    assert [f"posthog-logging spool: {folder}/spool: Permission denied"] * 3 == (
+        done.stderr.splitlines()
+    )
+    assert 3 == done.stdout.count("cannot be opened (Permission denied)")
+    assert "[0, 1, 1] [2, 2, 2]" == done.stdout.splitlines()[-1]
 
 
 def test_spool_drain_of_nothing_needs_no_key(

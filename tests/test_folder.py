@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import posthog_logging
 
 from posthog_logging.delivery import segment
+from posthog_logging.delivery.folder import Folder
 from posthog_logging.delivery.journal import JournalSpool, segments_in
 from posthog_logging.delivery.spool import RECEIPT
 
@@ -280,6 +281,36 @@ def test_a_damaged_header(folder: Path, make: Any) -> None:
     assert [path.with_suffix(".damaged")] == files(folder)
 
 
+HEADERS: dict[str, Callable[[bytes], bytes]] = {
+    "another key": lambda content: content.replace(b'"acked"', b'"ackeX"'),
+    "another version": lambda content: content.replace(b":1,", b":3,", 1),
+    "no comma": lambda content: content.replace(b'x","acked', b'x"}"acked'),
+    "no end": lambda content: content.replace(b"}\n", b"}\v", 1),
+    "two lines": lambda content: content.replace(b"_", b"\n", 1),
+    "line ends of Windows": lambda content: content.replace(b"\n", b"\r\n"),
+    "spaces": lambda content: content.replace(b'":', b'": ', 4).replace(b',"', b', "', 3),
+}
+
+
+@pytest.mark.parametrize("change", HEADERS.values(), ids=HEADERS)
+def test_a_changed_header(change: Callable[[bytes], bytes], folder: Path, make: Any) -> None:
+    """While it names the destination, its lines are delivered, and nothing is written into it."""
+    lines = lines_from(0, 20)
+    path = left_behind(folder, lines)
+    content = change(path.read_bytes())
+    path.write_bytes(content)
+    first = make()
+    first.append([])
+    first.ack(first.take(5, ALL))
+    first.close()
+    (info,) = segments_in(folder)
+
+    assert content == path.read_bytes()
+    assert ("posthog", HOST, 20) == (info.dialect, info.host, info.events)
+    assert lines == [line.rstrip() for line in take_all(make())]
+    assert [path.with_suffix(".damaged")] == files(folder)
+
+
 def test_damage_is_no_gap_after_a_rewind(folder: Path, make: Any, log: Log) -> None:
     """What is damaged is counted once, however often the rest is handed out."""
     lines = lines_from(0, 10)
@@ -318,6 +349,17 @@ def test_little_is_kept_aside(folder: Path, make: Any) -> None:
 
     assert not list(folder.glob("*.damaged"))
     assert size_of(folder) <= 40_000
+
+
+def test_a_clock_before_1970(folder: Path, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test's clock says, the names of files have this library's form."""
+    monkeypatch.setattr(time, "time_ns", lambda: -(10**18))
+    spool = make()
+    spool.admit(b"{}")
+
+    (path,) = files(folder)
+    assert Folder(folder).owns(path)
+    assert size_of(folder) == Folder(folder).size()
 
 
 # Files of others
@@ -464,6 +506,27 @@ def test_crashes_in_an_outage_take_little(folder: Path, make: Any) -> None:
 
     assert size_of(folder) < 40 * 1024
     assert {b'{"uuid":"%d"}' % number for number in range(40)} == set(take_all(small))
+
+
+SHORT = """
+import os, sys
+from posthog_logging.delivery.journal import JournalSpool
+for number in range(int(sys.argv[2])):
+    if os.fork() == 0:
+        spool = JournalSpool(
+            sys.argv[1], dialect="posthog", host="http://x", max_bytes=int(sys.argv[3])
+        )
+        os._exit(spool.admit(b'{"uuid":"%d"}' % number) is not True)
+    assert os.wait()[1] == 0, number
+"""
+
+
+def test_short_lives_share_the_room(folder: Path, make: Any) -> None:
+    """What killed processes reserved, and did not use, is room for those that come after."""
+    done = run(SHORT, folder, 40, 100_000)
+
+    assert "" == done.stderr
+    assert 40 == len(take_all(make()))
 
 
 def test_a_segment_takes_what_it_needs(folder: Path, make: Any) -> None:

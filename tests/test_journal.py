@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -394,14 +395,17 @@ HEADER = CONTENT.index(b"\n") + 1
 
 
 @pytest.mark.parametrize("rest", [b"", b"\0" * 9000], ids=["cut", "zeros"])
-def test_torn_at_every_byte(rest: bytes, folder: Path, make: Any) -> None:
-    """Wherever the writing ended, every line before is there, and nothing else."""
+def test_torn_at_every_byte(rest: bytes, folder: Path, make: Any, told: Told) -> None:
+    """Wherever the writing ended, every line before is there; the torn one counts as broken."""
     folder.mkdir()
+    torn = 0
     for stop in range(HEADER, len(CONTENT) + 1):
         (folder / "1-1-1.ndjson").write_bytes(CONTENT[:stop] + rest)
         whole = CONTENT[HEADER:stop].count(b"\n")
         spool = make()
+        torn += CONTENT[stop - 1] != 10
         assert LINES[:whole] == take_all(spool), stop
+        assert [("broken", 1)] * torn == told.lost, stop
         spool.close()
 
     assert [] == files(folder)
@@ -578,6 +582,23 @@ def test_a_full_disk(small_disk: Path, make: Any, told: Told) -> None:
     assert [] == told.lost
 
 
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_disk_that_reserves_nothing(
+    number: int, make: Any, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the C library does not help out, as musl does not, a segment is written full."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    spool = make()
+
+    assert spool.admit(b"{}") is RECEIPT
+    assert [b"{}"] == take_all(spool)
+    assert [] == told.texts
+
+
 def test_the_folder_is_deleted(folder: Path, make: Any, told: Told) -> None:
     """What was written is still sent, and soon a new segment in a new folder takes what comes."""
     spool = make()
@@ -594,6 +615,66 @@ def test_the_folder_is_deleted(folder: Path, make: Any, told: Told) -> None:
     assert lines[20:] == files(folder)[0].read_bytes().rstrip(b"\0").split(b"\n")[1:-1]
     assert lines == take_all(spool)
     assert [] == told.lost == told.texts
+
+
+def test_the_folder_is_replaced(folder: Path, make: Any, told: Told) -> None:
+    """Where a backup is put back, soon a new segment takes what comes; all is sent once."""
+    spool = make()
+    lines = lines_from(0, 30)
+    for line in lines[:10]:
+        spool.admit(line)
+    shutil.copytree(folder, folder.with_name("backup"))
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("backup"), folder)
+    for line in lines[10:20]:
+        spool.admit(line)
+    spool.append([])
+    for line in lines[20:]:
+        spool.admit(line)
+
+    on_disk = b"".join(path.read_bytes() for path in files(folder))
+    assert [*lines[:10], *lines[20:]] == [line for line in lines if line in on_disk]
+    assert lines == take_all(spool)
+    spool.close()
+    assert [] == files(folder) == told.lost == told.texts
+
+
+OUT_OF_REACH = """
+import os, sys
+from posthog_logging.delivery.journal import JournalSpool
+if os.getuid() == 0:  # root reaches everything
+    os.setgid(65534)
+    os.setuid(65534)
+told = []
+folder = sys.argv[1] + "/spool"
+spool = JournalSpool(
+    folder, dialect="posthog", host="http://x", warn=lambda topic, text: told.append(text)
+)
+assert spool.admit(b'{"uuid":"1"}') is True
+os.chmod(folder, 0)
+spool.append([])
+item = spool.admit(b'{"uuid":"2"}')
+spool.append([item])
+print(item, len(spool), told)
+os.chmod(folder, 0o700)
+spool.append([])
+print([line for _ in range(2) for _, line in spool.take(99, 9999)])
+spool.close()
+"""
+
+
+def test_the_folder_is_out_of_reach(run_script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is raised and nothing lost: what was written is there, what comes is in memory."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE")]:
+        monkeypatch.delenv(name)  # nobody may write its file either
+    with tempfile.TemporaryDirectory() as name:  # below `tmp_path`, nobody else may look
+        Path(name).chmod(0o777)
+        done = run_script(OUT_OF_REACH, name)
+
+    assert "" == done.stderr
+    first, second = done.stdout.splitlines()
+    assert """b'{"uuid":"2"}' 2 ['no spool (Permission denied); events wait in memory']""" == first
+    assert """[b'{"uuid":"1"}', b'{"uuid":"2"}']""" == second
 
 
 def test_a_segment_is_cut_by_somebody(folder: Path, make: Any, told: Told) -> None:

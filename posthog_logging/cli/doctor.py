@@ -339,15 +339,25 @@ def _clock(headers: Mapping[str, str], now: float) -> Finding:
 
 
 def _spool(folder: str) -> Finding:
-    if not os.path.isdir(folder):
+    try:
+        os.listdir(folder)
+    except OSError as error:
         return Finding(
             WRONG,
             "spool",
-            f"{folder}: there is no such folder",
-            "check the path; a handler with spool= makes the folder at its first event",
+            f"{folder}: {error.strerror}",
+            "check the path, and that you are the user of the program; a handler with spool= "
+            "makes the folder at its first event",
         )
-    from ..delivery.journal import segments_in  # not on Windows, which has no flock
+    from ..delivery.folder import segments_in, unreadable_in  # not on Windows: it has no flock
 
+    if unreadable := len(unreadable_in(folder)):
+        return Finding(
+            WRONG,
+            "spool",
+            f"{counted(unreadable, 'file')} that may hold events cannot be read",
+            f"`posthog-logging spool show {folder}` names what to do with each",
+        )
     segments = segments_in(folder)
     orphans = sum(not one.in_use for one in segments)
     waiting, size = sum(one.events for one in segments), sum(one.size for one in segments)

@@ -69,6 +69,10 @@ def run(options: argparse.Namespace) -> int:
     (folder,) = folders
     if not os.path.isdir(folder):
         raise CommandError(f"{folder}: there is no such folder")
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        raise CommandError(f"{folder}: {error.strerror}") from None
     return _VERBS[verb](options, folder)
 
 
@@ -79,6 +83,8 @@ def _show(options: argparse.Namespace, folder: str) -> int:
         output.give({**one._asdict(), "path": str(one.path)})
     output.table(_COLUMNS, [_row(one) for one in segments])
     output.say(f"{_wait(sum(one.events for one in segments))}.")
+    for text in _unreadable(folder):
+        output.say(text)
     return OK
 
 
@@ -102,12 +108,14 @@ def _drain(options: argparse.Namespace, folder: str) -> int:
     destination.ensure_enabled()
     output = Output(options.json)
     dialects = {one.dialect for one in _free(folder)}
-    if not dialects:
+    skipped = Counter(_unreadable(folder))
+    if not dialects and not skipped:
         output.say("Nothing to deliver: no event waits, except in files of running programs.")
         return OK
-    if dialects != {NEUTRAL.name}:  # a broker needs no key
+    if dialects - {NEUTRAL.name}:  # a broker needs no key
         _handler(options, "posthog", options.host).close()  # raises if key or host are wrong
-    skipped = _readdress(options, folder) if options.host else Counter[str]()
+    if options.host:
+        skipped += _readdress(options, folder)
     done = []
     for dialect, host in sorted({(one.dialect, one.host) for one in _free(folder)}):
         try:
@@ -118,7 +126,8 @@ def _drain(options: argparse.Namespace, folder: str) -> int:
         output.say(text)
         output.give({"skipped": text})
     left = sum(one.events for one in _spools().segments_in(folder))
-    output.say(f"{counted(left, 'event')} still waiting." if left else "Nothing waits any more.")
+    rest = "Nothing else waits." if skipped else "Nothing waits any more."
+    output.say(f"{counted(left, 'event')} still waiting." if left else rest)
     return OK if all(done) and not skipped and not _free(folder) else FAILED
 
 
@@ -206,6 +215,15 @@ def _free(folder: str) -> Sequence[SegmentInfo]:
         one
         for one in _spools().segments_in(folder)
         if not one.in_use and (one.events or one.broken)
+    ]
+
+
+def _unreadable(folder: str) -> list[str]:
+    """Return a sentence for each file that may hold events and cannot be read."""
+    return [
+        f"{path.name}: {state}. To do: `posthog-logging import {path}`, run by a user who may "
+        "read it, sends the events that are whole in it; then delete it"
+        for path, state, *_ in _spools().unreadable_in(folder)
     ]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import stat
 import time
 
 from contextlib import suppress
@@ -20,7 +21,7 @@ from . import segment
 from .segment import DAMAGED, NEW, SUFFIX, Segment
 
 
-__all__ = ["Finding", "Folder", "SegmentInfo", "findings_in", "segments_in"]
+__all__ = ["Finding", "Folder", "SegmentInfo", "findings_in", "segments_in", "unreadable_in"]
 
 _NEW_FOR = 60.0  # seconds, which is longer than it takes to make a segment
 _MOST_DAMAGED = 16  # files
@@ -43,6 +44,7 @@ class SegmentInfo(NamedTuple):
     size: int
     oldest: str
     broken: int = 0
+    has_header: bool = True
 
 
 class Finding(NamedTuple):
@@ -63,7 +65,8 @@ class Folder:
     def new_path(self) -> Path:
         """Return a path for a new segment, after making the folder if need be."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return self.path / f"{os.getpid()}-{time.time_ns():x}-{next(_serial)}{SUFFIX}"
+        now = abs(time.time_ns())  # a test's clock may stand before 1970
+        return self.path / f"{os.getpid()}-{now:x}-{next(_serial)}{SUFFIX}"
 
     def segments(self) -> list[Path]:
         """Return the files that may be segments, oldest first."""
@@ -125,7 +128,14 @@ class Folder:
 def segments_in(path: str | os.PathLike[str]) -> list[SegmentInfo]:
     """Return what waits in the spool at *path*, oldest first, without changing anything."""
     found = (_look_into(file) for file in Folder(path).segments())
-    return [info for info in found if info is not None]
+    return [info for info in found if isinstance(info, SegmentInfo)]
+
+
+def unreadable_in(path: str | os.PathLike[str]) -> list[Finding]:
+    """Return the files of the spool at *path* that may hold events and cannot be read."""
+    folder = Folder(path)
+    found = ((file, _look_into(file)) for file in filter(folder.owns, folder.segments()))
+    return [Finding(file, why, True) for file, why in found if isinstance(why, str)]
 
 
 def findings_in(path: str | os.PathLike[str]) -> list[Finding]:
@@ -137,9 +147,11 @@ def findings_in(path: str | os.PathLike[str]) -> list[Finding]:
 def _judge(folder: Folder, path: Path) -> Finding:
     if path.suffix == SUFFIX:
         info = _look_into(path)
-        if info is not None:
+        if isinstance(info, SegmentInfo):
             state, is_wrong = _state_of(info)
             return Finding(path, state, is_wrong, info)
+        if isinstance(info, str) and folder.owns(path):
+            return Finding(path, info, True)
     if not folder.owns(path):
         return Finding(path, "not ours, left alone", False)
     state, is_wrong = _STATES[path.suffix]
@@ -151,6 +163,8 @@ def _state_of(info: SegmentInfo) -> tuple[str, bool]:
         return "in use", False
     if info.broken:
         return f"damaged: about {info.broken} events are lost, the rest waits", True
+    if not info.has_header:
+        return "damaged in its first line: no event is lost, all wait", True
     return ("waits" if info.events else "empty"), False
 
 
@@ -164,23 +178,26 @@ _STATES = {
 }
 
 
-def _look_into(path: Path) -> SegmentInfo | None:
+def _look_into(path: Path) -> SegmentInfo | str | None:
+    """Return what a file holds; if it cannot be read, the reason; None if it cannot hold any."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # it may be a pipe
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        return f"cannot be opened ({error.strerror})"
     try:
-        return _describe(path, fd)
-    except OSError:  # a folder, a pipe
-        return None
+        return _describe(path, fd) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+    except OSError as error:  # such as a bad sector
+        return f"cannot be read ({error.strerror})"
     finally:
         os.close(fd)
 
 
-def _describe(path: Path, fd: int) -> SegmentInfo | None:
+def _describe(path: Path, fd: int) -> SegmentInfo | str | None:
     found = segment.read(path, fd)
-    if found is None:
-        return None
+    if found is None:  # its writer has what it holds
+        return None if segment.is_locked(fd) else _STATES[SUFFIX][0]
     file, header, first = found
     stamp = first.partition(b'"timestamp":"')[2].partition(b'"')[0]
     pid = path.name.split("-")[0]
@@ -194,6 +211,7 @@ def _describe(path: Path, fd: int) -> SegmentInfo | None:
         file.end - file.acked,
         stamp.decode(errors="replace"),
         file.broken,
+        file.has_header,
     )
 
 

@@ -428,6 +428,7 @@ class JournalSpool:
         wanted = max(min(self._next_size, self._max_bytes // 8), needed)
         room = self._max_bytes - self._folder.size()
         if room < wanted:
+            self._tidy(monotonic())
             self._folder.forget_damaged()
             room = self._max_bytes - self._folder.size()
         with self._lock:
@@ -518,14 +519,12 @@ class JournalSpool:
     # Orphans
 
     def _adopt_orphans(self, now: float) -> None:
-        """Adopt what other processes left; now and then clear the folder of what nobody uses."""
-        if now >= self._tidy_again_at:
-            self._tidy_again_at = now + _LOOK_EVERY
-            self._folder.tidy()
+        """Adopt what other processes left."""
+        self._tidy(now)
         with self._lock:
             here = list(self._segments)
             for segment in (self._active, self._next):
-                if segment is not None and not segment.path.exists():  # another program deleted it
+                if segment is not None and not segment.is_in_place():
                     self._active = self._next = None
                     self._write = _nowhere
         known = {segment.path for segment in here}
@@ -537,6 +536,12 @@ class JournalSpool:
         if found.has_freed:
             self._note_room()
         self._orphans.report(found)
+
+    def _tidy(self, now: float) -> None:
+        """Now and then clear the folder of what nobody uses."""
+        if now >= self._tidy_again_at:
+            self._tidy_again_at = now + _LOOK_EVERY
+            self._folder.tidy()
 
 
 def _writes_are_one_step() -> bool:

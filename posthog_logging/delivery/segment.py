@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import re
 import stat
 import time
 import types
@@ -49,9 +50,13 @@ NEW = ".new"  # until the segment is locked and has its header
 DAMAGED = ".damaged"  # read as far as possible, and kept for people to look at
 
 _HEAD = 64 * 1024
+# Of file systems that cannot reserve blocks, where the C library does not write zeros instead.
+_NO_FALLOCATE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 _MARK = b'"acked":'
 _DIGITS = 12
 _FROM_END = _DIGITS + len("}\n")  # where the number begins, from the end of the header line
+# In a damaged header; one that ends with the host was never a segment's.
+_DESTINATION = re.compile(rb'"dialect": ?"[^"]*", ?"host": ?"[^"]*"(?!}\r?\n)')
 
 # Held while a file is opened and noted, or closed. A fork waits for it, so that a child knows all
 # files that it inherits: one that it does not close stays locked until it ends.
@@ -78,6 +83,7 @@ class Segment:
         self.adopted = False
         self.left = 0
         self.damaged = False
+        self.has_header = True  # a whole one
         self.broken = 0  # about how many lines are unreadable
         self.digest = b""  # of all lines, to recognise a copy
         self.released = False
@@ -137,10 +143,17 @@ class Segment:
         except BaseException:
             self.abandon()
             raise
-        if not is_orphan or not self.path.exists():  # its owner deleted it between the two calls
+        if not is_orphan or not self.is_in_place():  # deleted by its owner between the two calls
             self.abandon()
             return False
         return True
+
+    def is_in_place(self) -> bool:
+        """Return whether the file is still in its folder, and not another one, such as a copy."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.fd))
+        except OSError:
+            return False
 
     def read(self, start: int, stop: int) -> bytes:
         """Return the bytes from *start* to *stop*, fewer if the file is shorter."""
@@ -177,7 +190,9 @@ class Segment:
             self.acked = self.settled.pop(self.acked)
 
     def mark(self) -> None:
-        """Write into the header how far the segment is acknowledged."""
+        """Write into the header how far the segment is acknowledged, unless it is damaged."""
+        if not self.has_header:
+            return
         number = b"%*d" % (_DIGITS, self.acked)
         view, at = self.map, self.first - _FROM_END
         if view is not None:
@@ -269,7 +284,7 @@ def adopt(path: Path, first_line: bytes) -> Segment | str | None:
 
 
 def trim(path: Path) -> None:
-    """Truncate the segment of a process that was killed to its lines."""
+    """Truncate the segment of a process that was killed to what it wrote."""
     segment = Segment(path)
     with suppress(OSError):
         if segment.lock():
@@ -277,7 +292,7 @@ def trim(path: Path) -> None:
             if size and os.pread(segment.fd, 1, size - 1) == b"\0":
                 data = os.pread(segment.fd, size, 0)
                 if _header_in(data) is not None:
-                    os.ftruncate(segment.fd, _end_of_lines(data))
+                    os.ftruncate(segment.fd, len(data.rstrip(b"\0")))
     segment.abandon()
 
 
@@ -290,9 +305,10 @@ def read(path: Path, fd: int) -> tuple[Segment, dict[str, Any], bytes] | None:
     segment = Segment(path)
     data = os.pread(fd, os.fstat(fd).st_size, 0)
     header = _header_in(data)
-    if header is None or not _take_stock(segment, data, data.index(b"\n") + 1, header):
+    if header is None:
         return None
-    return segment, header, data[segment.acked : segment.end].partition(b"\n")[0]
+    _take_stock(segment, data, *header)
+    return segment, header[0], data[segment.acked : segment.end].partition(b"\n")[0]
 
 
 def readdress(path: Path, new: Path, host: str) -> bool:
@@ -305,13 +321,15 @@ def readdress(path: Path, new: Path, host: str) -> bool:
     try:
         data = os.pread(old.fd, os.fstat(old.fd).st_size, 0) if old.lock() else b""
         header = _header_in(data)
-        if header is None or not _take_stock(old, data, data.index(b"\n") + 1, header):
+        if header is None:
             return False
-        first_line = header_line({**header, "host": host})
+        _take_stock(old, data, *header)
+        first_line = header_line({**header[0], "host": host})
+        rest = data.rstrip(b"\0")[old.acked :]  # with a torn line, to be counted
         made = Segment(new)
-        made.create(len(first_line) + old.end - old.acked, first_line)
+        made.create(len(first_line) + len(rest), first_line)
         if made.map is not None:
-            made.map.write(data[old.acked : old.end])
+            made.map.write(rest)
         made.release()
         path.unlink(missing_ok=True)
         return True
@@ -356,40 +374,35 @@ def is_faked() -> bool:
 def _read_into(segment: Segment, first_line: bytes) -> str:
     """Fill in *segment*, an orphan; return what is wrong with it, "" if nothing."""
     head = os.pread(segment.fd, _HEAD, 0)
-    header = _header_in(head)
-    ours = _header_in(first_line) or {}
-    start = head.find(b"\n") + 1
-    if header is None:
-        # The header is damaged, but the part with the destination may be whole.
-        named = first_line[first_line.index(b'"dialect"') : first_line.index(_MARK)]
-        if named not in head[: len(first_line)]:
-            return "is no segment of a spool"
-        header, start = {}, len(first_line)
-        segment.damaged = True
-    elif any(header.get(key) != ours.get(key) for key in ("dialect", "host")):
+    found = _header_in(head)
+    if found is None:
+        return "is no segment of a spool"
+    ours = _header_in(first_line)
+    if ours and any(found[0].get(key) != ours[0].get(key) for key in ("dialect", "host")):
         return "is for another host or dialect"
     data = head if len(head) < _HEAD else os.pread(segment.fd, os.fstat(segment.fd).st_size, 0)
-    return "" if _take_stock(segment, data, start, header) else "is no segment of a spool"
+    _take_stock(segment, data, *found)
+    return ""
 
 
-def _take_stock(segment: Segment, data: bytes, first: int, header: dict[str, Any]) -> bool:
-    """Fill in what *data* holds from *first* on, up to the last whole line; return if it could."""
-    if header and not data[:first].endswith(_MARK + data[first - _FROM_END : first]):
-        return False
-    end = max(first, _end_of_lines(data))
+def _take_stock(segment: Segment, data: bytes, header: dict[str, Any], first: int) -> None:
+    """Fill in what *data* holds from *first* on; a torn line may follow, then zeros."""
+    written = len(data.rstrip(b"\0"))
+    end = max(first, data.rfind(b"\n", 0, written) + 1)
     acked = header.get("acked")
     if not isinstance(acked, int) or not first <= acked <= end or data[acked - 1] != 10:  # "\n"
         acked = first
     segment.first, segment.ended = first, end
     segment.acked = segment.taken = acked
     segment.adopted = True
+    segment.has_header = "acked" in header
     segment.digest = hashlib.blake2b(data[first:end], digest_size=16).digest()
     spans, segment.left, segment.broken = _damage(data[acked:end])
-    segment.damaged |= bool(spans)
+    segment.damaged = bool(spans) or not segment.has_header
+    segment.broken += written > end  # a torn line, which needs no file kept
     for start, stop in spans:
         segment.settle(acked + start, acked + stop)
     segment.taken = segment.acked
-    return True
 
 
 def _damage(data: bytes) -> tuple[list[tuple[int, int]], int, int]:
@@ -431,31 +444,49 @@ def _opening(line: bytes) -> bytes:
 
 
 def _is_event(line: bytes) -> bool:
+    return _object_in(line) is not None
+
+
+def _object_in(line: bytes) -> dict[str, Any] | None:
     try:
-        return isinstance(jsonable.decode(line), dict)
-    except ValueError:
-        return False
-
-
-def _end_of_lines(data: bytes) -> int:
-    """Return where the last whole line ends; a torn one may follow, then zeros."""
-    return data.rfind(b"\n", 0, len(data.rstrip(b"\0"))) + 1
-
-
-def _header_in(head: bytes) -> dict[str, Any] | None:
-    line, newline, _ = head.partition(b"\n")
-    try:
-        header = jsonable.decode(line) if newline else None
+        value = jsonable.decode(line)
     except ValueError:
         return None
-    return header if isinstance(header, dict) and header.get("posthog_logging") == 1 else None
+    return value if isinstance(value, dict) else None
+
+
+def _header_in(data: bytes) -> tuple[dict[str, Any], int] | None:
+    """
+    Return the header, and where the lines begin; None if there is none.
+
+    A damaged header is without ``acked``; it must still name the destination.
+    """
+    line, newline, _ = data[:_HEAD].partition(b"\n")
+    header = _object_in(line) if newline else None
+    is_marked = line[: 1 - _FROM_END].endswith(_MARK)
+    if header is not None and header.get("posthog_logging") == 1 and is_marked:
+        return header, len(line) + 1
+    named = _DESTINATION.search(data, 0, _HEAD)
+    destination = _object_in(b"{%b}" % named[0]) if named else None
+    if named is None or destination is None:
+        return None
+    made = {"posthog_logging": 1, **destination}
+    size = len(header_line(made))
+    if named.end() > size:  # an event's own keys
+        return None
+    return made, len(line) + 1 if header is not None else size
 
 
 def _allocate(fd: int, size: int) -> None:
     """Reserve the blocks: on a full disk, a store into the map would be a SIGBUS."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, size)
-    elif os.pwrite(fd, b"\0" * size, 0) < size:
+        try:
+            os.posix_fallocate(fd, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in _NO_FALLOCATE:
+                raise
+    if os.pwrite(fd, b"\0" * size, 0) < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
