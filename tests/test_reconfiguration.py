@@ -6,6 +6,7 @@ import gc
 import logging
 import logging.config
 import socket
+import sys
 import textwrap
 import threading
 import time
@@ -335,6 +336,27 @@ def test_a_value_that_logs_itself(make_handler: Any, inspector: Any) -> None:
 
     assert len(calls) <= 3
     assert len(calls) + 1 == len(arrived(inspector)) == handler.counts["accepted"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 runs no thread that late")
+def test_a_finaliser_at_the_very_end(run_script: Any, inspector: Any) -> None:
+    """An event that is logged when nothing can be imported any more still arrives."""
+    run(
+        run_script,
+        f"""
+        import logging
+        from posthog_logging import PostHogHandler
+
+        class Loud:
+            def __del__(self):
+                logging.warning("last", extra={{"distinct_id": "u"}})
+
+        loud = Loud()
+        logging.basicConfig(handlers=[PostHogHandler("phc_x", "{inspector.url}")])
+        logging.warning("first", extra={{"distinct_id": "u"}})
+        """,
+    )
+    assert {"first", "last"} == {one.event for one in arrived(inspector)}
 
 
 @pytest.mark.parametrize("where", ["context", "groups", "list", "key"])

@@ -92,5 +92,6 @@ def milliseconds(timestamp: str) -> str:
 
 
 def _utc(time: dt.datetime) -> str:
-    text = time.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return text.zfill(27)  # strftime does not pad years before 1000
+    # Not `strftime`, which imports `time`: at the interpreter's end that fails.
+    naive = time.astimezone(dt.UTC).replace(tzinfo=None)
+    return f"{naive.isoformat(timespec='microseconds')}Z"
