@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gc
 import logging
 import logging.config
@@ -15,10 +16,12 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from posthog_logging import PostHogHandler, context
+from posthog_logging.events.identifiers import stamp
 
 
 NAME = "reconfigured"
@@ -288,6 +291,24 @@ def test_frozen_clocks(make_handler: Any, inspector: Any) -> None:
 
     assert came
     assert full.counts["queue_full"]
+
+
+@pytest.mark.parametrize("name", ["time", "gmtime", "strftime", "monotonic"])
+def test_mocked_clocks(name: str, make_handler: Any, make_log: Any, inspector: Any) -> None:
+    """Where a test puts a mock for a clock, an event is sent nevertheless, with the real time."""
+    stamp.reset()  # it knows the present second already
+    began = dt.datetime.now(dt.UTC)
+    handler = make_handler(flush_interval=60.0)  # the server needs a clock, too
+    log = make_log(handler)
+    with mock.patch(f"time.{name}"):
+        log.info("with properties", extra={"distinct_id": "u", "properties": {"size": 1}})
+        log.info("with extras", extra={"distinct_id": "u", "size": 1})
+    assert handler.flush(10)
+
+    assert ["with properties", "with extras"] == [one.event for one in arrived(inspector)]
+    for one in arrived(inspector):
+        when = dt.datetime.fromisoformat(one.timestamp)
+        assert began <= when <= dt.datetime.now(dt.UTC)
 
 
 def wait_outside(condition: Callable[[], Any]) -> bool:
