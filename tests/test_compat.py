@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import importlib
 import logging
 import sys
+import weakref
 
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -319,6 +321,19 @@ def test_disabled_at_any_time(load: Any, inspector: Any) -> None:
     module.flush()
 
     assert ["two"] == [event.event for event in inspector.events]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_client_that_nobody_holds_ends(name: str, inspector: Any) -> None:
+    """Its last reference goes: it delivers, and its handler and thread go, too."""
+    client = fresh(name).Client("phc_test", host=inspector.url)
+    client.identify("user-1", {"plan": "free"})
+    gone = weakref.ref(client.analytics.handler)
+    del client
+    gc.collect()
+
+    assert gone() is None
+    assert 1 == len(inspector.wait(count=1, timeout=10.0))
 
 
 def test_before_send_at_any_time(load: Any, inspector: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gc
 import logging
 import logging.config
 import socket
+import sys
 import textwrap
 import threading
 import time
@@ -14,10 +16,12 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from posthog_logging import PostHogHandler, context
+from posthog_logging.events.identifiers import stamp
 
 
 NAME = "reconfigured"
@@ -289,6 +293,24 @@ def test_frozen_clocks(make_handler: Any, inspector: Any) -> None:
     assert full.counts["queue_full"]
 
 
+@pytest.mark.parametrize("name", ["time", "gmtime", "strftime", "monotonic"])
+def test_mocked_clocks(name: str, make_handler: Any, make_log: Any, inspector: Any) -> None:
+    """Where a test puts a mock for a clock, an event is sent nevertheless, with the real time."""
+    stamp.reset()  # it knows the present second already
+    began = dt.datetime.now(dt.UTC)
+    handler = make_handler(flush_interval=60.0)  # the server needs a clock, too
+    log = make_log(handler)
+    with mock.patch(f"time.{name}"):
+        log.info("with properties", extra={"distinct_id": "u", "properties": {"size": 1}})
+        log.info("with extras", extra={"distinct_id": "u", "size": 1})
+    assert handler.flush(10)
+
+    assert ["with properties", "with extras"] == [one.event for one in arrived(inspector)]
+    for one in arrived(inspector):
+        when = dt.datetime.fromisoformat(one.timestamp)
+        assert began <= when <= dt.datetime.now(dt.UTC)
+
+
 def wait_outside(condition: Callable[[], Any]) -> bool:
     """Wait without a clock: so many looks."""
     pause = threading.Event()
@@ -335,6 +357,27 @@ def test_a_value_that_logs_itself(make_handler: Any, inspector: Any) -> None:
 
     assert len(calls) <= 3
     assert len(calls) + 1 == len(arrived(inspector)) == handler.counts["accepted"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 runs no thread that late")
+def test_a_finaliser_at_the_very_end(run_script: Any, inspector: Any) -> None:
+    """An event that is logged when nothing can be imported any more still arrives."""
+    run(
+        run_script,
+        f"""
+        import logging
+        from posthog_logging import PostHogHandler
+
+        class Loud:
+            def __del__(self):
+                logging.warning("last", extra={{"distinct_id": "u"}})
+
+        loud = Loud()
+        logging.basicConfig(handlers=[PostHogHandler("phc_x", "{inspector.url}")])
+        logging.warning("first", extra={{"distinct_id": "u"}})
+        """,
+    )
+    assert {"first", "last"} == {one.event for one in arrived(inspector)}
 
 
 @pytest.mark.parametrize("where", ["context", "groups", "list", "key"])

@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_BeforeSend = Callable[["dict[str, Any]"], "dict[str, Any] | None"]
 
 _FLAGS = (
     "feature flags stay with the package posthog: use it beside this module, and put what it "
@@ -107,6 +108,16 @@ _WITHOUT: Mapping[str, str] = {
 }
 
 
+class _Hook:
+    """A client's ``before_send``, as it is now; the sender keeps this, and not the client."""
+
+    def __init__(self, call: _BeforeSend | None) -> None:
+        self.call = call
+
+    def __call__(self, event: dict[str, Any]) -> dict[str, Any] | None:
+        return event if self.call is None else self.call(event)
+
+
 class Client:
     """
     Send to one project, as the old ``Posthog`` and ``Client`` did.
@@ -132,7 +143,7 @@ class Client:
         write_key: str | None = None,
         disabled: bool = False,
         super_properties: Mapping[str, Any] | None = None,
-        before_send: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None,
+        before_send: _BeforeSend | None = None,
         capture_mode: str | None = None,
         is_server: bool = True,
         **more: Any,
@@ -146,12 +157,20 @@ class Client:
         self.disabled = disabled
         #: Properties of every event; they win over the event's own.
         self.super_properties = super_properties
-        #: Called with each event; returns it, changed or not, or None to drop it.
-        self.before_send = before_send
+        self._hook = _Hook(before_send)
         self.api_key = next(
             filter(str.strip, filter(None, [project_api_key, api_key, write_key])), None
         )
-        self.analytics = Analytics(self.api_key, host, before_send=self._before_send, **options)
+        self.analytics = Analytics(self.api_key, host, before_send=self._hook, **options)
+
+    @property
+    def before_send(self) -> _BeforeSend | None:
+        """Called with each event; returns it, changed or not, or None to drop it."""
+        return self._hook.call
+
+    @before_send.setter
+    def before_send(self, call: _BeforeSend | None) -> None:
+        self._hook.call = call
 
     if not TYPE_CHECKING:
 
@@ -375,9 +394,6 @@ class Client:
         if self.super_properties:
             properties = {**(properties or {}), **self.super_properties}
         return properties
-
-    def _before_send(self, event: dict[str, Any]) -> dict[str, Any] | None:
-        return event if self.before_send is None else self.before_send(event)
 
 
 class Posthog(Client):

@@ -122,6 +122,8 @@ def hook_runs() -> Iterator[None]:
 def is_of_hook(record: logging.LogRecord) -> bool:
     """Return whether a hook that a thread of this library called has logged *record*."""
     try:
+        if record.thread not in sending_threads:  # which spares most events the search
+            return False
         return record.process in (None, os.getpid()) and any(
             thread == record.thread and began <= record.created <= ended
             for thread, began, ended in tuple(_hooks)

@@ -11,14 +11,13 @@ import hashlib
 import itertools
 import math
 import os
-import time
 import uuid
 
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from .proxies import unwrapped
-from .timestamps import EARLIEST, LATEST
+from .timestamps import EARLIEST, LATEST, now, rfc3339
 
 
 __all__ = [
@@ -191,7 +190,7 @@ class _Stamp:
     def __call__(self, created: float) -> tuple[str, str]:
         second = self.second(created)
         if second is _NEVER:
-            return self(time.time())
+            return self(now())
         return f"{second.head}{self.number()}", second.timestamp(created)
 
     def second(self, created: float) -> Second:
@@ -215,8 +214,7 @@ class _Stamp:
         random = os.urandom(6).hex()
         milli = f"{int(created * 1000) & 0xFFFFFFFFFFFF:012x}"
         head = f"{milli[:8]}-{milli[8:]}-7{random[:3]}-{'89ab'[second & 3]}{random[3:6]}-"
-        day = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return Second(second, head, day.zfill(20))  # strftime does not pad years before 1000
+        return Second(second, head, rfc3339(second)[:20])
 
     def reset(self) -> None:
         """Start anew in a forked child, whose uuids must differ from its parent's."""

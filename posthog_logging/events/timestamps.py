@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import time
 
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ __all__ = [
     "LATEST",
     "created_or_now",
     "milliseconds",
+    "now",
     "parse_timestamp",
     "rfc3339",
 ]
@@ -52,7 +52,12 @@ def created_or_now(created: Any, warn: Callable[[str, str], None]) -> float:
     except Exception:  # not a number
         pass
     warn("bad time", "created: not epoch seconds; the present time is sent")
-    return time.time()
+    return now()
+
+
+def now() -> float:
+    """Return the current time in epoch seconds, also where a test replaces `time.time`."""
+    return dt.datetime.now(dt.UTC).timestamp()
 
 
 def _datetime_of(value: Any) -> dt.datetime:
@@ -92,5 +97,6 @@ def milliseconds(timestamp: str) -> str:
 
 
 def _utc(time: dt.datetime) -> str:
-    text = time.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return text.zfill(27)  # strftime does not pad years before 1000
+    # Not `strftime`, which imports `time`: at the interpreter's end that fails.
+    naive = time.astimezone(dt.UTC).replace(tzinfo=None)
+    return f"{naive.isoformat(timespec='microseconds')}Z"
