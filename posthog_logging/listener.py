@@ -60,6 +60,8 @@ class MessageHandler(QueueHandler):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the formatted *record*; only its message if the formatter itself logged it."""
+        if self.formatter is None:
+            return super().format(record)
         if self._formatting.is_inside():
             return text_of(record)
         return self._formatting.run(super().format, record)
@@ -77,7 +79,7 @@ class MessageHandler(QueueHandler):
 
     def filter(self, record: logging.LogRecord) -> Any:
         """Return what the filters make of *record*; if one raises, the record is dropped."""
-        if self._filtering.is_inside():  # a filter logged it
+        if not self.filters or self._filtering.is_inside():  # a filter logged it
             return record
         try:
             return self._filtering.run(super().filter, record)
