@@ -214,8 +214,9 @@ def wait_for(condition: Callable[[], Any]) -> bool:
     return True
 
 
-def test_twenty_handlers_share_one_deadline(run_script: Any) -> None:
-    """At the exit of a process whose server never answers, all handlers end within one limit."""
+@pytest.mark.parametrize("end", ["", "logging.shutdown()"])
+def test_twenty_handlers_share_one_deadline(end: str, run_script: Any) -> None:
+    """At the end of a process whose server never answers, all handlers end within one limit."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
         began = time.monotonic()
         done = run(
@@ -230,6 +231,7 @@ def test_twenty_handlers_share_one_deadline(run_script: Any) -> None:
                 url = "http://127.0.0.1:{silent.getsockname()[1]}"
                 log.addHandler(PostHogHandler("phc_x", url, shutdown_timeout=1.5))
                 log.info("e", extra={{"distinct_id": "u"}})
+            {end}
             """,
         )
         took = time.monotonic() - began

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import threading
 import weakref
 
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any, Protocol
 
 from .clock import monotonic
@@ -22,8 +24,10 @@ __all__ = [
     "close_together",
     "deadline_in",
     "is_ending",
+    "left_of_shutdown",
     "open_pipelines",
     "opened",
+    "shutdown_of",
 ]
 
 
@@ -48,6 +52,10 @@ open_pipelines: weakref.WeakSet[Closable] = weakref.WeakSet()
 
 _hooked_in: set[int] = set()
 _ends_at: list[float] = []  # the deadline of the exit, once it has begun
+# The last `logging.shutdown`, by its frame's identity, and its deadline. A later one may have the
+# same identity, but hardly as soon after it.
+_shutdown: list[float] = [0, 0.0]
+_GRACE = 1.0
 
 
 def opened() -> list[Any]:
@@ -76,6 +84,33 @@ def close_together(pipelines: Sequence[Closable], timeout: float) -> None:
     for pipeline, request in requests:
         if request is not None:
             pipeline.end_close(request)
+
+
+def shutdown_of(frame: FrameType) -> FrameType | None:
+    """Return the frame of the `logging.shutdown` that has led to *frame*, by a few calls."""
+    for _ in range(5):
+        if frame.f_code is logging.shutdown.__code__:
+            return frame
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+    return None
+
+
+def left_of_shutdown(shutdown: FrameType, limit: float) -> float:
+    """
+    Return the seconds, *limit* at most, that are left of one `logging.shutdown`.
+
+    With its first handler all are closed together: they have one deadline, as at the exit.
+    """
+    now = monotonic()
+    known, ends_at = _shutdown
+    if known != id(shutdown) or now > ends_at + _GRACE:
+        pipelines = opened()
+        longest = max((one.shutdown_timeout for one in pipelines), default=limit)
+        _shutdown[:] = id(shutdown), now + longest
+        close_together(pipelines, longest)
+    return min(limit, max(0.0, _shutdown[1] - monotonic()))
 
 
 def is_ending() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import weakref
 
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from ..events.faults import faults
 from ..events.reentry import Guard
 from ..wire import Dialect, family_of
 from . import checks
-from .exits import close_together
+from .exits import close_together, left_of_shutdown, shutdown_of
 from .ledger import Ledger
 from .options import Options, is_disabled
 from .own_log import enable_debug
@@ -121,7 +122,7 @@ class DeliveryHandler(logging.Handler):
         Returns True when nothing is left. Waits for *timeout* seconds at most,
         ``shutdown_timeout`` where None. Never raises; what failed is tried again later.
         """
-        limit = self._pipeline.shutdown_timeout if timeout is None else timeout
+        limit = self._limit() if timeout is None else timeout
         asked = [(one, one.begin_to_flush(limit)) for one in self._pipelines()]
         done = [one.end_flush(request) for one, request in asked]
         return all(done)
@@ -138,7 +139,7 @@ class DeliveryHandler(logging.Handler):
         record opens the handler again, as it does a `logging.FileHandler`: logging configuration
         by others closes every handler.
         """
-        limit = self._pipeline.shutdown_timeout if timeout is None else timeout
+        limit = self._limit() if timeout is None else timeout
         close_together(self._pipelines(), limit)
         # Only a handler with a name has to be forgotten by `logging`, under its lock, which an
         # interruption leaves locked for ever before Python 3.13.
@@ -190,6 +191,12 @@ class DeliveryHandler(logging.Handler):
     def _pipelines(self) -> tuple[Pipeline, ...]:
         """Return the pipelines to flush and close."""
         return (self._pipeline,)
+
+    def _limit(self) -> float:
+        """Return how long a flush or a close may take that was given no limit, in seconds."""
+        limit = self._pipeline.shutdown_timeout
+        shutdown = shutdown_of(sys._getframe())
+        return limit if shutdown is None else left_of_shutdown(shutdown, limit)
 
     def _take_nothing(self) -> None:
         """Count an event for which there is no key, and warn once."""
