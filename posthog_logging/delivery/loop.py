@@ -18,7 +18,7 @@ from typing import Any
 from .clock import monotonic
 from .ledger import Ledger
 from .request import DeliveryRequest
-from .room import Room
+from .room import Room, sizes
 from .sender import Sender
 from .worker import Worker
 
@@ -234,4 +234,4 @@ class DeliveryLoop:
     def held(self) -> tuple[int, int]:
         """Return how many events, and bytes, the thread has in memory only."""
         events, size = self._sender.spool.held
-        return events + len(self._hand), size
+        return events + len(self._hand), size + sizes(self._hand)

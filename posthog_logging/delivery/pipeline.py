@@ -171,14 +171,12 @@ class Pipeline:
         """
         Deliver what waits within *timeout*, count the rest, give back files and connections.
 
-        If *quietly*, log nothing, also if the thread ends only later.
+        If *quietly*, log nothing, also if the thread ends only later, until it is opened again.
         """
-        self._ledger.muted = quietly
         request = self.begin_to_close(self.shutdown_timeout if timeout is None else timeout)
+        self._ledger.muted = quietly
         if request is not None:
             self.end_close(request)
-        else:
-            self._ledger.muted = False
 
     def begin_to_close(self, timeout: float) -> DeliveryRequest | None:
         """Leave a request to close, without waiting for it; None if nothing is open."""
@@ -263,12 +261,12 @@ class Pipeline:
         """Let the exit close this, as a thread is about to start."""
         exits.open_pipelines.add(self)
         exits.close_at_exit()
+        self._ledger.muted = False
         self._on_open()
 
     def _closed(self) -> None:
         """Let the exit ignore this, as the thread has ended."""
         exits.open_pipelines.discard(self)
-        self._ledger.muted = False
 
 
 def is_configuring() -> bool:

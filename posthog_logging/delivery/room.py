@@ -20,7 +20,7 @@ from .clock import monotonic
 from .ledger import Ledger
 
 
-__all__ = ["AROUND_DRAFT", "OVERFLOWS", "Room", "size_of"]
+__all__ = ["AROUND_DRAFT", "OVERFLOWS", "Room", "size_of", "sizes"]
 
 #: What may give way: the newest event, the oldest one, or the time of the caller.
 OVERFLOWS = ("drop_newest", "drop_oldest", "block")
@@ -107,7 +107,7 @@ class Room:
 
     def note_taken(self, items: Sequence[Any]) -> None:
         """Note that the thread took *items* out of the queue."""
-        self._bytes_out += _sizes(items)
+        self._bytes_out += sizes(items)
 
     def forget_interrupted(self) -> None:
         """
@@ -147,7 +147,8 @@ def size_of(item: Any) -> int:
     return len(item[-1]) + AROUND_DRAFT if type(item) is tuple else len(item)
 
 
-def _sizes(items: Sequence[Any]) -> int:
+def sizes(items: Sequence[Any]) -> int:
+    """Return the bytes of lines and drafts, as `size_of` does."""
     kinds = set(map(type, items))
     if kinds == {tuple}:
         return sum(map(len, map(itemgetter(-1), items))) + AROUND_DRAFT * len(items)
