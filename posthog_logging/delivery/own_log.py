@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -44,7 +43,7 @@ _sends: list[tuple[int, float, float]] = []
 _MOST_SENDS = 1000
 
 # The last calls of ``on_error``, in the same form.
-_hooks: deque[list[float]] = deque(maxlen=_MOST_SENDS)
+_hooks: list[list[float]] = []
 
 #: Names of loggers that are not the library's: a cache, which the encoder reads, too.
 foreign_names: set[str] = set()
@@ -112,6 +111,7 @@ def hook_runs() -> Iterator[None]:
     _expect_queue()
     call = [threading.get_ident(), time.time(), _ENDED]
     _hooks.append(call)
+    del _hooks[:-_MOST_SENDS]
     sending_threads.setdefault(threading.get_ident(), _ENDED)
     try:
         yield
@@ -122,14 +122,15 @@ def hook_runs() -> Iterator[None]:
 def is_of_hook(record: logging.LogRecord) -> bool:
     """Return whether a hook that a thread of this library called has logged *record*."""
     try:
-        if record.thread not in sending_threads:  # which spares most events the search
+        # Most records are not of such a thread, and of its calls the last one is looked at first.
+        if record.thread not in sending_threads or record.process not in (None, os.getpid()):
             return False
-        return record.process in (None, os.getpid()) and any(
-            thread == record.thread and began <= record.created <= ended
-            for thread, began, ended in tuple(_hooks)
-        )
+        for thread, began, ended in reversed(_hooks):
+            if thread == record.thread and began <= record.created:
+                return record.created <= ended
     except Exception:  # a hand-made record without a thread or a time
-        return False
+        pass
+    return False
 
 
 def is_ours(record: logging.LogRecord) -> bool:
