@@ -284,7 +284,7 @@ def adopt(path: Path, first_line: bytes) -> Segment | str | None:
 
 
 def trim(path: Path) -> None:
-    """Truncate the segment of a process that was killed to what it wrote."""
+    """Truncate the segment of a process that was killed to its lines."""
     segment = Segment(path)
     with suppress(OSError):
         if segment.lock():
@@ -292,7 +292,7 @@ def trim(path: Path) -> None:
             if size and os.pread(segment.fd, 1, size - 1) == b"\0":
                 data = os.pread(segment.fd, size, 0)
                 if _header_in(data) is not None:
-                    os.ftruncate(segment.fd, len(data.rstrip(b"\0")))
+                    os.ftruncate(segment.fd, _end_of_lines(data))
     segment.abandon()
 
 
@@ -325,11 +325,10 @@ def readdress(path: Path, new: Path, host: str) -> bool:
             return False
         _take_stock(old, data, *header)
         first_line = header_line({**header[0], "host": host})
-        rest = data.rstrip(b"\0")[old.acked :]  # with a torn line, to be counted
         made = Segment(new)
-        made.create(len(first_line) + len(rest), first_line)
+        made.create(len(first_line) + old.end - old.acked, first_line)
         if made.map is not None:
-            made.map.write(rest)
+            made.map.write(data[old.acked : old.end])
         made.release()
         path.unlink(missing_ok=True)
         return True
@@ -386,9 +385,8 @@ def _read_into(segment: Segment, first_line: bytes) -> str:
 
 
 def _take_stock(segment: Segment, data: bytes, header: dict[str, Any], first: int) -> None:
-    """Fill in what *data* holds from *first* on; a torn line may follow, then zeros."""
-    written = len(data.rstrip(b"\0"))
-    end = max(first, data.rfind(b"\n", 0, written) + 1)
+    """Fill in what *data* holds from *first* on, up to the last whole line."""
+    end = max(first, _end_of_lines(data))
     acked = header.get("acked")
     if not isinstance(acked, int) or not first <= acked <= end or data[acked - 1] != 10:  # "\n"
         acked = first
@@ -399,7 +397,6 @@ def _take_stock(segment: Segment, data: bytes, header: dict[str, Any], first: in
     segment.digest = hashlib.blake2b(data[first:end], digest_size=16).digest()
     spans, segment.left, segment.broken = _damage(data[acked:end])
     segment.damaged = bool(spans) or not segment.has_header
-    segment.broken += written > end  # a torn line, which needs no file kept
     for start, stop in spans:
         segment.settle(acked + start, acked + stop)
     segment.taken = segment.acked
@@ -453,6 +450,11 @@ def _object_in(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def _end_of_lines(data: bytes) -> int:
+    """Return where the last whole line ends; a torn one may follow, then zeros."""
+    return data.rfind(b"\n", 0, len(data.rstrip(b"\0"))) + 1
 
 
 def _header_in(data: bytes) -> tuple[dict[str, Any], int] | None:
