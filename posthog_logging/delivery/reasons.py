@@ -43,8 +43,7 @@ LOSSES: Mapping[str, Reason] = {
     ),
     "broken": Reason(
         "an event in the spool was damaged and cannot be read",
-        "nothing if a process was killed while it logged; else check the disk, and keep other"
-        " programs from writing into the spool's folder",
+        "check the disk, and keep other programs from writing into the spool's folder",
     ),
     "shutdown": Reason(
         "the process ended before the event was delivered",
