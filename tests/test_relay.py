@@ -1008,27 +1008,42 @@ def _is_open(port: int) -> bool:
     return False
 
 
+def _rate_one_by_one(where: Any) -> float:
+    """Return how many messages a second a producer publishes that waits for each confirm."""
+    import pika
+
+    with pika.BlockingConnection(pika.URLParameters(where.url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        begun = time.monotonic()
+        for _ in range(500):
+            channel.basic_publish("", where.queue, b"x" * 300)
+        return 500 / (time.monotonic() - begun)
+
+
 @pytest.mark.matrix
 def test_a_producer_is_not_bound_by_confirms(rabbitmq: RabbitMQ, make_log: Any) -> None:
-    """One program that logs as fast as it can publishes 30,000 events a second, and loses none."""
+    """One program publishes many times as fast as the broker confirms, and loses none."""
     where = own_queue(rabbitmq)
     prepare(where)
-    url = f"{where.url}?queue={where.queue}"
-    handler = PostHogHandler(broker=url, overflow="block", block_timeout=30.0)
+    handler = PostHogHandler(
+        broker=f"{where.url}?queue={where.queue}", overflow="block", block_timeout=30.0
+    )
     log = make_log(handler)
-    rates, each = [0.0], 60_000
-    while max(rates) < 30_000 and len(rates) < 4:  # a busy machine may need a second try
+    ratios, each = [0.0], 60_000
+    while max(ratios) < 10 and len(ratios) < 4:  # a busy machine may need a second try
+        alone = _rate_one_by_one(where)
         begun = time.monotonic()
         for number in range(each):
             properties = {"n": number, "p": "x" * 90}
             log.info("movie played", extra={"distinct_id": "u", "properties": properties})
         assert handler.flush(30.0)
-        rates.append(each / (time.monotonic() - begun))
+        ratios.append(each / (time.monotonic() - begun) / alone)
     counts = handler.counts
     handler.close()
 
-    assert each * (len(rates) - 1) == counts["delivered"] == counts["accepted"]
-    assert max(rates) > 30_000
+    assert each * (len(ratios) - 1) == counts["delivered"] == counts["accepted"]
+    assert max(ratios) > 10
 
 
 @pytest.mark.matrix
