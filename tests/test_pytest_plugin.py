@@ -387,12 +387,13 @@ import logging, socket, sys, threading
 from posthog_logging import Analytics
 
 logging.basicConfig(stream=sys.stderr, level=logging.DEBUG)
+kept = []  # what is dropped closes, and speaks, while the session still lasts
 
 def test_leaves(posthog_messages):
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     hosts = ("http://events.example", f"http://127.0.0.1:{port}")
-    kept = [Analytics("phc_key", host, flush_interval=60) for host in hosts]
+    kept.extend(Analytics("phc_key", host, flush_interval=60) for host in hosts)
     for one in kept:
         one.capture("user-1", "movie played")
     assert 2 == len(posthog_messages.named("movie played"))

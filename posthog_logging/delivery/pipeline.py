@@ -64,6 +64,7 @@ class Pipeline:
         self._on_open = on_open
         self._linger = linger
         self._synchronous = synchronous
+        self._closes_quietly = False
         self.shutdown_timeout = shutdown_timeout
         ledger.admitted = lambda: sender.spool.admitted
         ledger.adopted = lambda: sender.spool.adopted
@@ -173,10 +174,11 @@ class Pipeline:
 
         If *quietly*, log nothing, also if the thread ends only later, until it is opened again.
         """
+        self._ledger.muted = self._closes_quietly = quietly
         request = self.begin_to_close(self.shutdown_timeout if timeout is None else timeout)
-        self._ledger.muted = quietly
         if request is not None:
             self.end_close(request)
+        self._closes_quietly = False
 
     def begin_to_close(self, timeout: float) -> DeliveryRequest | None:
         """Leave a request to close, without waiting for it; None if nothing is open."""
@@ -261,7 +263,7 @@ class Pipeline:
         """Let the exit close this, as a thread is about to start."""
         exits.open_pipelines.add(self)
         exits.close_at_exit()
-        self._ledger.muted = False
+        self._ledger.muted = self._closes_quietly
         self._on_open()
 
     def _closed(self) -> None:
