@@ -122,8 +122,7 @@ def hook_runs() -> Iterator[None]:
 def is_of_hook(record: logging.LogRecord) -> bool:
     """Return whether a hook that a thread of this library called has logged *record*."""
     try:
-        # Most records are not of such a thread, and of its calls the last one is looked at first.
-        if record.thread not in sending_threads or record.process not in (None, os.getpid()):
+        if not _is_from_a_sender(record):
             return False
         for thread, began, ended in reversed(_hooks):
             if thread == record.thread and began <= record.created:
@@ -160,9 +159,9 @@ def _is_senders(record: logging.LogRecord) -> bool:
         return not _is_finalising()
     try:
         thread = record.thread
-        if thread not in sending_threads or record.process not in (None, os.getpid()):
+        if not _is_from_a_sender(record):
             return False
-        if _is_within(record, sending_threads[thread], math.inf):
+        if thread is not None and _is_within(record, sending_threads[thread], math.inf):
             return True
         for sender, began, ended in reversed(_sends):
             if ended < record.created:
@@ -172,6 +171,15 @@ def _is_senders(record: logging.LogRecord) -> bool:
     except Exception:  # a hand-made record without a thread or a time
         pass
     return False
+
+
+def _is_from_a_sender(record: logging.LogRecord) -> bool:
+    """Return whether *record* has come here from another thread, one that has sent."""
+    return (
+        record.thread in sending_threads
+        and record.thread != threading.get_ident()
+        and record.process in (None, os.getpid())
+    )
 
 
 def _is_within(record: logging.LogRecord, began: float, ended: float) -> bool:
