@@ -135,6 +135,8 @@ class _Incoming(io.RawIOBase):
 class _Answer(http.client.HTTPResponse):
     """An answer that is read within the deadline; interim answers (1xx) are skipped."""
 
+    _has_no_end = False
+
     def __init__(self, connected: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(connected, *args, **options)
         raw = self.fp.detach()
@@ -148,8 +150,19 @@ class _Answer(http.client.HTTPResponse):
         if _contradict(self.headers.get_all("Content-Length") or []):
             # urllib3 would raise, and the status be lost; where the body ends nobody knows.
             del self.headers["Content-Length"]
-            self.length = 0
-            self.will_close = True
+            self.will_close = self._has_no_end = True
+
+    def read(self, amt: int | None = None) -> bytes:
+        self._ensure_an_end()
+        return super().read(amt)
+
+    def read1(self, n: int = -1) -> bytes:
+        self._ensure_an_end()
+        return super().read1(n)
+
+    def _ensure_an_end(self) -> None:
+        if self._has_no_end:
+            raise http.client.HTTPException("the head names several lengths of the body")
 
 
 def _contradict(lengths: list[str]) -> bool:
