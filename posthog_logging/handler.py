@@ -345,7 +345,8 @@ class PostHogHandler(DeliveryHandler):
         fields = fields_of(record)
         name = fields.get("event")
         name = name_of(record) if name is None else ""
-        self._take(fields, record.created, bound_of(record), name)
+        created: Any = getattr(record, "created", None)  # a hand-made record may have none
+        self._take(fields, created, bound_of(record), name)
 
     def preview(self, record: logging.LogRecord, warn: Warn) -> Message | None:
         """

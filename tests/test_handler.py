@@ -251,6 +251,20 @@ def test_bad_arguments(
     assert [expected] == names(inspector)
 
 
+@pytest.mark.parametrize(
+    "missing", "created name process levelno levelname args lineno pathname".split()
+)
+def test_a_record_that_lacks_something(missing: str, inspector: Any, make_handler: Any) -> None:
+    """A hand-made record without one of `logging`'s attributes raises nothing, and arrives."""
+    handler = make_handler()
+    record = logging.makeLogRecord({"msg": "played", "levelno": 20, "distinct_id": "u"})
+    delattr(record, missing)
+    handler.handle(record)
+    handler.flush()
+
+    assert ["played"] == names(inspector)
+
+
 class Hostile:
     def __str__(self) -> str:
         raise RuntimeError("no")

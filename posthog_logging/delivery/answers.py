@@ -148,7 +148,7 @@ class AnswerHandler:
         if results.kept:
             return self._fail(parcel.with_(unread=0), answer, why=results.kept)
         if results.error and self._protocol.trouble():  # no server of PostHog's has answered yet
-            return self._fail(parcel, answer, _Trouble.ADDRESS, results.error)
+            return self._fail(parcel.with_(unread=0), answer, _Trouble.ADDRESS, results.error)
         if results.error:
             return self._unread(parcel, answer, results.error)
         if results.unnamed >= len(parcel.entries):

@@ -138,7 +138,7 @@ def is_ours(record: logging.LogRecord) -> bool:
 
     Without this, where something stamps an id on every record, each request would be an event.
     """
-    name = f"{record.name}"
+    name = f"{getattr(record, 'name', '')}"
     if name in foreign_names:
         return bool(sending_threads) and _is_senders(record)
     if name == "posthog_logging" or name.startswith("posthog_logging."):

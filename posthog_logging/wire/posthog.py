@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..events import jsonable
-from ..events.message import OPTIONS, Message, Refused
+from ..events.message import OPTIONS, Message
 from ..version import LIBRARY, VERSION
 from .answers import doubt, object_in
-from .bodies import USER_AGENT, json_of, json_request
+from .bodies import USER_AGENT, json_of, json_request, oversized
 from .compression import CODINGS
 from .dialect import Batch, Dialect, Endpoint, Limits, Request, Response, Results, Rules
 
@@ -76,7 +76,6 @@ _TYPED = frozenset(_LIFTED) | frozenset(_OPTION_OF)
 _LIBRARY = frozenset({"$lib", "$lib_version"})
 _SEGMENT_ONLY = frozenset({"$context", "$integrations"})
 _OPTIONS = "$options"  # holds options that PostHog does not define
-_SHOWN = 100  # characters of a name in a message
 _SPECIAL = _TYPED | _SEGMENT_ONLY | {_OPTIONS}
 _OK = {"result": "ok"}
 _OK_ENTRY = b'":{"result":"ok"}'
@@ -298,7 +297,7 @@ def cut_line(fields: dict[str, Any], size: int, length: int) -> bytes:
     head = jsonable.encode(fields)[:-1] + b',"properties":'
     cut = jsonable.encode_within(properties, size - len(head) - 1)
     if cut is None:
-        raise Refused("oversized", f"{fields['event'][:_SHOWN]!r}, {length} bytes")
+        raise oversized(fields["event"], length)
     return head + cut + b"}"
 
 

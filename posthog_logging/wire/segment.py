@@ -17,10 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..events import jsonable
-from ..events.message import Message, Refused
+from ..events.message import Message
 from ..events.timestamps import milliseconds
 from .answers import doubt, object_in
-from .bodies import json_of, json_request
+from .bodies import json_of, json_request, oversized
 from .dialect import Batch, Endpoint, Limits, Request, Response, Results, Rules
 from .segment_calls import Fields, call_of, mapping_at, message_of
 
@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 _HEAD = b'{"messageId":"'
-_SHOWN = 100  # characters of a name in a message
 _ID_AT = len(_HEAD)
 _AUTH = frozenset({"basic", "body", "bearer"})
 
@@ -128,7 +127,7 @@ class SegmentDialect:
             return line
         cut = _fitted(fields, self.limits.event_bytes)
         if cut is None:
-            raise Refused("oversized", f"{message.event[:_SHOWN]!r}, {len(line)} bytes")
+            raise oversized(message.event, len(line))
         return cut
 
     def _fields(self, message: Message) -> Fields:
