@@ -128,6 +128,29 @@ def test_texts_by_each_way(text: str) -> None:
     assert short.counts["scrubbed"] == long.counts["scrubbed"] >= 1
 
 
+@pytest.mark.parametrize("text", [text for text in TEXTS if text.isprintable()], ids=ascii)
+def test_names_are_texts(text: str) -> None:
+    """The event's name, which may be the log's message, is scrubbed as a property's value is."""
+    short, long = Sent(), Sent(before_send=unchanged)
+    for sent in (short, long):
+        for name in ("harmless", text):
+            sent.log(name, distinct_id="user-1", properties={})
+
+    cut = TEXTS[text].strip()[:200]
+    names = [event["event"] for event in short.events]
+    assert ["harmless", cut] == names == [event["event"] for event in long.events]
+    assert short.counts["scrubbed"] == long.counts["scrubbed"] >= 1
+
+
+def test_a_scrubbed_name_fits() -> None:
+    """A name that grows by it is cut again: PostHog drops an event with a name of 201 bytes."""
+    sent = Sent()
+    sent.log("x" * 187 + "//u:p@host/", distinct_id="user-1")
+    (event,) = sent.events
+
+    assert "x" * 187 + "//u:[scrubbed" == event["event"]
+
+
 VALUES = st.recursive(
     st.none()
     | st.sampled_from(["x", "?password=x", "//u:p@h", '{"secret": 1}', "a=b", "[secret: x"]),

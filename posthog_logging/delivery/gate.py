@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..events.identifiers import Warn
+from ..events.identifiers import LONGEST, Warn, cut
 from ..events.message import Message, Refused
 from ..events.pseudonyms import Pseudonyms
 from ..events.sampling import Ceiling, Sampler, is_exempt, is_in_sample
-from ..events.scrub import Scrubber
+from ..events.scrub import Scrubber, is_plain_text
 from .clock import monotonic
 from .ledger import Ledger
 
@@ -122,6 +122,10 @@ class Gate:
         if self.scrubber is None:
             return message
         properties, scrubbed = self.scrubber.scrubbed(message.properties)
+        if not is_plain_text(message.event):
+            name, more = self.scrubber.text(message.event, prose=False)
+            message = message._replace(event=cut(name, LONGEST))
+            scrubbed += more
         if scrubbed and count:
             self._ledger.add("scrubbed", scrubbed)
         if self._for_person is not None:

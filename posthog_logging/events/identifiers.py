@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from .proxies import unwrapped
+from .scrub import is_plain_text
 from .timestamps import EARLIEST, LATEST, now, rfc3339
 
 
@@ -53,8 +54,8 @@ def is_plain(event: str, distinct_id: str) -> bool:
     """
     Return whether a name and an id need neither correction nor escapes in JSON.
 
-    Both are printable, not blank and at most 50 characters; the name has no ``$`` in front, and
-    the id does not mean "nobody".
+    Both are printable, not blank and at most 50 characters; the name has no ``$`` in front, nor
+    anything in it that may be secret, and the id does not mean "nobody".
     """
     return (event in _plain_names or _is_plain_name(event)) and (
         distinct_id in _plain_ids or _is_plain_id(distinct_id)
@@ -97,6 +98,7 @@ def _is_plain_name(event: str) -> bool:
         and event.isprintable()
         and not event.isspace()
         and '"' not in event
+        and is_plain_text(event)
         and "\\" not in event
     )
     if plain and len(_plain_names) < 1000:

@@ -23,6 +23,7 @@ __all__ = [
     "Decide",
     "Replace",
     "Scrubber",
+    "is_plain_text",
     "named_values",
     "names_secret",
     "words_of",
@@ -263,9 +264,13 @@ class Scrubber:
             found = walk.object(jsonable.jsonable(properties), 0)
         return found, walk.count
 
-    def text(self, text: str) -> tuple[str, int]:
-        """Return prose, such as a log's message, without secrets, and how many there were."""
-        walk = _Walk(self, prose=True)
+    def text(self, text: str, prose: bool = True) -> tuple[str, int]:
+        """
+        Return a text without secrets, and how many there were; the same object if there are none.
+
+        A log's message is *prose*; other texts are as the values of properties.
+        """
+        walk = _Walk(self, prose)
         return walk.text(text, 0), walk.count
 
     def replacement(self, key: str) -> Replace | None:
@@ -323,7 +328,7 @@ def _hide(value: Any) -> Any:
     return SCRUBBED
 
 
-def _is_plain(text: str) -> bool:
+def is_plain_text(text: str) -> bool:
     """Return whether *text* has neither JSON in it nor a URL's password nor a query."""
     return not ("=" in text or "@" in text or text[:1] in _MAY_BEGIN_JSON)
 
@@ -357,7 +362,7 @@ class _Walk:
         self._named_values = scrubber.named_values
         self._harmless = scrubber.harmless
         self._urls = scrubber._urls
-        self._is_plain = _never if prose else _is_plain
+        self._is_plain = _never if prose else is_plain_text
         self._left = jsonable.DEFAULT_LIMITS.values * 2 if bounded else _MOST_VALUES
         self._deepest = 2 * _DEEPEST if bounded else _DEEPEST
 
