@@ -333,14 +333,15 @@ def test_the_option_wins() -> None:
 # Declarations.
 
 
-def run(source: str, name: str = "declared_elsewhere") -> types.ModuleType:
+def run(
+    source: str, name: str = "declared_elsewhere", future: int = annotations.compiler_flag
+) -> types.ModuleType:
     """Run *source* as the module of this name, as an import does."""
     module = sys.modules.get(name) or types.ModuleType(name)
     module.__dict__["__name__"] = name
     sys.modules[name] = module
-    exec(
-        compile(f"from posthog_logging import event\n{source}", f"{name}.py", "exec"), vars(module)
-    )
+    source = f"from posthog_logging import event\n{source}"
+    exec(compile(source, f"{name}.py", "exec", future, dont_inherit=True), vars(module))
     return module
 
 
@@ -465,6 +466,92 @@ class Unresolved:
     (found,) = sent.events
 
     assert ("user-7", {"price": 5}) == (found["distinct_id"], given(found))
+
+
+@pytest.mark.parametrize("future", [0, annotations.compiler_flag], ids=["", "future"])
+@pytest.mark.parametrize(
+    "alias",
+    [
+        "UserId = plan.DistinctId",
+        'UserId = typing.NewType("UserId", plan.DistinctId)',
+        pytest.param(
+            "type UserId = plan.DistinctId",
+            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="new in 3.12"),
+        ),
+    ],
+)
+def test_another_name_of_the_type(alias: str, future: int) -> None:
+    """The person is found by an alias, too, and beside a field that cannot be resolved."""
+    price = "Money" if future or sys.version_info >= (3, 14) else '"Money"'
+    module = run(
+        f"""
+import dataclasses, typing
+from posthog_logging import plan
+{alias}
+
+@event("aliased")
+@dataclasses.dataclass
+class Aliased:
+    buyer: UserId
+    rest: dict[str, UserId | None]
+
+@event("aliased in part")
+@dataclasses.dataclass
+class InPart:
+    buyer: UserId
+    price: {price}
+
+class Sold(typing.TypedDict):
+    buyer: UserId
+
+@event("aliased result")
+def sold(price: {price}) -> Sold:
+    return {{"buyer": "user-7"}}
+""",
+        "aliased",
+        future,
+    )
+    sent = Sent()
+    for value in (module.Aliased("user-7", {}), module.InPart("user-7", 5), module.sold(5)):
+        sent.log(value)
+
+    assert ["user-7"] * 3 == [one["distinct_id"] for one in sent.events]
+    assert [{"rest": {}}, {"price": 5}, {}] == list(map(given, sent.events))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in 3.12")
+def test_an_alias_that_names_itself() -> None:
+    """It is no person, and neither is one whose own names are missing."""
+    module = run(
+        """
+import dataclasses
+type Json = dict[str, Json] | list[Json]
+type Missing = Nowhere
+
+@event("endless")
+@dataclasses.dataclass
+class Endless:
+    json: Json
+    missing: Missing
+""",
+        "endless",
+    )
+
+    assert declaration_of(module.Endless({}, None)).person is None
+
+
+def test_a_function_that_says_nothing_of_its_result() -> None:
+    """It is an event all the same, without a person."""
+
+    @event("unannotated")
+    def unannotated(price):  # type: ignore[no-untyped-def]
+        return {"price": price}
+
+    sent = Sent()
+    sent.log(unannotated(5))
+    (found,) = sent.events
+
+    assert ("unannotated", {"price": 5}) == (found["event"], given(found))
 
 
 def test_a_record_that_is_none_is_left_at_once() -> None:

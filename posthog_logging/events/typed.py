@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import inspect
 import re
 import sys
+import types
 import typing
 
 from collections.abc import Callable, Iterator, Mapping
-from types import CodeType
 from typing import Annotated, Any, TypeVar
 
 
@@ -63,7 +64,7 @@ class Declaration:
     since: str
     deprecated: str
     rate: float | None
-    code: CodeType
+    code: types.CodeType
     line: int
 
     @property
@@ -78,7 +79,7 @@ class Declaration:
             return typing.get_type_hints(self.fields_class, include_extras=True)
         except Exception:  # such as a name that is only imported for type checkers
             classes = reversed(getattr(self.fields_class, "__mro__", (self.fields_class,)))
-            return {k: v for base in classes for k, v in _annotations(base).items()}
+            return {k: v for base in classes for k, v in _each_hint(base).items()}
 
     @property
     def fields_class(self) -> Any:
@@ -88,7 +89,8 @@ class Declaration:
         try:
             return typing.get_type_hints(self.kind).get("return")
         except Exception:
-            return None
+            found = _each_hint(inspect.unwrap(self.kind)).get("return")
+            return None if isinstance(found, _UNRESOLVED) else found
 
     @functools.cached_property
     def person(self) -> str | None:
@@ -331,17 +333,56 @@ def _is_unset(member: Any) -> bool:
     return kind.__name__ == "UnsetType" and kind.__module__.startswith("msgspec")
 
 
+_UNRESOLVED = (str, typing.ForwardRef)
+
+
+def _each_hint(kind: Any) -> dict[str, Any]:
+    """Return the annotations of a class or a function, resolved where that is possible."""
+    module = sys.modules.get(getattr(kind, "__module__", ""), typing)
+    names = getattr(kind, "__globals__", vars(module))
+    names = {**getattr(kind, "__dict__", {}), **names}
+    return {key: _resolved(hint, names) for key, hint in _annotations(kind).items()}
+
+
+def _resolved(hint: Any, names: dict[str, Any]) -> Any:
+    alone = types.SimpleNamespace(__annotations__={"hint": hint})
+    try:
+        return typing.get_type_hints(alone, names, include_extras=True)["hint"]
+    except Exception:
+        return hint
+
+
 def _annotations(kind: Any) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = getattr(kind, "__dict__", {}).get("__annotations__", {})
-    return found
+    try:
+        if sys.version_info >= (3, 14):
+            import annotationlib
+
+            return annotationlib.get_annotations(kind, format=annotationlib.Format.FORWARDREF)
+        else:
+            return inspect.get_annotations(kind)
+    except Exception:  # none, or they are made now and fail
+        return {}
 
 
-def _is_person(hint: Any) -> bool:
-    if isinstance(hint, (str, typing.ForwardRef)):
+def _is_person(hint: Any, depth: int = 8) -> bool:
+    """Return whether *hint* has a `DistinctId` in it; bounded, as an alias may name itself."""
+    if isinstance(hint, _UNRESOLVED):
         return re.search(r"\bDistinctId\b", str(hint)) is not None
     if any(isinstance(mark, _Person) for mark in getattr(hint, "__metadata__", ())):
         return True
-    return any(map(_is_person, typing.get_args(hint)))
+    inner = [*typing.get_args(hint), *_aliased(hint)] if depth else []
+    return any(_is_person(one, depth - 1) for one in inner)
+
+
+def _aliased(hint: Any) -> list[Any]:
+    """Return what a ``type`` statement or a ``NewType`` gave the name *hint*."""
+    try:
+        return [value for name in _ALIASES if (value := getattr(hint, name, None)) is not None]
+    except Exception:  # it is read now, and cannot be resolved
+        return []
+
+
+_ALIASES = ("__value__", "__supertype__")
 
 
 def _first_line(kind: Any) -> str:
