@@ -221,6 +221,27 @@ def test_objects_of_pydantic_become_objects() -> None:
     assert {"title": "Up", "on": "2024-01-02"} == encoded(model(title="Up", on=MOMENT.date()))
 
 
+def test_models_of_pydantic_that_fail_in_part(recwarn: pytest.WarningsRecorder) -> None:
+    """A field that no serializer can write is a note, and what these hide stays hidden."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class Movie(pydantic.BaseModel):  # type: ignore[misc,name-defined]
+        model_config = pydantic.ConfigDict(extra="allow")
+        title: str
+        card: pydantic.SecretStr = pydantic.SecretStr("4111")
+        key: str = pydantic.Field("k", exclude=True)
+        sequel: Movie | None = None
+
+    wrong = Movie.model_construct(title=5, seen=True)
+    cycle = Movie(title="Up", seen=True)
+    cycle.sequel = cycle
+    others = {"card": "**********", "seen": True}
+
+    assert {"title": 5, "sequel": None, **others} == encoded(wrong)
+    assert {"title": "Up", "sequel": "[unreadable: ValueError]", **others} == encoded(cycle)
+    assert not recwarn.list
+
+
 def test_objects_of_attrs_become_objects() -> None:
     """An attrs object is the object of its fields."""
     attrs = pytest.importorskip("attrs")

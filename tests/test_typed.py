@@ -468,6 +468,57 @@ class Unresolved:
     assert ("user-7", {"price": 5}) == (found["distinct_id"], given(found))
 
 
+@event("unreadable in part")
+@dataclasses.dataclass
+class LateFields:
+    price: float
+    buyer: DistinctId = dataclasses.field(init=False)
+    row: int = dataclasses.field(init=False)
+
+
+@event("unreadable model")
+class BrokenModel(pydantic.BaseModel):  # type: ignore[misc,name-defined]
+    price: float = pydantic.Field(5, serialization_alias="$price")
+    secret: str = pydantic.Field("kept here", exclude=True)
+
+    @pydantic.computed_field  # type: ignore[untyped-decorator]
+    @property
+    def half(self) -> float:
+        """What nobody can have."""
+        raise ZeroDivisionError
+
+
+@event("wrong type")
+class WrongType(pydantic.BaseModel):  # type: ignore[misc,name-defined]
+    title: str
+    buyer: DistinctId
+
+
+@event("a root")
+class Root(pydantic.RootModel[list[int]]):  # type: ignore[misc]
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "person", "properties"),
+    [
+        (LateFields(5), None, {"price": 5, "row": "[unreadable: AttributeError]"}),
+        (BrokenModel(), None, {"$price": 5.0, "half": "[unreadable: ZeroDivisionError]"}),
+        (WrongType.model_construct(title=5, buyer="user-7"), "user-7", {"title": 5}),
+        (Root([1, 2]), None, {"root": [1, 2]}),
+    ],
+    ids=["unset", "raising", "wrong type", "no object"],
+)
+def test_one_bad_field_loses_no_event(value: Any, person: str | None, properties: Any) -> None:
+    """The others arrive, and a note in its place; a person that cannot be read is nobody."""
+    sent = Sent()
+    sent.log(value)
+    (found,) = sent.events
+
+    assert properties == given(found)
+    assert (person or found["uuid"]) == found["distinct_id"]
+
+
 @pytest.mark.parametrize("future", [0, annotations.compiler_flag], ids=["", "future"])
 @pytest.mark.parametrize(
     "alias",

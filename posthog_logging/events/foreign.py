@@ -12,11 +12,20 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
+from .faults import faults
 
-__all__ = ["UNKNOWN", "attributes", "form_of"]
+
+__all__ = ["UNKNOWN", "Unreadable", "attributes", "dumped", "form_of"]
 
 #: Returned for values of no library that is known here.
 UNKNOWN = object()
+
+
+class Unreadable(str):
+    """The note in place of an attribute that cannot be read."""
+
+    __slots__ = ()
+
 
 # The units of numpy's times that are finer than Python's microseconds.
 _FINE = ("[ns]", "[ps]", "[fs]", "[as]")
@@ -44,11 +53,32 @@ def attributes(value: Any, names: Iterable[str]) -> dict[str, Any]:
     return {name: _attribute(value, name) for name in names}
 
 
+def dumped(value: Any, **options: Any) -> Any:
+    """Return what pydantic makes of its model; a field that its serializers fail on is a note."""
+    for more in ({"warnings": False}, {}):  # a class that overrides the method may take none
+        try:
+            return value.model_dump(**more, **options)
+        except faults():
+            continue
+    found: dict[str, Any] = {}
+    kind = type(value)
+    for name in (*kind.model_fields, *kind.model_computed_fields, *(value.model_extra or ())):
+        try:
+            found.update(value.model_dump(include={name}, warnings=False, **options))
+        except faults() as error:
+            found[name] = _unreadable(error)
+    return found
+
+
 def _attribute(value: Any, name: str) -> Any:
     try:
         return getattr(value, name)
-    except Exception as error:
-        return f"[unreadable: {type(error).__name__}]"
+    except faults() as error:
+        return _unreadable(error)
+
+
+def _unreadable(error: Exception) -> str:
+    return Unreadable(f"[unreadable: {type(error).__name__}]")
 
 
 def _text(value: Any, most: int) -> Any:
@@ -153,7 +183,7 @@ def _by_keys(value: Any, most: int) -> dict[str, Any]:
 
 
 def _dumped(value: Any, most: int) -> Any:
-    return value.model_dump() if callable(getattr(type(value), "model_dump", None)) else UNKNOWN
+    return dumped(value) if callable(getattr(type(value), "model_dump", None)) else UNKNOWN
 
 
 def _dumped_by_pydantic_1(value: Any, most: int) -> Any:

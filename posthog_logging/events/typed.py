@@ -16,8 +16,10 @@ import sys
 import types
 import typing
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar
+
+from .foreign import Unreadable, attributes, dumped
 
 
 __all__ = [
@@ -116,7 +118,8 @@ class Declaration:
         found = {**fields, "event": self.name, "properties": {**beneath, **own}}
         if self.rate is not None:
             found[RATE] = self.rate
-        if found.get("distinct_id") is None and person is not None:
+        is_readable = person is not None and not isinstance(person, Unreadable)
+        if found.get("distinct_id") is None and is_readable:
             found["distinct_id"] = person
         return found
 
@@ -308,11 +311,12 @@ def _read(value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
     if callable(getattr(kind, "model_dump", None)):
-        return dict(value.model_dump(by_alias=True))
+        found = dumped(value, by_alias=True)
+        return dict(found) if isinstance(found, Mapping) else {"root": found}
     return {name: member for name, member in _members(value, kind) if not _is_unset(member)}
 
 
-def _members(value: Any, kind: Any) -> Iterator[tuple[str, Any]]:
+def _members(value: Any, kind: Any) -> Iterable[tuple[str, Any]]:
     names = (
         [field.name for field in dataclasses.fields(value)]
         if dataclasses.is_dataclass(value)
@@ -323,8 +327,7 @@ def _members(value: Any, kind: Any) -> Iterator[tuple[str, Any]]:
     )
     # msgspec can rename fields for encoding.
     written = getattr(kind, "__struct_encode_fields__", names)
-    for name, key in zip(names, written, strict=True):
-        yield key, getattr(value, name)
+    return zip(written, attributes(value, names).values(), strict=True)
 
 
 def _is_unset(member: Any) -> bool:
