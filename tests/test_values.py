@@ -130,6 +130,7 @@ settings.configure(INSTALLED_APPS=[], DATABASES={})  # whoever asks a database r
 import django
 
 django.setup()
+from django.core.paginator import Page, Paginator
 from django.db import models
 from posthog_logging.events import jsonable
 
@@ -145,21 +146,22 @@ class Film(models.Model):
 film = Film.from_db("default", ["id", "title"], [1, "Up"])
 asked = Film.objects.all()
 asked._result_cache = [film]
-print(jsonable.encode([film, Film.objects.all(), Film.objects, asked]).decode())
+values = [film, Film.objects.all(), Film.objects, asked]
+pages = [Page(rows, 1, Paginator([], 10)) for rows in (values[1], asked)]
+print(jsonable.encode([*values, *pages]).decode())
 """
 
 
 def test_django_is_not_asked_for_what_it_did_not_load(run_script: Any) -> None:
-    """A model is its loaded fields, a query its model: neither makes a query run."""
+    """A model is its loaded fields, a query its model, a page its rows: none makes a query run."""
     pytest.importorskip("django")
 
     done = run_script(DJANGO)
 
     assert (0, "") == (done.returncode, done.stderr)
-    film = {"id": 1, "title": "Up"}
-    assert [film, "[QuerySet of cinema.Film]", "cinema.Film.objects", [film]] == json.loads(
-        done.stdout
-    )
+    film, query = {"id": 1, "title": "Up"}, "[QuerySet of cinema.Film]"
+    expected = [film, query, "cinema.Film.objects", [film], query, [film]]
+    assert expected == json.loads(done.stdout)
 
 
 NESTED = st.recursive(

@@ -159,6 +159,11 @@ def _queryset(value: Any, most: int) -> Any:
     return f"[QuerySet of {value.model._meta.label}]" if found is None else list(found)
 
 
+def _page(value: Any, most: int) -> Any:
+    """Return the rows of a paginator's page, whose length and members are queries."""
+    return value.object_list
+
+
 def _model(value: Any, most: int) -> dict[str, Any]:
     """Return the loaded fields of a Django model instance."""
     names = [field.attname for field in type(value)._meta.concrete_fields]
@@ -211,6 +216,7 @@ _BY_NAME: Mapping[tuple[str, str], _Convert] = {
     ("polars", "DataFrame"): _rows,
     ("polars", "Series"): _series,
     ("django", "QuerySet"): _queryset,
+    ("django", "Page"): _page,
     ("django", "Model"): _model,
     ("werkzeug", "Headers"): _fields,
     ("http", "HTTPMessage"): _fields,
