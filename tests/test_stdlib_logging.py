@@ -59,6 +59,10 @@ class OddError(Exception):
     """An exception whose name is one."""
 
 
+class OrderRejected(Exception):
+    """One whose name is none."""
+
+
 STACK = "Stack (most recent call last):\n  File x"
 TRACES: dict[str, dict[str, Any]] = {
     "nothing": {},
@@ -68,6 +72,11 @@ TRACES: dict[str, dict[str, Any]] = {
     "a syntax error": {"exc_info": (SyntaxError, SyntaxError("no", ("f", 1, 1, "x")), None)},
     "an exception that was never raised": {"exc_info": (OddError, OddError("no"), None)},
     "another name for one": {"exc_info": (TimeoutExpired, TimeoutExpired("no", 5), None)},
+    "a name of its own": {"exc_info": (OrderRejected, OrderRejected("no\nstock"), None)},
+    "that of a library": {"exc_info": (queue.Empty, queue.Empty(), None)},
+    "a group that was never raised": {
+        "exc_info": (ExceptionGroup, ExceptionGroup("two", [ValueError()]), None)
+    },
     "no exception": {"exc_info": (None, None, None)},
     "without a text": {"exc_info": (KeyboardInterrupt, KeyboardInterrupt(), None)},
     "a stack": {"stack_info": STACK},
@@ -89,13 +98,21 @@ def test_a_traceback_is_no_part_of_the_message(traces: Any, formatter: Any) -> N
 
 @pytest.mark.parametrize(
     "message",
-    ["a\nb", "Error: none", "a Traceback (most recent call last): b", "tests", "ERROR: no"],
+    [
+        "a\nb",
+        "Error: none",
+        "shop.Order: paid",
+        "imported\nshop.films: 3",
+        "imported\nFilms: 3",
+        "a Traceback (most recent call last): b",
+        "tests",
+        "ERROR: no",
+    ],
 )
 def test_a_message_of_several_lines_stays(message: str) -> None:
     """What is no traceback is the message's own."""
     assert message == text_of(record_of(message))
-    if "\n" in message or not message.startswith("Error"):
-        assert message == text_of(queued(record_of(message)))
+    assert message == text_of(queued(record_of(message)))
 
 
 @pytest.mark.parametrize("stock", [True, False], ids=["QueueHandler", "MessageHandler"])

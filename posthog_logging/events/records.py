@@ -125,19 +125,20 @@ def is_basic_config(caller: FrameType) -> bool:
 NOBODY = Bound()
 
 # What can follow the message in a text made by `QueueHandler`: a traceback, that of a group or
-# of a syntax error, an exception that was never raised, or a stack.
+# of a syntax error, an exception or a group that was never raised, or a stack.
 _TRACE = re.compile(
-    r"^(?:Traceback \(most recent call last\):|  \+ Exception Group Traceback|"
-    r'Stack \(most recent call last\):|  File "|'
+    r"\n(?:Traceback \(most recent call last\):|  \+ Exception Group Traceback|"
+    r'Stack \(most recent call last\):|  File "|  \| [\w.<>]+: |'
     r"NoneType: None$|"  # of `log.exception` without an exception
-    r"[\w.]+(?:Error|Exception|Warning|Interrupt|Exit|Group|Timeout|Expired|Iteration)(?::|$))",
+    r"[\w.<>]+(?:Error|Exception|Warning|Interrupt|Exit|Group|Timeout|Expired|Iteration)(?::|$)|"
+    r"(?:[\w<>]+\.)+[A-Z]\w*(?::|$))",  # any other class of a module
     re.MULTILINE,
 )
 
 
 def _message_in(text: str, record: logging.LogRecord) -> str:
     found = _TRACE.search(text)
-    if found is not None and (found.start() == 0 or text[found.start() - 1] == "\n"):
+    if found is not None:
         text = text[: found.start()].rstrip("\n")
     # The format that `basicConfig` gives to handlers without one (`logging.BASIC_FORMAT`).
     return text.removeprefix(f"{record.levelname}:{record.name}:")
