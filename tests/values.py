@@ -447,6 +447,13 @@ FRIENDS: dict[str, list[Case]] = {
         Case("numpy.datetime64('NaT', 'ns')", None),
         Case("numpy.timedelta64(1500, 'ms')", 1.5),
         Case("numpy.timedelta64(1_500_000_000, 'ns')", 1.5),
+        Case("numpy.timedelta64(3, 'M')", "3 months"),
+        Case("numpy.timedelta64(10**12, 'D')", "1000000000000 days"),
+        Case("numpy.datetime64('20000-01-01')", "20000-01-01"),
+        Case(
+            "numpy.array(['20000-01-01', 'NaT', '2024-01-02'], 'M8[D]')",
+            ["20000-01-01", None, "2024-01-02"],
+        ),
         Case("numpy.arange(4).reshape(2, 2)", [[0, 1], [2, 3]]),
         Case("numpy.array(['2024-01-02', 'NaT'], 'M8[ns]')", ["2024-01-02T00:00:00", None]),
         Case("numpy.array([1, None, 'a'], object)", [1, None, "a"]),
@@ -454,6 +461,10 @@ FRIENDS: dict[str, list[Case]] = {
         Case(
             "numpy.array([(1, '2024-01-02')], [('a', 'i4'), ('at', 'M8[ns]')])",
             [{"a": 1, "at": "2024-01-02T00:00:00"}],
+        ),
+        Case(
+            "numpy.ma.masked_array([(1, 2)], [(True, False)], [('a', 'i4'), ('b', 'i4')])",
+            [{"a": None, "b": 2}],
         ),
         Case("numpy.arange(20_000)", [*range(9_999), "[cut: 10001 more items]"]),
     ],

@@ -103,8 +103,11 @@ def _array(value: Any, most: int) -> Any:
 def _of_numpy(value: Any, most: int) -> Any:
     if value.dtype.names:
         return _records(value, most)
-    if value.dtype.kind in "mM" and value.dtype.str.endswith(_FINE):
-        value = value.astype(f"{value.dtype.kind}8[us]")  # `tolist` turns nanoseconds into ints
+    if value.dtype.kind in "mM":
+        if value.dtype.str.endswith(_FINE):  # `tolist` turns nanoseconds into ints
+            value = value.astype(f"{value.dtype.kind}8[us]")
+        if int in map(type, value.reshape(-1)[:most].tolist()):  # and what Python has no type for
+            return _members(value, most) if value.shape else str(value)
     found = _array(value, most)
     if type(found) is not type(value):
         return found
@@ -119,8 +122,11 @@ def _fields(value: Any, most: int) -> list[Any]:
 def _records(value: Any, most: int) -> Any:
     """Return a record with named fields as an object, and an array of them as a list."""
     if not value.shape:
-        row = value[()]
-        return {name: row[name] for name in row.dtype.names}
+        return {name: value[name] for name in value.dtype.names}
+    return _members(value, most)
+
+
+def _members(value: Any, most: int) -> list[Any]:
     kept = [*islice(value, most)]
     return kept if len(kept) == len(value) else _cut(kept, len(value))
 
