@@ -468,6 +468,27 @@ class Unresolved:
     assert ("user-7", {"price": 5}) == (found["distinct_id"], given(found))
 
 
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        ({"row": 7}, {"row": 7}),
+        (Popcorn(price=5), {"price": 5}),
+        (FromAttrs(5.0), {"price": 5.0, "buyer": "user-7"}),
+        (types.SimpleNamespace(row=7), {"row": 7}),
+        (None, {}),
+        ([7], {"properties": [7]}),
+    ],
+    ids=str,
+)
+def test_properties_beside_it(properties: Any, expected: Any) -> None:
+    """Whatever serves as ``properties`` elsewhere does so here, and the event's fields win."""
+    sent = Sent()
+    sent.log(MoviePlayed("123"), distinct_id="user-1", properties=properties)  # type: ignore[arg-type]
+    (found,) = sent.events
+
+    assert {**expected, "movie_id": "123", "category": None} == given(found)
+
+
 @event("unreadable in part")
 @dataclasses.dataclass
 class LateFields:

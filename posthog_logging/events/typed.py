@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
 from .foreign import Unreadable, attributes, dumped
+from .kinds import properties_in
+from .proxies import unwrapped
 
 
 __all__ = [
@@ -111,10 +113,7 @@ class Declaration:
         """Return *fields*, the keys of ``extra``, merged with the fields of the event *value*."""
         own = _read(value)
         person = own.pop(self.written(self.person), None) if self.person else None
-        given = fields.get("properties")
-        beneath = given if isinstance(given, Mapping) else {}
-        if given is not None and beneath is not given:
-            beneath = {"properties": given}
+        beneath = properties_in(unwrapped(fields.get("properties")))
         found = {**fields, "event": self.name, "properties": {**beneath, **own}}
         if self.rate is not None:
             found[RATE] = self.rate
