@@ -525,6 +525,7 @@ FRIENDS: dict[str, list[Case]] = {
         ),
         Case("django.utils.functional.lazystr('lazy')", "lazy"),
         Case("{django.utils.functional.lazystr('lazy'): 1}", {"lazy": 1}),
+        Case("django.utils.functional.lazy(lambda: [False, {'a': 1}], list)()", [False, {"a": 1}]),
     ],
     "sqlalchemy": [
         Case("row_of_sqlalchemy()", {"id": 1, "nick": "x"}),

@@ -1,7 +1,7 @@
 """
 Find the object behind a proxy: an object that forwards everything, including ``__class__``.
 
-Such are werkzeug's and celery's ``LocalProxy``, Django's ``SimpleLazyObject`` and lazy texts,
+Such are werkzeug's and celery's ``LocalProxy``, Django's ``SimpleLazyObject`` and lazy values,
 the proxies of wrapt and lazy-object-proxy, and the standard library's weak proxies.
 """
 
@@ -48,7 +48,7 @@ def _behind(value: Any) -> Any:
     kind = type(value)
     try:
         if claimed_type(value) is kind:
-            return str(value) if _is_of(kind, "django", "Promise") else value
+            return _called(value) if _is_of(kind, "django", "Promise") else value
         if _is_of(kind, "unittest", "NonCallableMock"):
             return value
         if kind in _WEAK:
@@ -60,6 +60,12 @@ def _behind(value: Any) -> Any:
         return next((behind for behind in kept if behind is not _MISSING), value)
     except Exception:  # the caller's proxy may raise anything
         return value
+
+
+def _called(promise: Any) -> Any:
+    """Return what Django's ``lazy`` function returns, by the method that its own use."""
+    call = _own(promise, "_proxy____cast")
+    return str(promise) if call is _MISSING else call()
 
 
 def _own(value: Any, name: str) -> Any:
