@@ -296,6 +296,7 @@ TABLE: dict[str, list[Case]] = {
         Case("fractions.Fraction(1, 4)", 0.25),
         Case("fractions.Fraction(1, 3)", "1/3"),
         Case("fractions.Fraction(10) ** 400", "1" + "0" * 400),
+        Case("fractions.Fraction(10**5000, 3)", f"{hex(10**5000)}/3"),
         Case("1 + 2j", "(1+2j)"),
     ],
     "Times": [

@@ -206,9 +206,12 @@ def _of_decimal(value: decimal.Decimal) -> float | str | None:
 def _of_fraction(value: fractions.Fraction) -> float | str:
     try:
         number = float(value)
+        if fractions.Fraction(number) == value:
+            return number
     except OverflowError:
-        return str(value)
-    return number if fractions.Fraction(number) == value else str(value)
+        pass
+    above, below = map(_exact_int, value.as_integer_ratio())
+    return str(above) if below == 1 else f"{above}/{below}"
 
 
 def _of_date(value: Any) -> Any:
