@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import decimal
+import enum
+import fractions
 import json
 import logging
 import os
@@ -25,8 +27,11 @@ from test_gate import Sent
 
 from posthog_logging import PostHogHandler, event
 from posthog_logging.cli import main
+from posthog_logging.events.jsonable import jsonable
 from posthog_logging.events.schema import describe, problems
 from posthog_logging.events.schema_diff import changes_in, is_narrower
+from posthog_logging.events.typed import declaration_of
+from posthog_logging.events.typed_schema import schema_of
 from posthog_logging.inspector import Inspector
 from posthog_logging.plan import DistinctId, Plan, PlanError, PlannedEvent
 
@@ -34,6 +39,7 @@ from posthog_logging.plan import DistinctId, Plan, PlanError, PlannedEvent
 attrs = pytest.importorskip("attrs")
 msgspec = pytest.importorskip("msgspec")
 pydantic = pytest.importorskip("pydantic")
+schemas = pytest.importorskip("pydantic.json_schema")
 
 
 @dataclasses.dataclass
@@ -161,6 +167,41 @@ def test_what_is_sent_fits() -> None:
     assert list(PLAN.events) == sorted(one["event"] for one in sent.events)
     for one in sent.events:
         assert [] == PLAN.check(one["event"], one["properties"])
+
+
+class Extra(enum.Flag):
+    SNACK = 1
+    DRINK = 2
+
+
+newer = pytest.mark.skipif(
+    not hasattr(schemas.GenerateJsonSchema, "fraction_schema"),
+    reason="older versions of pydantic describe it as a text",
+)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Extra.SNACK | Extra.DRINK,
+        pytest.param(fractions.Fraction(1, 4), marks=newer),
+        pytest.param(fractions.Fraction(1, 3), marks=newer),
+        decimal.Decimal("9.99"),
+        dt.timedelta(minutes=2),
+        b"ab",
+    ],
+    ids=str,
+)
+def test_the_form_that_is_sent_fits(value: Any) -> None:
+    """The schema of a type allows what its values become, and nothing but that."""
+    kind = dataclasses.make_dataclass("Sent", [("value", type(value))])
+    kind.__module__ = f"of {value}"
+    declaration = declaration_of(event("sent")(kind)(value))
+    assert declaration is not None
+    found = schema_of(declaration)
+
+    assert not problems(found, jsonable({"value": value}))
+    assert problems(found, jsonable({"value": None}))
 
 
 def test_what_is_not_planned() -> None:

@@ -8,6 +8,7 @@ to both may be anything.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import typing
 import warnings
@@ -81,6 +82,13 @@ def _generator() -> type[GenerateJsonSchema]:
 
         def decimal_schema(self, schema: Any) -> Any:
             return {"anyOf": [{"type": "number"}, {"type": "string"}]}
+
+        fraction_schema = decimal_schema
+
+        def enum_schema(self, schema: Any) -> Any:
+            if issubclass(schema["cls"], enum.Flag):  # its members can be combined
+                return {"type": "integer"}
+            return super().enum_schema(schema)
 
         def bytes_schema(self, schema: Any) -> Any:
             return {"type": "string"}
