@@ -155,7 +155,7 @@ class PostHogHandler(DeliveryHandler):
             `posthog_logging.event`, or does not fit its declaration.
         disable_geoip: whether PostHog is asked not to derive a place from the server's address.
         historical_migration: whether events are marked as imported history.
-        headers: further HTTP headers.
+        headers: further HTTP headers; those that describe one body or one attempt are refused.
         proxies, verify, cert, auth, session: as in ``requests``.
         exceptions: whether exceptions logged with ``exc_info`` are reported to error tracking, as
             further events; or the lowest level of the log calls whose exceptions are.

@@ -339,6 +339,14 @@ def test_another_language_needs_nothing_special() -> None:
     assert str(uuid.UUID(event["uuid"])) == event["uuid"]
 
 
+@pytest.mark.parametrize("coding", ["utf-8", "UTF8", "us-ascii", "binary", " UTF-8 ", "identity"])
+def test_the_name_of_a_charset_is_no_compression(coding: str) -> None:
+    """AMQP clients write the charset of a text as its ``content_encoding``; it is read plainly."""
+    (found,) = Reader(NEUTRAL).read(Delivery(1, b'{"event":"paid"}', "m", coding=coding))
+
+    assert b'"paid"' in (found.line or b"")
+
+
 def test_events_of_nobody_are_personless() -> None:
     """Without a distinct_id no person is made, and the random id is the same each time."""
     delivery = Delivery(1, b'{"event":"ping"}', "m", published=1.0)

@@ -106,6 +106,8 @@ WRONG: dict[str, tuple[Callable[[Any], Any], Any, type[Exception], str]] = {
     "headers: blank around": (call("headers"), {"X": f" {SECRET}"}, ValueError, "'X'"),
     "headers: no ASCII": (call("headers"), {"X": f"{SECRET}€"}, ValueError, "'X'"),
     "headers: no name": (call("headers"), {"": SECRET}, ValueError, "headers"),
+    "headers: of a body": (call("headers"), {"Content-Encoding": "br"}, ValueError, "leave it"),
+    "headers: of an attempt": (call("headers"), {"posthog-attempt": "7"}, ValueError, "leave it"),
     "headers: name": (call("headers"), {"X: Y": SECRET}, ValueError, "'X: Y'"),
     "headers: name's new line": (call("headers"), {"X\r\nY": SECRET}, ValueError, "headers"),
     "proxies: number": (call("proxies"), {"http": 1}, TypeError, "proxies"),

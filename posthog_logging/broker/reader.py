@@ -48,6 +48,9 @@ class Line(NamedTuple):
 _MOST_LINES = 50_000
 _MOST_BYTES = 16 * 1024 * 1024  # after decompression
 
+# What other producers write as ``content_encoding`` of a plain body in UTF-8.
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "binary"})
+
 # How the library's own lines begin; they have no other fields.
 _HEAD = (
     rb'\{"uuid":"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",'
@@ -162,8 +165,9 @@ def _body(delivery: Delivery) -> bytes:
     """Return the plain body of a message of our schema, within bounds."""
     if delivery.headers.get("schema", SCHEMA) != SCHEMA:
         raise BadMessage("unknown_schema")
+    coding = delivery.coding and delivery.coding.strip().lower()
     try:
-        body = decompress(delivery.body, delivery.coding, _MOST_BYTES)
+        body = decompress(delivery.body, None if coding in _CHARSETS else coding, _MOST_BYTES)
     except ValueError as error:
         if isinstance(error.__cause__, ImportError):  # the relay is at fault, not the message
             text = f"a message is packed with {delivery.coding!r}, whose package is missing here"

@@ -55,6 +55,11 @@ KEY_VARIABLES = ("POSTHOG_PROJECT_TOKEN", "POSTHOG_API_KEY")
 
 _MOST_A_SECOND = 1_000_000_000
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110, 5.6.2
+# They describe one body, or one attempt; a constant would make the server refuse all.
+_SET_ANEW = frozenset(
+    """content-encoding content-length transfer-encoding
+    posthog-attempt posthog-request-id posthog-request-timestamp x-retry-count""".split()
+)
 
 
 def whole(name: str, value: Any, least: int, most: float = math.inf) -> int:
@@ -227,6 +232,8 @@ def headers(value: Any) -> Mapping[str, str]:
         clean = text.isascii() and text.isprintable() and text == text.strip()
         if not clean or not _HEADER_NAME.fullmatch(name):
             raise ValueError(f"headers: {name!r} has a character that HTTP does not allow")
+        if name.lower() in _SET_ANEW:
+            raise ValueError(f"headers: {name!r} is set anew for each request: leave it out")
     return dict(given)
 
 
