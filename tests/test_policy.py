@@ -198,7 +198,21 @@ def test_a_delivery_ends_the_wait() -> None:
     """After a success there is no failure and no pause left, and the next one is due."""
     troubled = Schedule(100).failed(NOW, V0.rules).paused(NOW, V0.rules)
 
-    assert Schedule(100) == troubled.succeeded()
+    assert Schedule(100) == troubled.succeeded(NOW)
+
+
+def test_a_limit_of_the_server_sets_the_pace() -> None:
+    """Each 429 doubles the time between requests, up to half a minute; successes shrink it."""
+    schedule, paces = Schedule(100), []
+    for _ in range(10):
+        schedule = schedule.throttled()
+        paces.append(schedule.pace)
+    assert [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0] == pytest.approx(paces)
+
+    assert 27.0 == pytest.approx(schedule.succeeded(NOW).due_in(NOW))
+    for _ in range(60):
+        schedule = schedule.succeeded(NOW)
+    assert Schedule(100) == schedule
 
 
 @given(st.integers(1, 5000), st.lists(st.integers(1, 5000), max_size=10))
@@ -209,7 +223,7 @@ def test_a_halved_batch_ramps_up_again(most: int, counts: list[int]) -> None:
         schedule = schedule.halved(min(count, schedule.limit))
         assert 1 <= schedule.limit <= most
     for _ in range(50):
-        schedule = schedule.succeeded()
+        schedule = schedule.succeeded(NOW)
         assert schedule.limit <= most
 
     assert most == schedule.limit
@@ -231,7 +245,9 @@ def test_a_schedule_does_not_change() -> None:
     schedule.failed(NOW, V0.rules)
     schedule.paused(NOW, V0.rules)
     schedule.halved(50)
-    schedule.succeeded()
+    schedule.succeeded(NOW)
+    schedule.throttled()
+    schedule.put_off(NOW)
 
     assert Schedule(100) == schedule
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -29,6 +29,12 @@ SHORTEST_BACKOFF = 0.1
 LONGEST_PAUSE = 15 * 60.0
 
 _FIRST_PAUSE = 60.0
+# The seconds between requests double with each 429 and shrink with each success: what is left is
+# about what the server's limit allows.
+_FIRST_PACE = 0.2
+_LEAST_PACE = 0.1
+_LONGEST_PACE = 30.0
+_FASTER = 0.9
 _NOT_FOUND = frozenset({404, 405, 410})
 
 
@@ -135,6 +141,7 @@ class Schedule:
         pauses: how often in a row sending was paused.
         not_before: when the next attempt is allowed, on the monotonic clock.
         asked: until when the server itself has asked to be left alone.
+        pace: how many seconds there are between requests, as far as the server's limit is known.
     """
 
     most: int
@@ -143,6 +150,7 @@ class Schedule:
     pauses: int = 0
     not_before: float = 0.0
     asked: float = 0.0
+    pace: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.limit:
@@ -152,10 +160,22 @@ class Schedule:
         """Return the seconds until the next attempt is allowed; 0 if it is."""
         return max(0.0, self.not_before - now)
 
-    def succeeded(self) -> Schedule:
+    def succeeded(self, now: float) -> Schedule:
         """Return the schedule after a delivery: no back-off, and batches grow by a quarter."""
         limit = min(self.most, self.limit + max(1, self.limit // 4))
-        return Schedule(self.most, limit)
+        if self.pace <= _LEAST_PACE:
+            return Schedule(self.most, limit)
+        pace = self.pace * _FASTER
+        return Schedule(self.most, limit, not_before=now + pace, pace=pace)
+
+    def put_off(self, until: float) -> Schedule:
+        """Return the schedule with no attempt before *until*, though nothing failed."""
+        return dataclasses.replace(self, not_before=max(self.not_before, until))
+
+    def throttled(self) -> Schedule:
+        """Return the schedule after an answer that the server takes no more requests for now."""
+        pace = min(_LONGEST_PACE, max(_FIRST_PACE, 2 * self.pace))
+        return dataclasses.replace(self, pace=pace)
 
     def failed(
         self,
