@@ -34,11 +34,15 @@ __all__ = ["DeliveryError", "OnError", "Sender", "Settings"]
 # How many different batches are tried in turn while nothing gets through.
 _PROBES = 2
 # The seconds of a last flush from which attempts share them, how much of what is left one may
-# take, and the shortest time that is any use. Short flushes have one attempt, of which the
-# answer may still come.
+# take, less if the server is known to be quick, and the shortest time that is any use. Short
+# flushes have one attempt, of which the answer may still come.
 _LONG = 2.0
-_SHARE = 0.7
+_SHARE = 0.85
+_QUICK_SHARE = 0.7
 _SHORTEST_SHARE = 0.2
+# A server is quick if its answers take no longer than a third of that; old answers count less.
+_QUICK = 3.0
+_FADING = 0.8
 
 
 class Sender:
@@ -89,6 +93,7 @@ class Sender:
 
     def _begin(self) -> None:
         self._since: float | None = None  # when the oldest line in the spool came
+        self._longest_answer: float | None = None  # how many seconds answers have taken of late
         self._lineup = Lineup()
         self._answers = AnswerHandler(
             self.spool,
@@ -255,7 +260,10 @@ class Sender:
         lineup.make_isolated_due(start)
         while (now := self._clock()) < deadline:
             left = deadline - now if bounded else None
-            if shares and (share := _SHARE * (deadline - now)) >= _SHORTEST_SHARE:
+            if (
+                shares
+                and _SHORTEST_SHARE <= (share := self._share(deadline - now)) < deadline - now
+            ):
                 left = share
             if untried:
                 untried += self._attempt(lineup.next_queued(), left) - 1
@@ -274,6 +282,12 @@ class Sender:
                 break
         lineup.rotate(untried + hung)
         return not self.waiting
+
+    def _share(self, left: float) -> float:
+        """Return how many of the seconds that are *left* one attempt may take."""
+        if self._longest_answer is None:
+            return _SHARE * left
+        return max(_QUICK_SHARE * left, _QUICK * self._longest_answer)
 
     def _new(self, most: int | None = None) -> Parcel | None:
         """Return a new batch; where lines may not travel together, the others are next."""
@@ -304,5 +318,7 @@ class Sender:
         begun, limit = self._clock(), self._settings.timeout
         answer = self._attempts.make(parcel, timeout)
         lasted = self._clock() - begun
+        if answer.response.status is not None:
+            self._longest_answer = max(lasted, _FADING * (self._longest_answer or 0.0))
         has_hung = answer.response.status is None and lasted >= 0.9 * min(limit, timeout or limit)
         return self._answers.handle(parcel.with_(has_hung=has_hung), answer)
