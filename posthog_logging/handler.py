@@ -471,13 +471,12 @@ class PostHogHandler(DeliveryHandler):
         return message.uuid if self._pipeline.put(line) else None
 
     def _hold(self, message: Message, holder: Holder | None) -> bool:
-        """Let *holder*, then the handler's own, hold *message*; return whether it is held."""
+        """Let *holder* and the handler's own hold *message*; return whether it is held."""
         line = self._dialect.line(message)
         kept = Kept(partial(self._let_go, message, line), self._drop, len(line))
-        if holder is not None and self._holder is not None:
-            kept = Kept(partial(self._holder.keep, kept), kept.refuse, len(line))
-        first = holder or self._holder
-        return first is not None and first.keep(kept)
+        holders = [each for each in (holder, self._holder) if each is not None]
+        parts = kept.parts(len(holders))
+        return all(each.keep(part) for each, part in zip(holders, parts, strict=True))
 
     def _let_go(self, message: Message, line: bytes) -> None:
         """Queue a message that was held."""

@@ -224,6 +224,59 @@ def test_held_inside(handler: PostHogHandler, inspector: Inspector) -> None:
     assert 2 == rolled_back(handler)
 
 
+@pytest.mark.parametrize("by_request", [False, True], ids=["handler's", "request's"])
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(
+    "fates", list(itertools.product([False, True], repeat=3)), ids=lambda fates: str(fates)
+)
+def test_held_around(
+    by_request: bool,
+    depth: int,
+    fates: tuple[bool, ...],
+    handler: PostHogHandler,
+    inspector: Inspector,
+) -> None:
+    """Blocks around a transaction change nothing about its fate, nor it about the blocks'."""
+    from posthog_logging.middleware.django import Transactions
+
+    block, outer, inner = fates
+    token = context.enter(context.Bound(holder=Transactions() if by_request else None))
+    if by_request:
+        handler.hold_by(None)
+    with contextlib.suppress(Rollback), contextlib.ExitStack() as blocks:
+        for _ in range(depth):
+            blocks.enter_context(context.held())
+        with atomic(outer):
+            order(handler, "outer")
+            with atomic(inner):
+                order(handler, "inner")
+        order(handler, "after")
+        assert [] == happened(handler, inspector)
+        if block:
+            raise Rollback
+    context.leave(token)
+
+    fate = {"outer": block or outer, "inner": block or outer or inner, "after": block}
+    expected = [name for name, dropped in fate.items() if not dropped]
+    assert expected == happened(handler, inspector)
+    assert 3 - len(expected) == rolled_back(handler)
+
+
+def test_held_by_two(handler: PostHogHandler, inspector: Inspector) -> None:
+    """A request that waits for commits, and a handler that does, send each event once."""
+    from posthog_logging.middleware.django import Transactions
+
+    token = context.enter(context.Bound(holder=Transactions()))
+    with atomic():
+        order(handler, "committed")
+        with atomic(rolls_back=True), context.held():
+            order(handler, "rolled back")
+    context.leave(token)
+
+    assert ["committed"] == happened(handler, inspector)
+    assert 1 == rolled_back(handler)
+
+
 def test_never_ends(handler: PostHogHandler, inspector: Inspector) -> None:
     """A transaction that never ends keeps 10,000; when its thread ends, they did not happen."""
     refused = []

@@ -43,6 +43,19 @@ class Kept:
             self._let_go = None
             self._refuse(reason)
 
+    def parts(self, number: int) -> list[Kept]:
+        """Return *number* parts, for as many holders: all must be let go, one refusal suffices."""
+        if number == 1:
+            return [self]
+        left = [None] * number
+
+        def let_go() -> None:
+            left.pop()
+            if not left:
+                self.let_go()
+
+        return [Kept(let_go, self.refuse, self.size) for _ in range(number)]
+
     def __del__(self) -> None:
         self.refuse("rolled_back")
 

@@ -115,34 +115,9 @@ class Transactions:
         if any(len(connection.run_on_commit) >= _MOST for connection in waiting):
             kept.refuse("held_full")
             return False
-        left = [len(waiting)]
-        for connection in waiting:
-            connection.on_commit(_Commit(kept, left))
+        for connection, part in zip(waiting, kept.parts(len(waiting)), strict=True):
+            connection.on_commit(part.let_go)  # Django discards it on a rollback
         return True
-
-
-class _Commit:
-    """
-    A callback for ``transaction.on_commit``, which Django discards on a rollback.
-
-    Args:
-        kept: the event, to let go after the last commit.
-        left: the number of outstanding commits, in a list shared by the event's callbacks.
-    """
-
-    def __init__(self, kept: Kept, left: list[int]) -> None:
-        self._kept: Kept | None = kept
-        self._left = left
-
-    def __call__(self) -> None:
-        kept, self._kept = self._kept, None
-        self._left[0] -= 1
-        if kept is not None and not self._left[0]:
-            kept.let_go()
-
-    def __del__(self) -> None:
-        if self._kept is not None:
-            self._kept.refuse("rolled_back")
 
 
 def _open_connections() -> list[Any]:
