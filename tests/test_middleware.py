@@ -621,6 +621,26 @@ def django_error(request: Any) -> Any:
     raise ValueError("escaped")
 
 
+def django_broken_stream(request: Any) -> Any:
+    from django.http import StreamingHttpResponse
+
+    def pieces() -> Iterator[bytes]:
+        yield b"piece"
+        raise ValueError("streamed")
+
+    return StreamingHttpResponse(pieces())
+
+
+async def django_broken_async_stream(request: Any) -> Any:
+    from django.http import StreamingHttpResponse
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"piece"
+        raise ValueError("streamed")
+
+    return StreamingHttpResponse(pieces())
+
+
 def django_missing(request: Any) -> Any:
     from django.http import Http404
 
@@ -635,6 +655,30 @@ def django_factory(get_response: Any) -> Any:
     )
 
 
+def django_neighbour(get_response: Any) -> Any:
+    """Return a middleware of the application's own, which fails before a view or after it."""
+    from asgiref.sync import iscoroutinefunction
+
+    def fail(request: Any, when: str) -> None:
+        if request.headers.get("X-Fails") == when:
+            raise ValueError(f"{when} the view")
+
+    def neighbour(request: Any) -> Any:
+        fail(request, "before")
+        response = get_response(request)
+        fail(request, "after")
+        return response
+
+    async def async_neighbour(request: Any) -> Any:
+        fail(request, "before")
+        response = await get_response(request)
+        fail(request, "after")
+        return response
+
+    return async_neighbour if iscoroutinefunction(get_response) else neighbour
+
+
+django_neighbour.sync_capable = django_neighbour.async_capable = True  # type: ignore[attr-defined]
 django_factory.sync_capable = django_factory.async_capable = True  # type: ignore[attr-defined]
 
 
@@ -656,15 +700,18 @@ def django() -> Iterator[Any]:
         path("async-stream", django_async_stream),
         path("error", django_error),
         path("missing", django_missing),
+        path("broken-stream", django_broken_stream),
+        path("broken-async-stream", django_broken_async_stream),
     ]
     views = types.ModuleType("tests_middleware_posthog")
     views.posthog = django_factory  # type: ignore[attr-defined]
+    views.neighbour = django_neighbour  # type: ignore[attr-defined]
     sys.modules.update({urls.__name__: urls, views.__name__: views})
     if not django.conf.settings.configured:
         django.conf.settings.configure(SECRET_KEY="for tests only")
     with django.test.override_settings(
         ROOT_URLCONF=urls.__name__,
-        MIDDLEWARE=[f"{views.__name__}.posthog"],
+        MIDDLEWARE=[f"{views.__name__}.posthog", f"{views.__name__}.neighbour"],
         ALLOWED_HOSTS=["testserver"],
         LOGGING_CONFIG=None,
     ):
@@ -771,6 +818,46 @@ def test_django_async_exceptions(django: Any) -> None:
 
     assert 500 == asyncio.run(client.get("/error", headers=HEADERS)).status_code
     assert [("escaped", middleware("django.middleware"), "user-1")] == REPORTS.seen
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_django_exceptions_of_other_middlewares(django: Any, kind: str, when: str) -> None:
+    """So is what another middleware raises, before the view and after it, once."""
+    headers = {**HEADERS, "X-Fails": when}
+    if kind == "sync":
+        response = django.Client(raise_request_exception=False).get("/view", headers=headers)
+    else:
+        client = django.AsyncClient(raise_request_exception=False)
+        response = asyncio.run(client.get("/view", headers=headers))
+
+    assert 500 == response.status_code
+    assert [
+        (f"{when} the view", middleware("django.middleware"), "user-1"),
+    ] == REPORTS.seen
+
+
+def test_django_exceptions_of_streams(django: Any) -> None:
+    """So is what a streamed body raises, to the server and whom it happened to."""
+    response = django.Client().get("/broken-stream", headers=HEADERS)
+
+    with pytest.raises(ValueError, match="streamed"):
+        response.getvalue()
+    assert [("streamed", middleware("django.middleware"), "user-1")] == REPORTS.seen
+
+
+def test_django_exceptions_of_async_streams(django: Any) -> None:
+    """An asynchronous body, too."""
+
+    async def main() -> None:
+        response = await django.AsyncClient().get("/broken-async-stream", headers=HEADERS)
+        with pytest.raises(ValueError, match="streamed"):
+            async for _ in response.streaming_content:
+                pass
+
+    asyncio.run(main())
+    assert [("streamed", middleware("django.middleware"), "user-1")] == REPORTS.seen
 
 
 def test_django_user(django: Any) -> None:

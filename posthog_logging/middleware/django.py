@@ -8,6 +8,7 @@ asynchronous stack; only your *user* callable may.
 from __future__ import annotations
 
 import contextvars
+import sys
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Unpack
@@ -21,6 +22,7 @@ from .request import Request, environ_request
 
 __all__ = ["PostHogMiddleware", "Transactions", "on_commit"]
 
+_FRONT = "_posthog_front"  # the attribute of a request that went through the middleware
 _MOST = 10_000  # on-commit callbacks of one transaction, of events and others
 
 
@@ -40,7 +42,9 @@ class PostHogMiddleware:
         on_commit: True holds events that a request logs inside ``atomic`` until the commit;
             see `Transactions`.
         options: see `posthog_logging.middleware.front.Options`; callables get the request. The
-            *handler* reports exceptions that become a 500.
+            *handler* reports exceptions that become a 500, of views and of middlewares listed
+            below this one, and those of streamed bodies. *http_log* logs a streamed response
+            before its body.
     """
 
     sync_capable = True
@@ -54,6 +58,7 @@ class PostHogMiddleware:
         **options: Unpack[Options],
     ) -> None:
         from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+        from django.core.signals import got_request_exception
 
         self._get_response = get_response
         holder = Transactions() if boolean("on_commit", on_commit) else None
@@ -63,6 +68,7 @@ class PostHogMiddleware:
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
+        got_request_exception.connect(_failed, weak=False, dispatch_uid=_FRONT)
 
     def __call__(self, request: Any) -> Any:
         """Serve one request; in an asynchronous stack, return a coroutine that does."""
@@ -70,19 +76,16 @@ class PostHogMiddleware:
             return self._serve(request)
         if self._front.ignores(request):
             return self._get_response(request)
+        setattr(request, _FRONT, self._front)
         with self._front.begin(request) as served:
             return _with_context(self._get_response(request), served)
 
     async def _serve(self, request: Any) -> Any:
         if self._front.ignores(request):
             return await self._get_response(request)
+        setattr(request, _FRONT, self._front)
         with await self._front.begin_async(request) as served:
             return _with_context(await self._get_response(request), served)
-
-    def process_exception(self, request: Any, exception: Exception) -> None:
-        """Report an exception raised by a view, if Django answers it with a 500."""
-        if not isinstance(exception, _client_errors()) and not self._front.ignores(request):
-            self._front.report(exception)
 
 
 def on_commit(handler: Any) -> None:
@@ -127,17 +130,11 @@ def _open_connections() -> list[Any]:
     return [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
 
 
-def _client_errors() -> tuple[type[Exception], ...]:
-    """Return the exceptions that Django answers with 400, 403 or 404."""
-    from django.core import exceptions
-    from django.http import Http404
-
-    return (
-        Http404,
-        exceptions.BadRequest,
-        exceptions.PermissionDenied,
-        exceptions.SuspiciousOperation,
-    )
+def _failed(request: Any = None, **_: Any) -> None:
+    """Report the exception that Django answers with a 500, whichever layer raised it."""
+    front, error = getattr(request, _FRONT, None), sys.exc_info()[1]
+    if front is not None and error is not None:
+        front.report(error)
 
 
 def _read(request: Any) -> Request:
@@ -155,20 +152,30 @@ def _with_context(response: Any, served: Served) -> Any:
     if response.streaming and getattr(response, "file_to_stream", None) is None:
         content = response.streaming_content
         if getattr(response, "is_async", False):
-            response.streaming_content = _in_context_async(content, context.current())
+            response.streaming_content = _in_context_async(content, context.current(), served)
         else:
-            response.streaming_content = _in_context(content, contextvars.copy_context())
+            response.streaming_content = _in_context(content, contextvars.copy_context(), served)
     return response
 
 
-def _in_context(content: Iterator[bytes], around: contextvars.Context) -> Iterator[bytes]:
+def _in_context(
+    content: Iterator[bytes], around: contextvars.Context, served: Served
+) -> Iterator[bytes]:
     end = object()
-    while (chunk := around.run(next, content, end)) is not end:
-        yield chunk  # type: ignore[misc]  # mypy does not see that `end` is left out
+
+    def step() -> Any:
+        try:
+            return next(content, end)
+        except Exception as error:
+            served.failed(error)
+            raise
+
+    while (chunk := around.run(step)) is not end:
+        yield chunk
 
 
 async def _in_context_async(
-    content: AsyncIterator[bytes], bound: Bound | None
+    content: AsyncIterator[bytes], bound: Bound | None, served: Served
 ) -> AsyncIterator[bytes]:
     while True:
         # Not around the `yield`: between two steps, the caller's own context applies.
@@ -177,6 +184,9 @@ async def _in_context_async(
             chunk = await content.__anext__()
         except StopAsyncIteration:
             return
+        except Exception as error:
+            served.failed(error)
+            raise
         finally:
             context.leave(token)
         yield chunk
