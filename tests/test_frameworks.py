@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import http.client
 import threading
 import wsgiref.simple_server
@@ -372,6 +373,102 @@ def test_events_of_requests(backend: str, handler: PostHogHandler, inspector: In
     assert all(f"user-{e.properties['who']}" == e.distinct_id for e in inspector.events)
 
 
+def failing_app(handler: PostHogHandler) -> Any:
+    """Return an application whose views fail, in copies of their requests' contexts."""
+    app, below = fastapi.FastAPI(), fastapi.FastAPI()
+
+    def act(who: str) -> None:
+        with context.identity("somebody else"):
+            context.identify("a guest")
+        context.identify(f"member-{who}")
+        handler.accept({"event": f"of {who}"})
+
+    @app.get("/def")
+    def in_thread(who: str) -> None:
+        act(who)
+        raise ValueError(who)
+
+    @app.get("/dependency")
+    async def after(who: str, _: None = fastapi.Depends(act)) -> None:
+        raise ValueError(who)
+
+    @below.middleware("http")
+    async def neighbour(request: fastapi.Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    @below.get("/async")
+    async def in_task(who: str) -> None:
+        act(who)
+        raise ValueError(who)
+
+    app.mount("/below", below)
+    return asgi.PostHogMiddleware(app, handler=handler)
+
+
+@backends
+@pytest.mark.parametrize("path", ["/def", "/dependency", "/below/async"])
+def test_failures_in_copied_contexts(
+    path: str, backend: str, make_handler: MakeHandler, inspector: Inspector
+) -> None:
+    """A report has the steps and the person of its request, whichever context they are in."""
+    anyio = pytest.importorskip("anyio")
+    pytest.importorskip(backend)
+    handler = make_handler(exceptions=True, exception_steps=9)
+    app = failing_app(handler)
+
+    async def visit(number: int) -> None:
+        server = Server(BODY)
+        scope = scope_of("http", path, query_string=b"who=%d" % number, headers=[])
+        with pytest.raises(ValueError, match=str(number)):
+            await app(scope, server.receive, server.send)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(5):
+                group.start_soon(visit, number)
+
+    anyio.run(main, backend=backend)
+    assert handler.flush(10)
+
+    failures = [event for event in inspector.events if event.event == "$exception"]
+    assert {f"member-{number}" for number in range(5)} == {each.distinct_id for each in failures}
+    for each in failures:
+        who = each.properties["$exception_list"][0]["value"]
+        assert f"member-{who}" == each.distinct_id
+        assert f"of {who}" == each.properties["$exception_steps"][-1]["$message"]
+
+
+def test_failures_beside_copied_contexts(make_handler: MakeHandler, inspector: Inspector) -> None:
+    """What a context has logged and identified itself is not lost to what its copies have."""
+    handler = make_handler(exceptions=True, exception_steps=9)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        def background() -> None:
+            context.identify("of the background")
+            handler.accept({"event": "in the background"})
+
+        copied = contextvars.copy_context()
+        context.identify("of the request")
+        for number in range(3):
+            handler.accept({"event": f"in the request {number}"})
+        copied.run(background)
+        raise ValueError("escaped")
+
+    with pytest.raises(ValueError, match="escaped"):
+        asyncio.run(
+            asgi.PostHogMiddleware(app, handler=handler)(
+                scope_of("http", "/", headers=[]), Server(BODY).receive, Server(BODY).send
+            )
+        )
+    assert handler.flush(10)
+    (report,) = [event for event in inspector.events if event.event == "$exception"]
+
+    assert "of the request" == report.distinct_id
+    assert [f"in the request {number}" for number in range(3)] == [
+        step["$message"] for step in report.properties["$exception_steps"]
+    ]
+
+
 # WSGI
 
 
@@ -401,7 +498,7 @@ def changes_its_mind(environ: Any, start_response: Any) -> Any:
 
     start_response("200 OK", [])
     try:
-        raise ValueError
+        raise ValueError("escaped")
     except ValueError:
         start_response("500 Oops", [("Content-Type", "text/plain")], sys.exc_info())
     return [b"oops"]

@@ -19,9 +19,12 @@ from .holding import Holder
 __all__ = [
     "BindTime",
     "Bound",
+    "begin",
     "bind",
+    "catch_up",
     "clear",
     "current",
+    "end",
     "enter",
     "flags",
     "identity",
@@ -67,6 +70,8 @@ class BindTime(NamedTuple):
 _bound: ContextVar[Bound | None] = ContextVar("posthog_logging", default=None)
 # When the current identity was bound; None if none was.
 _since: ContextVar[BindTime | None] = ContextVar("posthog_logging_since", default=None)
+# The id that the request began with, and the newest one identified in any copy of its context.
+_request: ContextVar[list[Any] | None] = ContextVar("posthog_logging_request", default=None)
 
 #: Return the values bound in the current context, or None.
 current: Callable[[], Bound | None] = _bound.get
@@ -228,7 +233,31 @@ def rebind(**fields: Any) -> None:
     """Replace *fields* of the current values."""
     if _bound.get() is None or "distinct_id" in fields:
         _mark_time()
-    _bound.set((_bound.get() or Bound())._replace(**fields))
+    outer, request = _bound.get() or Bound(), _request.get()
+    _bound.set(outer._replace(**fields))
+    # Not inside `identity`, whose person is that of its block only.
+    if request is not None and "distinct_id" in fields and outer.distinct_id is request[1]:
+        request[1] = fields["distinct_id"]
+
+
+def begin(bound: Bound) -> Token[Bound | None]:
+    """Begin a request, as `enter` does; return a token for `end`."""
+    token = enter(bound)
+    _request.set([(_bound.get() or Bound()).distinct_id] * 2)
+    return token
+
+
+def end(token: Token[Bound | None]) -> None:
+    """End the request for which `begin` returned *token*."""
+    leave(token)
+    _request.set(None)
+
+
+def catch_up() -> None:
+    """Bind the person who was identified in a copy of the request's context, if any was."""
+    bound, request = _bound.get() or Bound(), _request.get()
+    if request is not None and bound.distinct_id is request[0]:
+        _bound.set(bound._replace(distinct_id=request[1]))
 
 
 def _mark_time() -> None:
@@ -261,6 +290,7 @@ def release(holder: Holder, outer: Holder | None) -> None:
 
 def _clear_after_fork() -> None:
     _bound.set(None)
+    _request.set(None)
 
 
 if hasattr(os, "register_at_fork"):

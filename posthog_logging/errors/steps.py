@@ -48,17 +48,42 @@ _Step = tuple[float, str, Any, str, str, "_Extras | None", Any]
 _Trail = tuple[_Step, int, "_Step | None"]
 
 _trail: ContextVar[_Trail | None] = ContextVar("posthog_logging_steps", default=None)
+# In a request: its newest trail, of whichever copy of its context. The lists of a request count
+# from `_IN_REQUEST` on, more than `Steps` ever wants, so that no other log call has to look.
+_newest: ContextVar[list[_Trail | None] | None] = ContextVar(
+    "posthog_logging_newest", default=None
+)
+_IN_REQUEST = 1_000_000
+
+_Tokens = tuple[contextvars.Token[_Trail | None], contextvars.Token["list[_Trail | None] | None"]]
 
 
-def begin_anew() -> contextvars.Token[_Trail | None]:
+def begin_anew() -> _Tokens:
     """Begin a request, which has no steps of others; return what `end` takes."""
-    return _trail.set(None)
+    return _trail.set(None), _newest.set([None])
 
 
-def end(token: contextvars.Token[_Trail | None]) -> None:
+def end(tokens: _Tokens) -> None:
     """Forget the steps of a request."""
+    trail, newest = tokens
     with suppress(ValueError):  # it ended in another context, which never had them
-        _trail.reset(token)
+        _trail.reset(trail)
+        _newest.reset(newest)
+
+
+def catch_up() -> None:
+    """Go on from the newest steps of the request if they continue those of this context."""
+    own, newest = _trail.get(), (_newest.get() or [None])[0]
+    if own is None or any(step is own[0] for step in _newest_first(newest)):
+        _trail.set(newest)
+
+
+def _share(trail: _Trail) -> None:
+    """Let *trail* be that of this context, and the newest of its request."""
+    _trail.set(trail)
+    newest = _newest.get()
+    if newest is not None:
+        newest[0] = trail
 
 
 class Steps:
@@ -120,7 +145,8 @@ class Steps:
         """Put a step on those of this context."""
         trail = _trail.get()
         if trail is None:
-            _trail.set(((created, message, args, level, logger, extras, None), 1, None))
+            length = 1 if _newest.get() is None else _IN_REQUEST + 1
+            _share(((created, message, args, level, logger, extras, None), length, None))
             return
         last, length, older = trail
         if last[0] == created and _text(last) == _text((created, message, args)):
@@ -128,8 +154,13 @@ class Steps:
         if length < self._most:
             step = (created, message, args, level, logger, extras, last)
             _trail.set((step, length + 1, older))
-        else:
+        elif length < _IN_REQUEST:
             _trail.set(((created, message, args, level, logger, extras, None), 1, last))
+        elif length - _IN_REQUEST < self._most:
+            _share(((created, message, args, level, logger, extras, last), length + 1, older))
+        else:
+            first = (created, message, args, level, logger, extras, None)
+            _share((first, _IN_REQUEST + 1, last))
 
     def before(self, created: float) -> list[dict[str, Any]]:
         """
@@ -231,6 +262,11 @@ def _is_extra(name: Any) -> bool:
     return type(name) is str and name not in _NOT_EXTRAS
 
 
+def _forget() -> None:
+    _trail.set(None)
+    _newest.set(None)
+
+
 if hasattr(os, "register_at_fork"):
     # A forked worker serves other requests than the one its parent was in.
-    os.register_at_fork(after_in_child=begin_anew)
+    os.register_at_fork(after_in_child=_forget)

@@ -263,7 +263,7 @@ class Served:
         self._began = time.perf_counter()
         self._status: int | None = None
         self._trail = steps.begin_anew()
-        self._token: Token[Bound | None] | None = context.enter(bound)
+        self._token: Token[Bound | None] | None = context.begin(bound)
 
     def __enter__(self) -> Served:
         return self
@@ -283,6 +283,9 @@ class Served:
         """Report an exception that escaped; if there is no response yet, the status is 500."""
         if self._status is None:
             self._status = 500
+        # Frameworks run a plain `def` view in a thread, in a copy of the request's context.
+        context.catch_up()
+        steps.catch_up()
         self._front.report(error)
 
     def end(self) -> None:
@@ -291,7 +294,7 @@ class Served:
         if token is None:
             return
         duration = time.perf_counter() - self._began
-        context.leave(token)
+        context.end(token)
         steps.end(self._trail)
         path = self._seen.properties.get("$pathname", "")
         self._front.log(self._seen, path, self._status, duration)
