@@ -204,6 +204,33 @@ def test_the_form_that_is_sent_fits(value: Any) -> None:
     assert problems(found, jsonable({"value": None}))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tag": True},
+        {"tag": "seat", "tag_field": "kind", "rename": "camel"},
+        {"array_like": True},
+        {"array_like": True, "tag": 5, "forbid_unknown_fields": True},
+    ],
+    ids=str,
+)
+def test_structs_are_sent_by_field(options: dict[str, Any]) -> None:
+    """However msgspec would encode a struct, its plan is of fields by name, without a tag."""
+    fields = [("seat_row", int), ("note", str, "")]
+    kind = msgspec.defstruct("Taken", fields, module="elsewhere", **options)
+    event("struct taken")(kind)
+    declared = declaration_of(kind(5))
+    assert declared is not None
+    plan = Plan("plan", [PlannedEvent("struct taken", schema_of(declared))])
+    sent = Sent()
+    sent.log(kind(5))
+
+    (one,) = sent.events
+    assert [] == plan.check("struct taken", one["properties"])
+    (finding,) = plan.check("struct taken", {"note": "x"})
+    assert finding.text.startswith("seat")
+
+
 def test_what_is_not_planned() -> None:
     """An unknown name is a finding with a likely one; PostHog's own names are nobody's plan."""
     (finding,) = PLAN.check("movie plaid", {})

@@ -36,9 +36,7 @@ def schema_of(declaration: Declaration) -> dict[str, Any]:
     if kind is None:
         raise TypeError(f"{declaration.kind.__qualname__} does not say which TypedDict it returns")
     if hasattr(kind, "__struct_fields__"):
-        import msgspec  # must be installed, as the class is made with it
-
-        found: dict[str, Any] = msgspec.json.schema(kind)
+        found = _by_msgspec(kind)
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about fields that shadow attributes of pydantic's
@@ -47,6 +45,27 @@ def schema_of(declaration: Declaration) -> dict[str, Any]:
     schema.pop("$defs", None)
     if '"$ref"' in json.dumps(schema):
         schema["$defs"] = found["$defs"]
+    return schema
+
+
+def _by_msgspec(kind: Any) -> dict[str, Any]:
+    """Return the schema of the fields by name: without the tag, and not as an array."""
+    import msgspec  # must be installed, as the class is made with it
+
+    found: dict[str, Any] = msgspec.json.schema(kind)
+    schema = {**resolve(found, found), "$defs": found["$defs"]}
+    fields = msgspec.structs.fields(kind)
+    names = [field.encode_name for field in fields]
+    if schema.pop("type") == "array":  # `array_like`, where the tag is the first item
+        described = schema.pop("prefixItems", [])
+        properties = dict(zip(names[::-1], described[::-1], strict=False))
+        schema.pop("minItems", None)
+        if schema.pop("maxItems", None) is not None:  # unknown fields are forbidden
+            schema["additionalProperties"] = False
+    else:
+        properties = schema["properties"]
+    schema["properties"] = {name: properties[name] for name in names}
+    schema["required"] = [field.encode_name for field in fields if field.required]
     return schema
 
 
