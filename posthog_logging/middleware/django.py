@@ -103,10 +103,11 @@ class Transactions:
     Hold the events of a database transaction until ``transaction.on_commit``.
 
     An event waits for every connection that is inside ``atomic`` in its thread: all of them must
-    commit. If one rolls back, even just to a savepoint around the event, the event is dropped
-    and counted as ``rolled_back``; so it is in Django's ``TestCase``, which never commits.
-    Outside ``atomic`` an event is sent at once. One transaction holds 10,000 events; further
-    ones are refused and counted as ``held_full``.
+    commit. If one rolls back, even just to a savepoint of an ``atomic`` around the event, the
+    event is dropped and counted as ``rolled_back``; so it is in Django's ``TestCase``, which
+    never commits. ``transaction.savepoint_rollback`` drops no events, as Django itself keeps
+    its ``on_commit`` callbacks. Outside ``atomic`` an event is sent at once. One transaction
+    holds 10,000 events; further ones are refused and counted as ``held_full``.
     """
 
     def keep(self, kept: Kept) -> bool:
