@@ -48,12 +48,11 @@ _Step = tuple[float, str, Any, str, str, "_Extras | None", Any]
 _Trail = tuple[_Step, int, "_Step | None"]
 
 _trail: ContextVar[_Trail | None] = ContextVar("posthog_logging_steps", default=None)
-# In a request: its newest trail, of whichever copy of its context. The lists of a request count
-# from `_IN_REQUEST` on, more than `Steps` ever wants, so that no other log call has to look.
+# In a request: its newest trail, of whichever copy of its context.
 _newest: ContextVar[list[_Trail | None] | None] = ContextVar(
     "posthog_logging_newest", default=None
 )
-_IN_REQUEST = 1_000_000
+_NONE: tuple[None, int, None] = (None, 0, None)
 
 _Tokens = tuple[contextvars.Token[_Trail | None], contextvars.Token["list[_Trail | None] | None"]]
 
@@ -76,14 +75,6 @@ def catch_up() -> None:
     own, newest = _trail.get(), (_newest.get() or [None])[0]
     if own is None or any(step is own[0] for step in _newest_first(newest)):
         _trail.set(newest)
-
-
-def _share(trail: _Trail) -> None:
-    """Let *trail* be that of this context, and the newest of its request."""
-    _trail.set(trail)
-    newest = _newest.get()
-    if newest is not None:
-        newest[0] = trail
 
 
 class Steps:
@@ -142,25 +133,18 @@ class Steps:
         logger: str,
         extras: _Extras | None,
     ) -> None:
-        """Put a step on those of this context."""
-        trail = _trail.get()
-        if trail is None:
-            length = 1 if _newest.get() is None else _IN_REQUEST + 1
-            _share(((created, message, args, level, logger, extras, None), length, None))
-            return
-        last, length, older = trail
-        if last[0] == created and _text(last) == _text((created, message, args)):
+        """Put a step on those of this context, which are then the newest of its request."""
+        last, length, older = _trail.get() or _NONE
+        if last and last[0] == created and _text(last) == _text((created, message, args)):
             return  # an event of a log call, or a second handler
         if length < self._most:
-            step = (created, message, args, level, logger, extras, last)
-            _trail.set((step, length + 1, older))
-        elif length < _IN_REQUEST:
-            _trail.set(((created, message, args, level, logger, extras, None), 1, last))
-        elif length - _IN_REQUEST < self._most:
-            _share(((created, message, args, level, logger, extras, last), length + 1, older))
+            trail = (created, message, args, level, logger, extras, last), length + 1, older
         else:
-            first = (created, message, args, level, logger, extras, None)
-            _share((first, _IN_REQUEST + 1, last))
+            trail = (created, message, args, level, logger, extras, None), 1, last
+        _trail.set(trail)
+        newest = _newest.get()
+        if newest is not None:
+            newest[0] = trail
 
     def before(self, created: float) -> list[dict[str, Any]]:
         """
