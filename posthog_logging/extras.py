@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .events.identifiers import text_of_id
 from .events.kinds import properties_in
 
 
@@ -124,7 +125,7 @@ def group(
             more,
             {
                 "$group_type": group_type,
-                "$group_key": group_key,
+                "$group_key": text_of_id(group_key),
                 "$group_set": {} if properties is None else properties,
             },
         ),

@@ -14,7 +14,7 @@ import os
 import queue
 import threading
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, NamedTuple
@@ -23,8 +23,10 @@ from .delivery.lock import Lock
 from .delivery.own_log import logger
 from .events import jsonable
 from .events.faults import faults
-from .events.identifiers import stamp
+from .events.identifiers import stamp, text_of_id
+from .events.identifiers import text_of as text_of_any
 from .events.levels import level_of
+from .events.proxies import unwrapped
 from .events.records import bound_to, fields_of, is_event, text_of
 from .events.reentry import Guard
 from .events.timestamps import parse_timestamp
@@ -108,8 +110,10 @@ def _frozen(record: logging.LogRecord) -> dict[str, Any]:
     """Return the extras of an event as JSON values, with its name, identity, uuid and time."""
     given, _ = expand(fields_of(record), record.msg)
     fields: dict[str, Any] = jsonable.jsonable(given)
+    for key in _IDS.intersection(given):
+        fields[key] = _id(given[key])
     uuid, timestamp = stamp(record.created)
-    fields["uuid"] = fields.get("uuid") or uuid
+    fields["uuid"] = _id(given.get("uuid"), text_of_any) or uuid
     when = given.get("timestamp")
     # One that cannot be read stays as it is: the handler at the other end warns of it.
     fields["timestamp"] = parse_timestamp(when) or (timestamp if when is None else when)
@@ -119,12 +123,20 @@ def _frozen(record: logging.LogRecord) -> dict[str, Any]:
         return fields  # not an event: the handler at the other end warns of it
     bound = bound_to(record)
     if fields.get("distinct_id") is None and bound.distinct_id is not None:
-        fields["distinct_id"] = jsonable.jsonable(bound.distinct_id)
+        fields["distinct_id"] = _id(bound.distinct_id)
     if bound.properties:
         own = fields.get("properties")
         beneath = jsonable.jsonable(bound.properties)
         fields["properties"] = {**beneath, **own} if isinstance(own, dict) else own or beneath
     return fields
+
+
+_IDS = frozenset({"distinct_id", "previous_id", "anonymous_id"})
+
+
+def _id(given: Any, text: Callable[[Any], str] = text_of_id) -> str | None:
+    """Return an id as *text*, as the other end would: what JSON has of it may be another's id."""
+    return None if unwrapped(given) is None else text(given)
 
 
 class Listener(QueueListener):

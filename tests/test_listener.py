@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import logging
 import logging.config
 import logging.handlers
@@ -13,11 +14,13 @@ import sys
 import threading
 
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
-from posthog_logging import context
+from posthog_logging import context, extras
 from posthog_logging.listener import Listener, MessageHandler
 from posthog_logging.wire import Request, Response
 
@@ -335,6 +338,61 @@ def test_ids_are_fixed_on_this_side(make_log: Any) -> None:
     assert first.timestamp.endswith("Z")
     assert "other" == second.distinct_id
     assert "mine" == second.uuid
+
+
+class Unbound:
+    """Such as a `LocalProxy` outside a request: it has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+IDS = [
+    Unbound(),
+    Decimal(12345),
+    Decimal("5.00"),
+    dt.datetime(2024, 1, 2),
+    dt.timedelta(seconds=5),
+    Fraction(9),
+    float("nan"),
+    10**30,
+    b"u1",
+    ["u1"],
+]
+
+
+@pytest.mark.parametrize("given", IDS, ids=lambda given: type(given).__name__)
+def test_an_id_is_the_same_one_behind_it(
+    given: Any, inspector: Any, make_handler: Any, make_log: Any
+) -> None:
+    """A person of one entry point is the same person of the other; nobody is nobody at both."""
+    waiting: queue.Queue[Any] = queue.Queue()
+    found = []
+    for door in None, MessageHandler(waiting):
+        handler = make_handler()
+        log = make_log(door or handler)
+        with context.identity(given):
+            log.info("bound", extra={"event": "bound"})
+        log.info("said", extra={"distinct_id": given})
+        log.info("alias", extra=extras.alias(given, "u2"))
+        log.info("identify", extra=extras.identify("u2", anonymous_id=given))
+        log.info("group", extra=extras.group("team", given, {"a": 1}))
+        log.info("group of a user", extra=extras.group("team", given, distinct_id="u2"))
+        if isinstance(given, (Decimal, dt.datetime)):
+            log.info("uuid", extra={"distinct_id": "u2", "uuid": given})
+        while not waiting.empty():
+            handler.handle(waiting.get_nowait())
+        assert handler.flush()
+        for event in inspector.events[len(found) :]:
+            is_nobody = event.properties.get("$process_person_profile") is False
+            own_uuid = event.event == "uuid" and event.uuid
+            found.append((event.event, is_nobody or event.distinct_id, event.properties, own_uuid))
+
+    half = len(found) // 2
+    assert half
+    assert found[:half] == found[half:]
 
 
 def test_a_timestamp_that_cannot_be_read_travels_on(

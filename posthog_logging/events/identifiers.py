@@ -229,8 +229,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def text_of_id(value: Any) -> str:
-    """Return the id of a person or a group as text; "" for a container, NaN, NaT or NA."""
-    text = "" if _is_container(value) else text_of(value)
+    """Return the id of a person or a group as text; "" for a container, None, NaN, NaT or NA."""
+    value = unwrapped(value)
+    text = "" if value is None or _is_container(value) else text_of(value)
     return "" if text.lower() in _NO_VALUE and not isinstance(value, str) else text
 
 
@@ -245,7 +246,6 @@ def _is_container(value: Any) -> bool:
     A container class with a text of its own may be an id; a class that cannot be asked is none.
     """
     try:
-        value = unwrapped(value)
         kind: Any = type(value)
         if issubclass(kind, _BUFFERS):
             return False

@@ -298,7 +298,7 @@ def _alias(
 
 def _group(distinct_id: str | None, properties: dict[str, Any], warn: Warn) -> str:
     given = (properties.get(name) for name in ("$group_type", "$group_key"))
-    kind, key = ("" if value is None else clean_text(text_of_id(value)) for value in given)
+    kind, key = (clean_text(text_of_id(value)) for value in given)
     if not kind or not key:
         raise Refused("no_group", "$groupidentify")
     properties["$group_type"], properties["$group_key"] = kind, key
