@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import logging
 import sys
 import threading
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posthog_logging import PostHogHandler
+from posthog_logging.delivery.own_log import is_ours
 from posthog_logging.delivery.transport import MemoryTransport
 from posthog_logging.wire import Response
 
@@ -33,8 +37,9 @@ def events(*said: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
     handler = PostHogHandler(
         "phc_key", "http://x.example", transport=transport, compression=None, **options
     )
+    is_ours(logging.makeLogRecord({"name": "app"}))  # a logger's first record goes the long way
     for one in said:
-        handler.handle(logging.makeLogRecord({"created": 1.7e9, **one}))
+        handler.handle(logging.makeLogRecord({"name": "app", "created": 1.7e9, **one}))
     handler.close()
     found = [one for request in transport.requests for one in json.loads(request.body)["batch"]]
     for one in found:
@@ -129,3 +134,19 @@ def test_properties_that_clash(properties: dict[str, Any]) -> None:
 
     assert long == events(said, **options)
     assert 1 == len(long)
+
+
+@pytest.mark.parametrize("key", [Decimal(9), Fraction(9), float("nan"), dt.timedelta(1), True])
+@pytest.mark.parametrize(
+    ("name", "properties"),
+    [
+        ("$groupidentify", {"$group_type": "team", "$group_key": 1}),
+        ("$create_alias", {"alias": 1}),
+    ],
+)
+def test_an_id_among_the_properties(name: str, properties: dict[str, Any], key: Any) -> None:
+    """A group's key, or a person's id, is the text of the value, not of its JSON."""
+    *_, last = properties
+    said = {"event": name, "distinct_id": "user-1", "properties": {**properties, last: key}}
+
+    assert events(said, before_send=the_long_way) == events(said)

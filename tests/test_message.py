@@ -933,7 +933,7 @@ def test_an_id_that_cannot_stay_is_told_of(name: str) -> None:
 @pytest.mark.parametrize("key", ["$session_id", "$window_id"])
 def test_a_session_that_is_no_text_is_left_out(key: str) -> None:
     """PostHog refuses a whole batch for it, so it must not go."""
-    for good in ("s-1", uuid.UUID(NAME), Event.PLAYED, Proxy("s-1")):
+    for good in ("s-1", b"s-1", uuid.UUID(NAME), Event.PLAYED, Proxy("s-1")):
         assert {key: good} == built(properties={key: good}).properties
     for bad in (7, None, ["s"], Event.NUMBER):
         assert {} == built(properties={key: bad}).properties

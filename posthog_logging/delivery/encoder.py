@@ -229,13 +229,15 @@ def _other_name(record: logging.LogRecord) -> Any:
     """
     Return the name of a plain event whose record has a name, or passed other handlers first.
 
-    None: the record has more than that, or is a typed event, perhaps.
+    None: the record has more than that, or is a typed event, perhaps; or its event's properties
+    hold an id, such as a group's key, which JSON may write otherwise.
     """
     attributes = record.__dict__
     if len(attributes) != _PLAINEST + sum(key in attributes for key in _HARMLESS):
         return None
     if "event" in attributes:
-        return attributes["event"]
+        name = attributes["event"]
+        return None if name in IDENTITY_EVENTS else name
     # Where a queue took the arguments, it put a traceback into the message.
     return text_of(record) if type(attributes["msg"]) is str else None
 

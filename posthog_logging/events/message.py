@@ -314,7 +314,7 @@ def _check_session(properties: dict[str, Any], warn: Warn) -> None:
     for name in _SESSION.intersection(properties):
         value = unwrapped(properties[name])
         plain = value.value if isinstance(value, enum.Enum) else value
-        if not isinstance(plain, (str, uuid.UUID)):
+        if not isinstance(plain, (str, uuid.UUID, bytes, bytearray)):
             del properties[name]
             warn(f"bad {name}", f"{name}: {type(value).__name__} is not a text; it was left out")
 
