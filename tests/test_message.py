@@ -6,6 +6,7 @@ import collections.abc
 import datetime as dt
 import decimal
 import enum
+import functools
 import hashlib
 import itertools
 import logging
@@ -938,6 +939,44 @@ def test_a_session_that_is_no_text_is_left_out(key: str) -> None:
     for bad in (7, None, ["s"], Event.NUMBER):
         assert {} == built(properties={key: bad}).properties
         assert [f"bad {key}"] == topics(properties={key: bad})
+
+
+async def _new_id() -> str:
+    return "user-1"
+
+
+FORGOTTEN = {
+    "function": uuid.uuid4,
+    "method": Event.PLAYED.__reduce__,
+    "method of C": "user-1".strip,
+    "class": uuid.UUID,
+    "partial": functools.partial(str, 1),
+    "property": property(str),
+    "async function": _new_id,
+    "generator": (one for one in "user-1"),
+    "iterator": iter(["user-1"]),
+}
+
+
+@pytest.mark.parametrize("forgotten", FORGOTTEN.values(), ids=FORGOTTEN)
+def test_a_call_that_was_forgotten_is_no_id(forgotten: Any) -> None:
+    """The text of a function is the same for every event: it would make all of them one."""
+    one, other = (built(uuid=forgotten, any_id=True).uuid for _ in range(2))
+
+    assert one != other
+    assert ["bad uuid"] == topics(uuid=forgotten)
+    assert False is built(distinct_id=forgotten).properties["$process_person_profile"]
+    with pytest.raises(Refused, match="no_group"):
+        built(event="$groupidentify", properties={"$group_type": "c", "$group_key": forgotten})
+
+
+def test_an_await_that_was_forgotten_is_no_id() -> None:
+    """A coroutine in place of what it returns names nobody, and no event."""
+    forgotten = _new_id()
+    topic = topics(distinct_id=forgotten, uuid=forgotten)
+    forgotten.close()
+
+    assert ["illegal distinct_id", "bad uuid"] == topic
 
 
 @pytest.mark.parametrize("missing", ["", float("nan"), "None", False, Proxy(None)], ids=repr)

@@ -7,13 +7,15 @@ The rules follow PostHog's capture contract (sdk-specs ``capture``) and apply to
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
+import inspect
 import itertools
 import math
 import os
 import uuid
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from .proxies import unwrapped
@@ -138,10 +140,13 @@ def given_uuid(value: Any, warn: Warn) -> str:
     The text of a cell without a value, such as NaN, would make all such events one.
     """
     value = unwrapped(value)
-    text = "" if value is None else text_of(value)
-    if text.strip().lower() not in _NO_UUID:
+    if value is None or (isinstance(value, str) and not value):
+        return ""
+    text = text_of(value)
+    if text and text.strip().lower() not in _NO_UUID:
         return text
-    warn("bad uuid", f"uuid: {text.strip()!r} names no event; a new one is sent instead")
+    shown = repr(text.strip()) if text else f"a {type(value).__name__}"
+    warn("bad uuid", f"uuid: {shown} names no event; a new one is sent instead")
     return ""
 
 
@@ -257,15 +262,21 @@ def _is_container(value: Any) -> bool:
 
 
 def text_of(value: Any) -> str:
-    """Return *value*, of any type, as text; "" if its ``__str__`` raises."""
+    """Return *value* as text; "" if its ``__str__`` raises, and for a call that was forgotten."""
     try:
         value = unwrapped(value)
         value = value.value if isinstance(value, enum.Enum) else value
         if isinstance(value, (bytes, bytearray, memoryview)):
             return bytes(value).decode("utf-8", "backslashreplace")
-        return str(value)
+        return "" if _is_forgotten_call(value) else str(value)
     except Exception:
         return ""
+
+
+def _is_forgotten_call(value: Any) -> bool:
+    """Return whether *value* is what to call or to await, whose text only has its address."""
+    lazy = (type, functools.partial, property, Awaitable, Iterator)
+    return inspect.isroutine(value) or isinstance(value, lazy)
 
 
 def clean_text(text: str) -> str:
