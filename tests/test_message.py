@@ -5,9 +5,11 @@ from __future__ import annotations
 import collections.abc
 import datetime as dt
 import decimal
+import email.message
 import enum
 import functools
 import hashlib
+import http.cookies
 import itertools
 import logging
 import os
@@ -195,7 +197,7 @@ def test_every_kind_has_a_name_of_posthogs() -> None:
 NOBODY = """0 00000000-0000-0000-0000-000000000000 anonymous anonymous-user backend distinct_id
 distinctid email false guest id nan none not_authenticated null system true undefined
 user""".split()
-NOBODY += ["[object object]", ""]
+NOBODY += ["[object object]", "AnonymousUser", ""]
 
 IDS: dict[str, tuple[Any, str]] = {
     "text": ("user-1", "user-1"),
@@ -256,9 +258,25 @@ class Pair(tuple[str, str]):
         return ":".join(self)
 
 
+class Query:
+    """Such as Django's `QuerySet`, whose members are in a database."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError
+
+    __len__ = __iter__
+
+    def __repr__(self) -> str:
+        return "<QuerySet [1]>"
+
+
 @pytest.mark.parametrize(
     "container",
     [
+        types.MappingProxyType({"a": 1}),
+        http.cookies.SimpleCookie("a=b"),
+        email.message.Message(),
+        Query(),
         {"email": "a@example.org"},
         UserDict(a=1),
         ["u"],

@@ -15,7 +15,7 @@ import math
 import os
 import uuid
 
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sized
 from typing import Any, NamedTuple
 
 from .proxies import unwrapped
@@ -41,12 +41,12 @@ __all__ = [
 #: Called with a topic and a text about a correction.
 Warn = Callable[[str, str], None]
 
-# Ids that PostHog refuses to merge: they mean "nobody" (1.7).
+# Ids that PostHog refuses to merge: they mean "nobody" (1.7); and the text of Django's visitors.
 _NOBODY = frozenset(
     """0 00000000-0000-0000-0000-000000000000 anonymous anonymous-user backend
     distinct_id distinctid email false guest id nan none not_authenticated null system true
     undefined user""".split()
-) | {"", "[object object]", "<na>"}
+) | {"", "[object object]", "<na>", "anonymoususer"}
 
 #: The most bytes of UTF-8 in a name or an id: the stricter of V0 (characters) and V1 (bytes).
 LONGEST = 200
@@ -248,7 +248,8 @@ def _is_container(value: Any) -> bool:
     """
     Return whether *value* is the properties in place of the id, or a row or a column.
 
-    A container class with a text of its own may be an id; a class that cannot be asked is none.
+    A container class with a text of its own may be an id, unless it has keys; a class that cannot
+    be asked is none. The members are not looked at: a query would run for those of a `QuerySet`.
     """
     try:
         kind: Any = type(value)
@@ -256,7 +257,9 @@ def _is_container(value: Any) -> bool:
             return False
         if hasattr(kind, "shape") and value.shape:  # an array, or a column of a table
             return True
-        return kind.__str__ is object.__str__ and issubclass(kind, Collection)
+        if not (issubclass(kind, Sized) and issubclass(kind, Iterable)):
+            return False
+        return kind.__str__ is object.__str__ or hasattr(kind, "keys")
     except Exception:
         return False
 
