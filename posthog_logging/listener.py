@@ -26,6 +26,7 @@ from .events.faults import faults
 from .events.identifiers import stamp, text_of_id
 from .events.identifiers import text_of as text_of_any
 from .events.levels import level_of
+from .events.message import properties_of
 from .events.proxies import unwrapped
 from .events.records import bound_to, fields_of, is_event, text_of
 from .events.reentry import Guard
@@ -126,7 +127,7 @@ def _frozen(record: logging.LogRecord) -> dict[str, Any]:
         fields["distinct_id"] = _id(bound.distinct_id)
     if bound.properties:
         own = fields.get("properties")
-        beneath = jsonable.jsonable(bound.properties)
+        beneath = jsonable.jsonable(properties_of(bound))
         fields["properties"] = {**beneath, **own} if isinstance(own, dict) else own or beneath
     return fields
 

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -393,6 +394,16 @@ def test_an_id_is_the_same_one_behind_it(
     half = len(found) // 2
     assert half
     assert found[:half] == found[half:]
+
+
+def test_groups_of_the_context_are_groups_behind_it(make_log: Any) -> None:
+    """Whatever holds them, as on the handler itself."""
+    waiting: queue.Queue[Any] = queue.Queue()
+    log = make_log(MessageHandler(waiting))
+    with context.identity("user-7", groups=SimpleNamespace(team=9)):
+        log.info("x", extra={"event": "e"})
+
+    assert {"$groups": {"team": 9}} == waiting.get_nowait().properties
 
 
 def test_a_timestamp_that_cannot_be_read_travels_on(

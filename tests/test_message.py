@@ -31,6 +31,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from values import Proxy, Tensor
 
+from posthog_logging import context
 from posthog_logging.context import Bound
 from posthog_logging.events.identifiers import stamp
 from posthog_logging.events.message import IDENTITY_EVENTS, KINDS, Message, Refused, assemble
@@ -588,6 +589,30 @@ def test_a_mistake_in_a_key_with_a_meaning_is_told_of_by_name(key: str, value: A
     assert {key: value} == message.properties
     assert [key] == [topic for topic, _ in told]
     assert told[0][1].startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"team": 9},
+        types.SimpleNamespace(team=9),
+        Proxy({"team": 9}),
+        UserDict(team=9),
+        "acme",
+        None,
+        Proxy(None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_groups_of_the_context_are_groups(groups: Any) -> None:
+    """They mean the same as in ``extra``, with the outer ones, and a mistake is told of."""
+    with context.identity("user-1", groups={"hall": 3}):
+        context.bind(groups=groups)
+        bound = context.current()
+    said = {"groups": groups, "properties": {"$groups": {"hall": 3}}}
+
+    assert built(**said).properties == built(bound=bound).properties
+    assert topics(**said) == topics(bound=bound)
 
 
 class Endless(collections.abc.Mapping[str, int]):

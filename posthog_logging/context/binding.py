@@ -269,8 +269,8 @@ _FLAG = "$feature/"
 
 def _merged(distinct_id: Any, properties: Mapping[str, Any]) -> Bound:
     outer = _bound.get() or Bound()
-    groups = properties.get("groups")
-    if isinstance(groups, Mapping):
+    groups: Any = properties.get("groups")
+    if issubclass(type(groups), Mapping):  # what another type stands for is found out per event
         earlier = outer.properties.get("$groups")
         merged = {**(earlier if isinstance(earlier, Mapping) else {}), **groups}
         properties = {k: v for k, v in properties.items() if k != "groups"} | {"$groups": merged}

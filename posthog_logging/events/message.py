@@ -38,6 +38,7 @@ __all__ = [
     "Message",
     "Refused",
     "assemble",
+    "properties_of",
 ]
 
 
@@ -189,7 +190,7 @@ def _properties(
     """Merge, the later winning: defaults, context, flat extras, ``properties``, named keys."""
     properties = dict(defaults) if defaults else {}
     if bound is not None:
-        properties.update(bound.properties)
+        properties.update(properties_of(bound, warn))
     if flat:
         for key in fields:
             if key not in _KNOWN:
@@ -201,6 +202,15 @@ def _properties(
         properties.update(_mapping_or_property("properties", own, warn))
     if not _MERGED.isdisjoint(fields):
         _add_named(fields, properties, warn)
+    return properties
+
+
+def properties_of(bound: Bound, warn: Warn = lambda topic, text: None) -> Mapping[str, Any]:
+    """Return the properties of *bound*, with its ``groups`` of any type among ``$groups``."""
+    if "groups" not in bound.properties:
+        return bound.properties
+    properties = dict(bound.properties)
+    _add_named({"groups": properties.pop("groups")}, properties, warn)
     return properties
 
 
