@@ -129,6 +129,43 @@ def test_tasks_of_one_thread_are_different_people(deferred: Any) -> None:
     assert {"of the first": None, "of the second": "u2"} == people(sent())
 
 
+@pytest.mark.skipif(
+    not hasattr(record(), "taskName"), reason="records know their task from Python 3.12 on"
+)
+def test_a_callback_is_nobodys_task(deferred: Any) -> None:
+    """A record of no task is not the person's in whose task it is handed on."""
+    log, sent = deferred
+
+    async def main() -> None:
+        called = asyncio.Event()
+
+        def call() -> None:
+            log.info("x", extra={"event": "of the callback"})
+            called.set()
+
+        with context.identity("u2"):
+            asyncio.get_running_loop().call_soon(call, context=contextvars.Context())
+            await called.wait()
+            log.info("x", extra={"event": "of the task"})
+
+    asyncio.run(main())
+
+    assert {"of the callback": None, "of the task": "u2"} == people(sent())
+
+
+def test_who_does_not_note_tasks_loses_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``logging.logAsyncioTasks`` off, or with records of an old kind, the thread counts."""
+    monkeypatch.setattr(logging, "logAsyncioTasks", False, raising=False)
+
+    async def main() -> list[Any]:
+        with context.identity("u1"):
+            old = record()
+            vars(old).pop("taskName", None)
+            return [bound_to(one).distinct_id for one in (record(), old)]
+
+    assert ["u1", "u1"] == asyncio.run(main())
+
+
 def test_an_id_on_the_record_needs_no_context(deferred: Any) -> None:
     """Whoever gives the id has it, however late the record comes."""
     log, sent = deferred

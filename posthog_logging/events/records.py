@@ -148,8 +148,16 @@ def _was_made_here(record: logging.LogRecord) -> bool:
     return (
         record.thread in (None, threading.get_ident())
         and record.process in (None, os.getpid())
-        and getattr(record, "taskName", None) in (None, _task_name())
+        and _was_made_in_task(record)
     )
+
+
+def _was_made_in_task(record: logging.LogRecord) -> bool:
+    """Return whether *record* is of the current task, or of none if there is none."""
+    task = _task_name()
+    made_in = getattr(record, "taskName", task)
+    # Python 3.12 and newer note the task, unless the program has switched that off.
+    return made_in == task or (made_in is None and not getattr(logging, "logAsyncioTasks", False))
 
 
 def _task_name() -> str | None:
