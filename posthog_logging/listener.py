@@ -73,7 +73,12 @@ class MessageHandler(QueueHandler):
         """Return a copy of *record* that can be pickled, as `QueueHandler.prepare` does."""
         if not is_event(record):
             return super().prepare(record)
-        prepared = super().prepare(copy.copy(record))  # formatting a record changes it
+        copied = copy.copy(record)  # formatting a record changes it
+        try:
+            prepared = super().prepare(copied)
+        except Exception:  # the arguments do not fit, or one of them cannot be formatted
+            copied.msg, copied.args = text_of(record), ()
+            prepared = super().prepare(copied)
         # Of `logging`'s own class, which can be pickled everywhere, and made without the
         # program's record factory, which may have side effects.
         frozen = logging.LogRecord.__new__(logging.LogRecord)

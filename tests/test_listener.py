@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from posthog_logging import context, extras
+from posthog_logging.events.records import text_of
 from posthog_logging.listener import Listener, MessageHandler
 from posthog_logging.wire import Request, Response
 
@@ -394,6 +395,26 @@ def test_an_id_is_the_same_one_behind_it(
     half = len(found) // 2
     assert half
     assert found[:half] == found[half:]
+
+
+@pytest.mark.parametrize(
+    ("message", "args"), [("a %s", (1, 2)), ("%d", ("x",)), ("%s", (Unbound(),)), (Unbound(), ())]
+)
+def test_a_message_that_cannot_be_formatted_costs_no_event(
+    message: Any, args: Any, make_handler: Any, capsys: Any
+) -> None:
+    """The event is the same as on the handler itself, and nothing is printed."""
+    waiting: queue.Queue[Any] = queue.Queue()
+    handler = make_handler()
+    for extra in {"event": "played"}, {"distinct_id": "u"}:
+        record = logging.makeLogRecord({"msg": message, "args": args, **extra})
+        MessageHandler(waiting).handle(record)
+        behind = waiting.get_nowait()
+
+        assert text_of(record) == behind.message
+        assert extra.get("event", text_of(record)) == behind.event
+        handler.handle(behind)
+    assert "" == capsys.readouterr().err
 
 
 def test_groups_of_the_context_are_groups_behind_it(make_log: Any) -> None:
