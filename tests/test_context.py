@@ -248,3 +248,58 @@ def test_bound_objects_are_read_when_the_event_is_made() -> None:
     bind(a=2)
 
     assert ("bound", {"a": 1}) == (message.distinct_id, message.properties)
+
+
+def test_threads_may_enter_the_same_one() -> None:
+    """Each leaves its own block, in whatever order they come and go."""
+    who = context.identity("svc-1")
+    entered, left = threading.Event(), threading.Event()
+    found: list[Any] = []
+
+    def first() -> None:
+        with who:
+            entered.set()
+            left.wait(30)
+        found.append(context.current())
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert entered.wait(30)
+    with who:
+        left.set()
+        thread.join()
+        found.append(context.current())
+    found.append(context.current())
+
+    assert [None, "svc-1", None] == [one and one.distinct_id for one in found]
+
+
+def test_tasks_may_enter_the_same_one() -> None:
+    """Each leaves its own block, also where one began inside the other's."""
+    who = context.identity("svc-1")
+
+    async def main() -> list[Any]:
+        entered, left = asyncio.Event(), asyncio.Event()
+
+        async def inner() -> Any:
+            with who:
+                entered.set()
+                await left.wait()
+            return context.current()
+
+        with who, who:
+            task = asyncio.ensure_future(inner())
+            await entered.wait()
+        left.set()
+        return [await task, context.current()]
+
+    assert ["svc-1", None] == [one and one.distinct_id for one in asyncio.run(main())]
+
+
+def test_an_outer_block_ends_what_was_never_left() -> None:
+    """Such as the block of a generator that nobody closed."""
+    with context.identity("outer"):
+        context.identity("inner").__enter__()
+        assert "inner" == context.current().distinct_id
+
+    assert context.current() is None

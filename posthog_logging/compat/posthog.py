@@ -499,7 +499,7 @@ def get_tags() -> dict[str, Any]:
 def identify_context(distinct_id: Any) -> None:
     """Attribute later events of the current context to *distinct_id*; without one, do nothing."""
     if contexts.current() is not None:
-        contexts.identity(distinct_id).__enter__()  # ends with the context
+        contexts.enter(contexts.Bound(distinct_id))  # ends with the context
 
 
 def set_context_session(session_id: str) -> None:

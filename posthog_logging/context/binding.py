@@ -87,13 +87,24 @@ def was_bound(created: float) -> bool:
     return since is None or since.is_before(created)
 
 
+class _Block(NamedTuple):
+    """An `identity` that was entered in this context, where others may have entered it, too."""
+
+    owner: identity
+    token: Token[Bound | None]
+    outer: _Block | None
+
+
+_block: ContextVar[_Block | None] = ContextVar("posthog_logging_block", default=None)
+
+
 class identity:  # noqa: N801 - reads as the verb it is: ``with identity("user-1"):``
     """
     Attribute the events of a block, or of a decorated function, to *distinct_id*.
 
-    A nested identity replaces the id of the outer one and adds to its properties. *groups*, a
-    mapping of group types to keys, adds to the outer groups. Decorates plain and ``async``
-    functions::
+    A nested identity replaces the id of the outer one and adds to its properties. Threads and
+    tasks may enter the same object at once. *groups*, a mapping of group types to keys, adds to
+    the outer groups. Decorates plain and ``async`` functions::
 
         with identity("user-1", plan="gold"):
             log.info("movie played", extra={"event": "movie played"})
@@ -102,10 +113,10 @@ class identity:  # noqa: N801 - reads as the verb it is: ``with identity("user-1
     def __init__(self, distinct_id: Any = None, /, **properties: Any) -> None:
         self._distinct_id = distinct_id
         self._properties = properties
-        self._tokens: list[Token[Bound | None]] = []
 
     def __enter__(self) -> identity:
-        self._tokens.append(_bound.set(_merged(self._distinct_id, self._properties)))
+        token = _bound.set(_merged(self._distinct_id, self._properties))
+        _block.set(_Block(self, token, _block.get()))
         if self._distinct_id is not None:
             _mark_time()
         return self
@@ -116,7 +127,12 @@ class identity:  # noqa: N801 - reads as the verb it is: ``with identity("user-1
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        leave(self._tokens.pop())
+        block = _block.get()
+        while block is not None and block.owner is not self:  # an inner one that was never left
+            block = block.outer
+        if block is not None:
+            _block.set(block.outer)
+            leave(block.token)
 
     def __call__(self, function: _Function) -> _Function:
         if inspect.iscoroutinefunction(function):
