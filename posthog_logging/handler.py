@@ -474,7 +474,8 @@ class PostHogHandler(DeliveryHandler):
         """Let *holder* and the handler's own hold *message*; return whether it is held."""
         line = self._dialect.line(message)
         kept = Kept(partial(self._let_go, message, line), self._drop, len(line))
-        holders = [each for each in (holder, self._holder) if each is not None]
+        own = None if type(self._holder) is type(holder) else self._holder  # the middleware's
+        holders = [each for each in (holder, own) if each is not None]
         parts = kept.parts(len(holders))
         return all(each.keep(part) for each, part in zip(holders, parts, strict=True))
 

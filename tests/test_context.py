@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import inspect
 import os
 import threading
+import weakref
 
 from collections.abc import Iterator
 from contextvars import copy_context
@@ -294,6 +297,56 @@ def test_tasks_may_enter_the_same_one() -> None:
         return [await task, context.current()]
 
     assert ["svc-1", None] == [one and one.distinct_id for one in asyncio.run(main())]
+
+
+def test_a_copy_may_outlive_the_block() -> None:
+    """A generator whose steps each run in a copy of a context that has left the block."""
+    who = context.identity("svc-1")
+
+    def steps() -> Iterator[Any]:
+        with who:
+            yield context.current()
+
+    with who:
+        copied = contextvars.copy_context()
+    generator = steps()
+    assert "svc-1" == contextvars.copy_context().run(next, generator).distinct_id
+
+    assert "at its end" == copied.run(next, generator, "at its end")
+    assert context.current() is None
+
+
+def test_blocks_that_are_never_left_are_forgotten() -> None:
+    """A program that only ever enters does not fill its memory."""
+
+    class Mark:
+        pass
+
+    marks = []
+    for _ in range(3000):
+        mark = Mark()
+        marks.append(weakref.ref(mark))
+        context.identity("user-1", mark=mark).__enter__()
+        context.clear()
+    del mark
+    gc.collect()
+
+    assert sum(one() is not None for one in marks) <= 1001
+
+
+def test_the_newest_one_identified_in_a_request_counts() -> None:
+    """In whichever copies of its context; a request inside another one is its own."""
+    end = context.begin(context.Bound("visitor"))
+    for name in ("user-1", "user-2"):
+        contextvars.copy_context().run(context.identify, name)
+    end_inner = context.begin(context.Bound("another"))
+    contextvars.copy_context().run(context.identify, "user-3")
+    end_inner()
+    context.catch_up()
+    assert "user-2" == context.current().distinct_id
+
+    end()
+    assert context.current() is None
 
 
 def test_an_outer_block_ends_what_was_never_left() -> None:

@@ -142,6 +142,32 @@ def test_names_are_texts(text: str) -> None:
     assert short.counts["scrubbed"] == long.counts["scrubbed"] >= 1
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "[Checkout] password: reset requested",
+        "[auth] cookie: accepted all",
+        "{checkout} secret: revealed",
+    ],
+)
+def test_a_label_before_a_name_is_no_json(name: str) -> None:
+    """An area in brackets is usual, and what follows it is a sentence."""
+    sent = Sent()
+    sent.log(name, distinct_id="user-1")
+    (event,) = sent.events
+
+    assert name == event["event"]
+
+
+def test_json_that_was_cut_is_scrubbed_in_a_name() -> None:
+    """A log's message may be a document, of which the name is the beginning."""
+    sent = Sent()
+    sent.log('{"password": "hunter2", "text": "' + "x" * 300, distinct_id="user-1")
+    (event,) = sent.events
+
+    assert "hunter2" not in event["event"]
+
+
 def test_a_scrubbed_name_fits() -> None:
     """A name that grows by it is cut again: PostHog drops an event with a name of 201 bytes."""
     sent = Sent()

@@ -365,6 +365,26 @@ IDS = [
 ]
 
 
+class Safe(str):
+    """A text that stays what it is, as Django's ``mark_safe`` makes it."""
+
+    def __str__(self) -> str:
+        """Return itself."""
+        return self
+
+
+def test_an_id_is_a_plain_text_behind_it(make_log: Any) -> None:
+    """Its record can be pickled, and read where the program's own classes are not."""
+    waiting: queue.Queue[Any] = queue.Queue()
+    log = make_log(MessageHandler(waiting))
+    log.info("x", extra={"distinct_id": Safe("u1"), "uuid": Safe("m-1")})
+    record = waiting.get_nowait()
+
+    assert [("u1", str), ("m-1", str)] == [
+        (found, type(found)) for found in (record.distinct_id, record.uuid)
+    ]
+
+
 @pytest.mark.parametrize("given", IDS, ids=lambda given: type(given).__name__)
 def test_an_id_is_the_same_one_behind_it(
     given: Any, inspector: Any, make_handler: Any, make_log: Any

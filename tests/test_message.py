@@ -1013,6 +1013,14 @@ def test_a_call_that_was_forgotten_is_no_id(forgotten: Any) -> None:
         built(event="$groupidentify", properties={"$group_type": "c", "$group_key": forgotten})
 
 
+def test_an_enum_may_have_a_member_of_any_name() -> None:
+    """Such as ``keys``, the name of a method of mappings."""
+    kinds = enum.StrEnum("kinds", {"A": "a", "keys": "k"})  # type: ignore[misc]
+    message = assemble({"distinct_id": kinds.A}, "e", CREATED)
+
+    assert "a" == message.distinct_id
+
+
 def test_an_await_that_was_forgotten_is_no_id() -> None:
     """A coroutine in place of what it returns names nobody, and no event."""
     forgotten = _new_id()

@@ -655,6 +655,12 @@ def django_factory(get_response: Any) -> Any:
     )
 
 
+def django_plain(get_response: Any) -> Any:
+    from posthog_logging.middleware.django import PostHogMiddleware
+
+    return PostHogMiddleware(get_response)
+
+
 def django_neighbour(get_response: Any) -> Any:
     """Return a middleware of the application's own, which fails before a view or after it."""
     from asgiref.sync import iscoroutinefunction
@@ -705,6 +711,7 @@ def django() -> Iterator[Any]:
     ]
     views = types.ModuleType("tests_middleware_posthog")
     views.posthog = django_factory  # type: ignore[attr-defined]
+    views.plain = django_plain  # type: ignore[attr-defined]
     views.neighbour = django_neighbour  # type: ignore[attr-defined]
     sys.modules.update({urls.__name__: urls, views.__name__: views})
     if not django.conf.settings.configured:
@@ -836,6 +843,19 @@ def test_django_exceptions_of_other_middlewares(django: Any, kind: str, when: st
     assert [
         (f"{when} the view", middleware("django.middleware"), "user-1"),
     ] == REPORTS.seen
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("names", [["posthog", "plain"], ["plain", "posthog"]], ids="-".join)
+def test_django_exceptions_under_two_of_ours(django: Any, names: list[str]) -> None:
+    """Each of two middlewares with a handler reports, whichever is the outer one."""
+    from django.test import override_settings
+
+    with override_settings(MIDDLEWARE=[f"tests_middleware_posthog.{name}" for name in names]):
+        client = django.Client(raise_request_exception=False)
+        assert 500 == client.get("/error", headers=HEADERS).status_code
+
+    assert [("escaped", middleware("django.middleware"), "user-1")] == REPORTS.seen
 
 
 def test_django_exceptions_of_streams(django: Any) -> None:

@@ -201,15 +201,24 @@ def test_a_delivery_ends_the_wait() -> None:
     assert Schedule(100) == troubled.succeeded(NOW)
 
 
-def test_a_limit_of_the_server_sets_the_pace() -> None:
-    """Each 429 doubles the time between requests, up to half a minute; successes shrink it."""
-    schedule, paces = Schedule(100), []
-    for _ in range(10):
-        schedule = schedule.throttled()
-        paces.append(schedule.pace)
-    assert [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0] == pytest.approx(paces)
+@pytest.mark.parametrize(
+    ("asked", "paces"),
+    [(0.0, [0.3, 0.6, 0.9]), (4.0, [2.0, 4.0, 6.0]), (3600.0, [5.0, 10.0, 15.0])],
+)
+def test_a_limit_of_the_server_sets_the_pace(asked: float, paces: list[float]) -> None:
+    """Each 429 makes the time between requests longer, to half a minute; successes shrink it."""
+    schedule, found = Schedule(100), []
+    for _ in paces:
+        schedule = schedule.throttled(asked)
+        found.append(schedule.pace)
+    assert paces == pytest.approx(found)
+    for _ in range(100):
+        schedule = schedule.throttled(asked)
+    assert 30.0 == pytest.approx(schedule.pace)
 
+    schedule = schedule.failed(NOW - 30.0, V0.rules, uniform=lambda low, high: low)
     assert 27.0 == pytest.approx(schedule.succeeded(NOW).due_in(NOW))
+    assert Schedule(100) == schedule.succeeded(NOW + 31.0)  # that was long ago
     for _ in range(60):
         schedule = schedule.succeeded(NOW)
     assert Schedule(100) == schedule
@@ -247,7 +256,6 @@ def test_a_schedule_does_not_change() -> None:
     schedule.halved(50)
     schedule.succeeded(NOW)
     schedule.throttled()
-    schedule.put_off(NOW)
 
     assert Schedule(100) == schedule
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -104,6 +104,9 @@ def test_a_traceback_is_no_part_of_the_message(traces: Any, formatter: Any) -> N
         "shop.Order: paid",
         "imported\nshop.films: 3",
         "imported\nFilms: 3",
+        "order placed\nshop.Order: 12",
+        "a chapter\n1.Intro: x",
+        "the menu\n  | soup: 3",
         "a Traceback (most recent call last): b",
         "tests",
         "ERROR: no",
@@ -111,8 +114,9 @@ def test_a_traceback_is_no_part_of_the_message(traces: Any, formatter: Any) -> N
 )
 def test_a_message_of_several_lines_stays(message: str) -> None:
     """What is no traceback is the message's own."""
-    assert message == text_of(record_of(message))
-    assert message == text_of(queued(record_of(message)))
+    record = record_of(message, levelno=logging.INFO)
+    assert message == text_of(record)
+    assert message == text_of(queued(record))
 
 
 @pytest.mark.parametrize("stock", [True, False], ids=["QueueHandler", "MessageHandler"])

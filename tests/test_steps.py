@@ -47,6 +47,27 @@ def messages(event: Any) -> list[str]:
     return [step["$message"] for step in event.properties.get("$exception_steps", [])]
 
 
+@pytest.mark.parametrize("count", [1, 3, 5, 6, 7, 20])
+def test_steps_of_a_copied_context(
+    count: int, make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector
+) -> None:
+    """A request's last steps are in its report, however many a copy of its context has put on."""
+    handler = make_handler(exceptions=True, exception_steps=3)
+
+    def view() -> None:
+        for number in range(count):
+            handler.accept({"event": f"row {number}"})
+
+    handler.accept({"event": "request started"})
+    contextvars.copy_context().run(view)
+    steps.catch_up()
+    make_log(handler).error("it failed", exc_info=ValueError())
+    (report,) = reports(handler, inspector)
+
+    expected = ["request started", *(f"row {number}" for number in range(count))]
+    assert expected[-3:] == messages(report)
+
+
 def test_steps(make_handler: MakeHandler, make_log: MakeLog, inspector: Inspector) -> None:
     """Records from INFO on, with their time, level, logger and some plain extras; the last N."""
     handler = make_handler(exceptions=True, exception_steps=3)

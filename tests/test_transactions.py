@@ -262,6 +262,20 @@ def test_held_around(
     assert 3 - len(expected) == rolled_back(handler)
 
 
+@pytest.mark.slow
+def test_held_by_two_of_a_kind(handler: PostHogHandler, inspector: Inspector) -> None:
+    """A transaction that both hold events for has room for as many as one would."""
+    from posthog_logging.middleware.django import Transactions
+
+    token = context.enter(context.Bound(holder=Transactions()))
+    with atomic():
+        for _ in range(9000):
+            order(handler, "committed")
+    context.leave(token)
+
+    assert 0 == handler.counts.get("held_full", 0)
+
+
 def test_held_by_two(handler: PostHogHandler, inspector: Inspector) -> None:
     """A request that waits for commits, and a handler that does, send each event once."""
     from posthog_logging.middleware.django import Transactions

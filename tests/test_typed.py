@@ -515,6 +515,29 @@ class WrongType(pydantic.BaseModel):  # type: ignore[misc,name-defined]
     buyer: DistinctId
 
 
+@event("dumps itself")
+class DumpsItself(BrokenModel):
+    def model_dump(self) -> dict[str, Any]:
+        """Take no options, as a class of pydantic 1 might."""
+        return {"price": 6}
+
+
+@event("hides itself")
+class HidesItself(BrokenModel):
+    def model_dump(self, include: Any = None, **options: Any) -> Any:
+        """Hide what nobody may see, where all is asked for."""
+        found = super().model_dump(include=include, **options)
+        return found if include else {k: v for k, v in found.items() if k != "$price"}
+
+
+@event("a broken root")
+class BrokenRoot(pydantic.RootModel[list[int]]):  # type: ignore[misc]
+    @pydantic.model_serializer
+    def dumped(self) -> Any:
+        """Fail."""
+        raise ZeroDivisionError
+
+
 @event("a root")
 class Root(pydantic.RootModel[list[int]]):  # type: ignore[misc]
     pass
@@ -526,9 +549,20 @@ class Root(pydantic.RootModel[list[int]]):  # type: ignore[misc]
         (LateFields(5), None, {"price": 5, "row": "[unreadable: AttributeError]"}),
         (BrokenModel(), None, {"$price": 5.0, "half": "[unreadable: ZeroDivisionError]"}),
         (WrongType.model_construct(title=5, buyer="user-7"), "user-7", {"title": 5}),
+        (DumpsItself(), None, {"price": 6}),
+        (
+            HidesItself(),
+            None,
+            {
+                "price": "[unreadable: ZeroDivisionError]",
+                "secret": "[scrubbed]",
+                "half": "[unreadable: ZeroDivisionError]",
+            },
+        ),
         (Root([1, 2]), None, {"root": [1, 2]}),
+        (BrokenRoot([1]), None, {"root": "[unreadable: PydanticSerializationError]"}),
     ],
-    ids=["unset", "raising", "wrong type", "no object"],
+    ids=["unset", "raising", "wrong type", "own", "hiding", "no object", "broken root"],
 )
 def test_one_bad_field_loses_no_event(value: Any, person: str | None, properties: Any) -> None:
     """The others arrive, and a note in its place; a person that cannot be read is nobody."""

@@ -9,6 +9,7 @@ import sys
 import time
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, TypeVar, cast
@@ -24,7 +25,6 @@ __all__ = [
     "catch_up",
     "clear",
     "current",
-    "end",
     "enter",
     "flags",
     "identity",
@@ -93,6 +93,11 @@ class _Block(NamedTuple):
     owner: identity
     token: Token[Bound | None]
     outer: _Block | None
+    depth: int
+
+
+# Blocks that are never left must not fill memory; more than these nobody nests.
+_DEEPEST = 1000
 
 
 _block: ContextVar[_Block | None] = ContextVar("posthog_logging_block", default=None)
@@ -115,8 +120,9 @@ class identity:  # noqa: N801 - reads as the verb it is: ``with identity("user-1
         self._properties = properties
 
     def __enter__(self) -> identity:
-        token = _bound.set(_merged(self._distinct_id, self._properties))
-        _block.set(_Block(self, token, _block.get()))
+        token, outer = _bound.set(_merged(self._distinct_id, self._properties)), _block.get()
+        depth = outer.depth + 1 if outer is not None and outer.depth < _DEEPEST else 0
+        _block.set(_Block(self, token, outer if depth else None, depth))
         if self._distinct_id is not None:
             _mark_time()
         return self
@@ -239,9 +245,9 @@ def leave(token: Token[Bound | None]) -> None:
         outer = _bound.get()
         if outer is not None and inner is not None and outer.distinct_id is not inner.distinct_id:
             _mark_time()  # the outer identity does not apply to records made inside
-    except ValueError:
-        # A generator may be closed in a different context from the one it was started in.
-        # That context never saw the binding, so there is nothing to restore.
+    except (ValueError, RuntimeError):
+        # A generator may be closed in a different context from the one it was started in, or in
+        # a copy of one that has left the block. There is nothing to restore in either.
         pass
 
 
@@ -252,21 +258,22 @@ def rebind(**fields: Any) -> None:
     outer, request = _bound.get() or Bound(), _request.get()
     _bound.set(outer._replace(**fields))
     # Not inside `identity`, whose person is that of its block only.
-    if request is not None and "distinct_id" in fields and outer.distinct_id is request[1]:
+    is_of_request = request is not None and any(outer.distinct_id is one for one in request)
+    if request is not None and is_of_request and "distinct_id" in fields:
         request[1] = fields["distinct_id"]
 
 
-def begin(bound: Bound) -> Token[Bound | None]:
-    """Begin a request, as `enter` does; return a token for `end`."""
+def begin(bound: Bound) -> Callable[[], None]:
+    """Begin a request, as `enter` does; return what ends it."""
     token = enter(bound)
-    _request.set([(_bound.get() or Bound()).distinct_id] * 2)
-    return token
+    request = _request.set([(_bound.get() or Bound()).distinct_id] * 2)
 
+    def end() -> None:
+        leave(token)
+        with suppress(ValueError, RuntimeError):  # as in `leave`
+            _request.reset(request)
 
-def end(token: Token[Bound | None]) -> None:
-    """End the request for which `begin` returned *token*."""
-    leave(token)
-    _request.set(None)
+    return end
 
 
 def catch_up() -> None:

@@ -38,8 +38,8 @@ _LAST_STRIKE = 100
 _LAST_REFUSAL = 3
 # After so many refusals in a row, with nothing delivered between, it is not one event's fault.
 _REFUSALS = 3
-# So many batches in a row may be lost before requests become fewer: ``on_error`` may log of each
-# one, in a thread of its own.
+# The same of batches that are rejected as a whole, before requests become fewer: ``on_error`` may
+# log of each one, in a thread of its own.
 _REJECTIONS = 20
 # How often isolated batches may fail in a row without a wait: halves need not wait for halves.
 _FREE_FAILURES = 8
@@ -116,8 +116,7 @@ class AnswerHandler:
         self.in_trouble = False
         self._largest = 0  # how many events got through at once since the last failure
         self._refusals = 0  # how many requests were refused since the last success
-        self._rejections = 0  # how many batches were lost since an event was delivered
-        self._last_rejected: Budget | None = None  # that of the last of them
+        self._rejections = 0  # how many batches were rejected as a whole since then
         self._isolated_failures = 0  # how often isolated batches failed since then
         self._notes: set[str] = set()
 
@@ -212,29 +211,16 @@ class AnswerHandler:
     def _succeed(self, parcel: Parcel, count: int) -> list[Parcel]:
         """Note that *count* events were delivered; return what a probe had withheld."""
         self.successes += 1
-        self._refusals = self._isolated_failures = 0
+        self._refusals = self._rejections = self._isolated_failures = 0
         self.in_trouble = False
         self._largest = max(self._largest, count)
-        if (self.schedule.failures or self.schedule.pauses) and not self.schedule.pace:
-            self._ledger.recovered()  # else it may well go on: a server with a limit
-        self.schedule = self.schedule.succeeded(self._clock())
-        if count:
-            self._rejections = 0
-        else:
-            self._note_rejection(parcel)
+        before, self.schedule = self.schedule, self.schedule.succeeded(self._clock())
+        was_troubled = before.failures or before.pauses or before.pace
+        if was_troubled and not self.schedule.pace:  # else the server's limit goes on
+            self._ledger.recovered()
         if parcel.isolated:
             self._continue_search(parcel.budget, count)
         return _remainder(parcel)
-
-    def _note_rejection(self, parcel: Parcel) -> None:
-        """Make fewer requests where none of many batches in a row had an event that arrived."""
-        if parcel.budget is not self._last_rejected:  # all pieces of a batch are one
-            self._last_rejected = parcel.budget
-            self._rejections += 1
-        more = self._rejections - _REJECTIONS
-        if more > 0:
-            wait = backoff(more, self._dialect.rules.longest_backoff, self._uniform)
-            self.schedule = self.schedule.put_off(self._clock() + wait)
 
     def _unread(self, parcel: Parcel, answer: Answer, error: str) -> list[Parcel]:
         """Send again what may not have arrived, but not for ever: the status was a success."""
@@ -262,8 +248,9 @@ class AnswerHandler:
         """Keep *parcel* for later, split it if it is suspect, or give it up."""
         now = self._clock()
         parcel = self._charged(parcel, answer, trouble, now)
-        if answer.response.status == _TOO_MANY and not self.schedule.failures:
-            self.schedule = self.schedule.throttled()
+        is_alone = parcel.isolated or self.schedule.failures  # other requests are not the reason
+        if answer.response.status == _TOO_MANY and not is_alone:
+            self.schedule = self.schedule.throttled(answer.wait)
         reason = self._reason_to_give_up(parcel, trouble, now)
         if trouble is not _Trouble.KEY and (parcel.is_suspect or (parcel.strikes and reason)):
             if not parcel.is_single:
@@ -404,7 +391,6 @@ class AnswerHandler:
                 self._lineup.isolate([piece.with_(not_before=later, budget=Budget(len(piece)))])
             else:
                 self._losses.lose(piece.entries, "rejected", Response(piece.status))
-                self._note_rejection(piece)
 
     def _refuse(self, parcel: Parcel, answer: Answer) -> list[Parcel]:
         """
@@ -444,7 +430,10 @@ class AnswerHandler:
 
     def _give_up(self, parcel: Parcel, reason: str, answer: Answer) -> list[Parcel]:
         self._losses.lose(parcel.entries, reason, answer.response)
-        self._note_rejection(parcel)
+        self._rejections += not parcel.isolated
+        if self._rejections > _REJECTIONS:
+            rules = answer.dialect.rules
+            self.schedule = self.schedule.failed(self._clock(), rules, uniform=self._uniform)
         return _remainder(parcel)
 
 

@@ -123,7 +123,7 @@ class Gate:
             return message
         properties, scrubbed = self.scrubber.scrubbed(message.properties)
         if not is_plain_text(message.event):
-            name, more = self.scrubber.text(message.event, prose=False)
+            name, more = self.scrubber.name(message.event)
             message = message._replace(event=cut(name, LONGEST))
             scrubbed += more
         if scrubbed and count:

@@ -29,12 +29,12 @@ SHORTEST_BACKOFF = 0.1
 LONGEST_PAUSE = 15 * 60.0
 
 _FIRST_PAUSE = 60.0
-# The seconds between requests double with each 429 and shrink with each success: what is left is
-# about what the server's limit allows.
-_FIRST_PACE = 0.2
+# The seconds between requests grow by so much with each 429, and shrink to so much of themselves
+# with each success: what is left is about what the server's limit allows.
+_SLOWER, _SLOWEST = 0.3, 5.0
+_FASTER = 0.9
 _LEAST_PACE = 0.1
 _LONGEST_PACE = 30.0
-_FASTER = 0.9
 _NOT_FOUND = frozenset({404, 405, 410})
 
 
@@ -163,19 +163,16 @@ class Schedule:
     def succeeded(self, now: float) -> Schedule:
         """Return the schedule after a delivery: no back-off, and batches grow by a quarter."""
         limit = min(self.most, self.limit + max(1, self.limit // 4))
-        if self.pace <= _LEAST_PACE:
+        is_old = now - self.not_before > _LONGEST_PACE
+        if self.pace <= _LEAST_PACE or is_old:
             return Schedule(self.most, limit)
         pace = self.pace * _FASTER
         return Schedule(self.most, limit, not_before=now + pace, pace=pace)
 
-    def put_off(self, until: float) -> Schedule:
-        """Return the schedule with no attempt before *until*, though nothing failed."""
-        return dataclasses.replace(self, not_before=max(self.not_before, until))
-
-    def throttled(self) -> Schedule:
-        """Return the schedule after an answer that the server takes no more requests for now."""
-        pace = min(_LONGEST_PACE, max(_FIRST_PACE, 2 * self.pace))
-        return dataclasses.replace(self, pace=pace)
+    def throttled(self, retry_after: float = 0.0) -> Schedule:
+        """Return the schedule after an answer that there were too many requests."""
+        step = min(max(_SLOWER, retry_after / 2), _SLOWEST)
+        return dataclasses.replace(self, pace=min(self.pace + step, _LONGEST_PACE))
 
     def failed(
         self,

@@ -73,7 +73,16 @@ def end(tokens: _Tokens) -> None:
 def catch_up() -> None:
     """Go on from the newest steps of the request if they continue those of this context."""
     own, newest = _trail.get(), (_newest.get() or [None])[0]
-    if own is None or any(step is own[0] for step in _newest_first(newest)):
+    if newest is None:
+        return
+    steps = [*_newest_first(newest)]
+    # Of many steps the first are not kept, which may have been those of this context.
+    is_cut = newest[2] is not None
+    if (
+        own is None
+        or any(step is own[0] for step in steps)
+        or (is_cut and _is_until(steps[-1][0], own[0][0]))
+    ):
         _trail.set(newest)
 
 

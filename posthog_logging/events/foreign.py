@@ -55,15 +55,20 @@ def attributes(value: Any, names: Iterable[str]) -> dict[str, Any]:
 
 def dumped(value: Any, **options: Any) -> Any:
     """Return what pydantic makes of its model; a field that its serializers fail on is a note."""
-    for more in ({"warnings": False}, {}):  # a class that overrides the method may take none
+    failed: list[Exception] = []
+    for given in ({"warnings": False, **options}, options, {}):  # an override may take none
         try:
-            return value.model_dump(**more, **options)
-        except faults():
-            continue
-    found: dict[str, Any] = {}
+            return value.model_dump(**given)
+        except faults() as error:
+            failed.append(error)
     kind = type(value)
-    for name in (*kind.model_fields, *kind.model_computed_fields, *(value.model_extra or ())):
+    is_own = not kind.model_dump.__module__.startswith("pydantic.")  # it may hide what is secret
+    names = [*kind.model_fields, *kind.model_computed_fields, *(value.model_extra or ())]
+    found: dict[str, Any] = {}
+    for name in names:
         try:
+            if is_own:
+                raise failed[0]
             found.update(value.model_dump(include={name}, warnings=False, **options))
         except faults() as error:
             found[name] = _unreadable(error)

@@ -259,21 +259,26 @@ def _is_container(value: Any) -> bool:
             return True
         if not (issubclass(kind, Sized) and issubclass(kind, Iterable)):
             return False
-        return kind.__str__ is object.__str__ or hasattr(kind, "keys")
+        return kind.__str__ is object.__str__ or callable(getattr(kind, "keys", None))
     except Exception:
         return False
 
 
 def text_of(value: Any) -> str:
     """Return *value* as text; "" if its ``__str__`` raises, and for a call that was forgotten."""
+    if type(value) in _PLAIN:
+        return str(value)
     try:
         value = unwrapped(value)
         value = value.value if isinstance(value, enum.Enum) else value
         if isinstance(value, (bytes, bytearray, memoryview)):
             return bytes(value).decode("utf-8", "backslashreplace")
-        return "" if _is_forgotten_call(value) else str(value)
+        return "" if _is_forgotten_call(value) else str.__str__(str(value))  # a plain `str`
     except Exception:
         return ""
+
+
+_PLAIN = frozenset({str, int, uuid.UUID})
 
 
 def _is_forgotten_call(value: Any) -> bool:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from ..context import Bound, current, was_bound
 from .exc_info import normalise_exc_info
+from .levels import level_of
 from .timestamps import parse_timestamp
 from .typed import declaration_of
 
@@ -128,18 +129,20 @@ NOBODY = Bound()
 # of a syntax error, an exception or a group that was never raised, or a stack.
 _TRACE = re.compile(
     r"\n(?:Traceback \(most recent call last\):|  \+ Exception Group Traceback|"
-    r'Stack \(most recent call last\):|  File "|  \| [\w.<>]+: |'
+    r'Stack \(most recent call last\):|  File "|(?:  \| .*\n)+  \+-|'
     r"NoneType: None$|"  # of `log.exception` without an exception
-    r"[\w.<>]+(?:Error|Exception|Warning|Interrupt|Exit|Group|Timeout|Expired|Iteration)(?::|$)|"
-    r"(?:[\w<>]+\.)+[A-Z]\w*(?::|$))",  # any other class of a module
+    r"[\w.<>]+(?:Error|Exception|Warning|Interrupt|Exit|Group|Timeout|Expired|Iteration)(?::|$))",
     re.MULTILINE,
 )
+# Any other class of a module, of an error that was never raised.
+_ERROR = re.compile(r"\n(?:[^\W\d][\w<>]*\.)+(?:<locals>\.)?[A-Z]\w*(?::|$)", re.MULTILINE)
 
 
 def _message_in(text: str, record: logging.LogRecord) -> str:
-    found = _TRACE.search(text)
-    if found is not None:
-        text = text[: found.start()].rstrip("\n")
+    for pattern in (_TRACE, _ERROR) if level_of(record) >= logging.ERROR else (_TRACE,):
+        found = pattern.search(text)
+        if found is not None:
+            text = text[: found.start()].rstrip("\n")
     # The format that `basicConfig` gives to handlers without one (`logging.BASIC_FORMAT`).
     return text.removeprefix(f"{record.levelname}:{record.name}:")
 

@@ -264,14 +264,15 @@ class Scrubber:
             found = walk.object(jsonable.jsonable(properties), 0)
         return found, walk.count
 
-    def text(self, text: str, prose: bool = True) -> tuple[str, int]:
-        """
-        Return a text without secrets, and how many there were; the same object if there are none.
-
-        A log's message is *prose*; other texts are as the values of properties.
-        """
-        walk = _Walk(self, prose)
+    def text(self, text: str) -> tuple[str, int]:
+        """Return prose, such as a log's message, without secrets, and how many there were."""
+        walk = _Walk(self, prose=True)
         return walk.text(text, 0), walk.count
+
+    def name(self, name: str) -> tuple[str, int]:
+        """Return an event's name without secrets, and how many there were."""
+        walk = _Walk(self, prose=False, label=_LABEL)
+        return walk.text(name, 0), walk.count
 
     def replacement(self, key: str) -> Replace | None:
         """Return what replaces the values under *key*; None where they stay."""
@@ -355,9 +356,16 @@ def _never(text: str) -> bool:
 class _Walk:
     """One pass over the properties of one event, and what was replaced in it."""
 
-    def __init__(self, scrubber: Scrubber, prose: bool, bounded: bool = False) -> None:
+    def __init__(
+        self,
+        scrubber: Scrubber,
+        prose: bool,
+        bounded: bool = False,
+        label: re.Pattern[str] | None = None,
+    ) -> None:
         self.count = 0
         self.prose = prose
+        self._label = label
         self._replacement = scrubber.replacement
         self._named_values = scrubber.named_values
         self._harmless = scrubber.harmless
@@ -396,7 +404,8 @@ class _Walk:
         found = text
         if self._urls and "@" in found and "//" in found:
             found = _URL_PASSWORD.sub(self._without_password, found)
-        if self.prose or _may_be_json(text):  # an object's repr, or JSON that was cut
+        is_label = self._label is not None and self._label.match(text)
+        if self.prose or (_may_be_json(text) and not is_label):  # a repr, or JSON that was cut
             found = self._assignments(found)
             if "alue" in found:
                 found = _NAMED_VALUE.sub(self._without_value, found)
@@ -510,6 +519,8 @@ def _value_behind(key: re.Match[str]) -> re.Match[str] | None:
     return _VALUE.match(text, begins)
 
 
+# How a name begins that is neither JSON nor a list's or an object's repr: "[Checkout] …".
+_LABEL = re.compile(r"\s*[\[{](?!\s*[\"'\[{])")
 _OPENING = frozenset("{[\"'")
 _BEGINS_JSON = frozenset('{["')
 _MAY_BEGIN_JSON = _BEGINS_JSON | frozenset(" \t\r\n")

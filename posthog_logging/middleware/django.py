@@ -11,6 +11,7 @@ import contextvars
 import sys
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Unpack
 
 from .. import context
@@ -22,7 +23,8 @@ from .request import Request, environ_request
 
 __all__ = ["PostHogMiddleware", "Transactions", "on_commit"]
 
-_FRONT = "_posthog_front"  # the attribute of a request that went through the middleware
+# The attribute of a request that is in the middleware: the fronts that it is in, outer ones first.
+_FRONTS = "_posthog_fronts"
 _MOST = 10_000  # on-commit callbacks of one transaction, of events and others
 
 
@@ -68,7 +70,7 @@ class PostHogMiddleware:
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
-        got_request_exception.connect(_failed, weak=False, dispatch_uid=_FRONT)
+        got_request_exception.connect(_failed, weak=False, dispatch_uid=_FRONTS)
 
     def __call__(self, request: Any) -> Any:
         """Serve one request; in an asynchronous stack, return a coroutine that does."""
@@ -76,15 +78,13 @@ class PostHogMiddleware:
             return self._serve(request)
         if self._front.ignores(request):
             return self._get_response(request)
-        setattr(request, _FRONT, self._front)
-        with self._front.begin(request) as served:
+        with self._front.begin(request) as served, _inside(request, self._front):
             return _with_context(self._get_response(request), served)
 
     async def _serve(self, request: Any) -> Any:
         if self._front.ignores(request):
             return await self._get_response(request)
-        setattr(request, _FRONT, self._front)
-        with await self._front.begin_async(request) as served:
+        with await self._front.begin_async(request) as served, _inside(request, self._front):
             return _with_context(await self._get_response(request), served)
 
 
@@ -131,11 +131,23 @@ def _open_connections() -> list[Any]:
     return [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
 
 
+@contextmanager
+def _inside(request: Any, front: Front) -> Iterator[None]:
+    """Let *front* hear of what fails while it serves *request*."""
+    outer = getattr(request, _FRONTS, ())
+    setattr(request, _FRONTS, (*outer, front))
+    try:
+        yield
+    finally:
+        setattr(request, _FRONTS, outer)
+
+
 def _failed(request: Any = None, **_: Any) -> None:
     """Report the exception that Django answers with a 500, whichever layer raised it."""
-    front, error = getattr(request, _FRONT, None), sys.exc_info()[1]
-    if front is not None and error is not None:
-        front.report(error)
+    error = sys.exc_info()[1]
+    for front in reversed(getattr(request, _FRONTS, ())):
+        if error is not None:
+            front.report(error)
 
 
 def _read(request: Any) -> Request:

@@ -11,7 +11,6 @@ import inspect
 import time
 
 from collections.abc import Callable, Mapping
-from contextvars import Token
 from typing import Any, Protocol, TypedDict
 
 from .. import context
@@ -263,7 +262,7 @@ class Served:
         self._began = time.perf_counter()
         self._status: int | None = None
         self._trail = steps.begin_anew()
-        self._token: Token[Bound | None] | None = context.begin(bound)
+        self._leave: Callable[[], None] | None = context.begin(bound)
 
     def __enter__(self) -> Served:
         return self
@@ -290,11 +289,11 @@ class Served:
 
     def end(self) -> None:
         """Restore the context and log the request; a second call does nothing."""
-        token, self._token = self._token, None
-        if token is None:
+        leave, self._leave = self._leave, None
+        if leave is None:
             return
         duration = time.perf_counter() - self._began
-        context.end(token)
+        leave()
         steps.end(self._trail)
         path = self._seen.properties.get("$pathname", "")
         self._front.log(self._seen, path, self._status, duration)
