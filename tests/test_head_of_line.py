@@ -365,6 +365,32 @@ def test_rare_good_events_among_many_bad_ones(dialect: Any, rig: Any) -> None:
     assert 0 == it.sender.waiting
 
 
+def test_an_outage_of_a_server_with_a_limit_is_logged(
+    rig: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The limit is logged once, however long it lasts, and so is each outage meanwhile."""
+    it = rig()
+    last = [-1.0]
+
+    def limited(request: Request) -> Response:
+        if it.clock.now < last[0] + 5.0:
+            return Response(429)
+        last[0] = it.clock.now
+        return GOOD
+
+    for outages in range(3):
+        it.transport.default = limited
+        for _ in range(300):
+            it.put(1)
+            run(it, 1.0)
+        assert outages == caplog.text.count("http://x, HTTP 503")
+        it.transport.default = Response(503)
+        run(it, 300.0)
+
+    assert 3 == caplog.text.count("http://x, HTTP 503")
+    assert caplog.text.count("http://x, HTTP 429") <= 4
+
+
 def test_an_outage_after_a_limit_is_logged(rig: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Each outage is logged once, whether 429s came before it or not."""
     it = rig()

@@ -118,6 +118,7 @@ class AnswerHandler:
         self._refusals = 0  # how many requests were refused since the last success
         self._rejections = 0  # how many batches were rejected as a whole since then
         self._isolated_failures = 0  # how often isolated batches failed since then
+        self._is_limited = False  # whether the last failure was one request too many
         self._notes: set[str] = set()
 
     def handle(self, parcel: Parcel, answer: Answer) -> int:
@@ -216,7 +217,7 @@ class AnswerHandler:
         self._largest = max(self._largest, count)
         before, self.schedule = self.schedule, self.schedule.succeeded(self._clock())
         was_troubled = before.failures or before.pauses or before.pace
-        if was_troubled and not self.schedule.pace:  # else the server's limit goes on
+        if was_troubled and not (self._is_limited and self.schedule.pace):  # the limit goes on
             self._ledger.recovered()
         if parcel.isolated:
             self._continue_search(parcel.budget, count)
@@ -248,9 +249,10 @@ class AnswerHandler:
         """Keep *parcel* for later, split it if it is suspect, or give it up."""
         now = self._clock()
         parcel = self._charged(parcel, answer, trouble, now)
-        is_alone = parcel.isolated or self.schedule.failures  # other requests are not the reason
-        if answer.response.status == _TOO_MANY and not is_alone:
-            self.schedule = self.schedule.throttled(answer.wait)
+        if not parcel.isolated:
+            self._is_limited = answer.response.status == _TOO_MANY
+            if self._is_limited and not self.schedule.failures:  # else nothing came before it
+                self.schedule = self.schedule.throttled(answer.wait)
         reason = self._reason_to_give_up(parcel, trouble, now)
         if trouble is not _Trouble.KEY and (parcel.is_suspect or (parcel.strikes and reason)):
             if not parcel.is_single:
@@ -333,7 +335,8 @@ class AnswerHandler:
         elif trouble.pauses:
             self._warn("paused", advice(response), response, "sending is paused, events wait")
         else:
-            self._warn("outage", why, response, "events wait for the next try")
+            topic = "limit" if response.status == _TOO_MANY else "outage"
+            self._warn(topic, why, response, "events wait for the next try")
 
     def _warn(self, topic: str, why: str, response: Response, then: str) -> None:
         """Log what keeps events from the host, what happens to them *then*, and what to do."""
