@@ -259,12 +259,9 @@ class Sender:
         untried = lineup.queued - hung
         lineup.make_isolated_due(start)
         while (now := self._clock()) < deadline:
-            left = deadline - now if bounded else None
-            if (
-                shares
-                and _SHORTEST_SHARE <= (share := self._share(deadline - now)) < deadline - now
-            ):
-                left = share
+            left = self._share(deadline - now) if shares else None
+            if left is None and bounded:
+                left = deadline - now
             if untried:
                 untried += self._attempt(lineup.next_queued(), left) - 1
                 hung += lineup.halve_hung(untried + hung) if shares else 0
@@ -283,11 +280,12 @@ class Sender:
         lineup.rotate(untried + hung)
         return not self.waiting
 
-    def _share(self, left: float) -> float:
-        """Return how many of the seconds that are *left* one attempt may take."""
-        if self._longest_answer is None:
-            return _SHARE * left
-        return max(_QUICK_SHARE * left, _QUICK * self._longest_answer)
+    def _share(self, left: float) -> float | None:
+        """Return how many of the seconds that are *left* one attempt may take; None for all."""
+        share = _SHARE * left
+        if self._longest_answer is not None:
+            share = max(_QUICK_SHARE * left, _QUICK * self._longest_answer)
+        return share if _SHORTEST_SHARE <= share < left else None
 
     def _new(self, most: int | None = None) -> Parcel | None:
         """Return a new batch; where lines may not travel together, the others are next."""
